@@ -1,0 +1,161 @@
+"""What encodes one modality: min-max normalisation, adaptive modality encoding (eq. 1), decoder, unimodal head."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+
+NORMALIZATION_MOMENTUM = 0.1
+
+
+@torch.no_grad()
+def pooled_feature_bounds(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Minimum and maximum of one modality's features over the feature tokens of all batches and all ranks.
+
+    Args:
+        batches: Pairs of features (B, L, d) and mask (B, L).
+
+    Returns:
+        (2,), minimum and maximum in float32; (inf, -inf) where there is no feature token at all.
+    """
+    bounds = []
+    for features, mask in batches:
+        features, mask = features.float(), mask.bool()[..., None]
+        lowest = features.masked_fill(~mask, torch.inf).amin()
+        highest = features.masked_fill(~mask, -torch.inf).amax()
+        bounds.append(torch.stack([-lowest, highest]))
+    pooled = torch.stack(bounds).amax(dim=0)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(pooled, op=dist.ReduceOp.MAX)
+    return pooled * pooled.new_tensor([-1.0, 1.0])
+
+
+class FeatureNormalizer(nn.Module):
+    """Min-max normalisation of one modality with one scalar minimum and maximum (METHOD 1).
+
+    Training uses the bounds of the mini-batch over all ranks (or those that the caller pooled over a whole optimizer
+    step) and tracks them in running buffers; evaluation uses the buffers and clips to [0, 1], so that a sample's
+    prediction does not depend on its batch. Constant features map to 0.
+
+    Args:
+        mode: `minmax_running`, `minmax_batch` or `none`.
+    """
+
+    def __init__(self, mode: str):
+        super().__init__()
+        self.mode = mode
+        self.register_buffer("minimum", torch.zeros(()))
+        self.register_buffer("maximum", torch.ones(()))
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
+
+    def reset_buffers(self) -> None:
+        """Sets the buffers to their initial values; called by the model's `_init_weights`."""
+        init.zeros_(self.minimum)
+        init.ones_(self.maximum)
+        init.zeros_(self.num_updates)
+
+    @torch.no_grad()
+    def update(self, bounds: Tensor) -> None:
+        """Moves the running bounds towards `bounds` (2,); the first update sets them, empty bounds are ignored."""
+        momentum = torch.where(self.num_updates == 0, 1.0, NORMALIZATION_MOMENTUM)
+        known = bounds.isfinite().all()
+        for buffer, bound in zip((self.minimum, self.maximum), bounds, strict=True):
+            buffer.copy_(torch.where(known, torch.lerp(buffer.float(), bound, momentum), buffer.float()))
+        self.num_updates += known
+
+    def forward(self, features: Tensor, mask: Tensor, bounds: Tensor | None = None) -> Tensor:
+        """Normalises the feature tokens; everything else becomes 0.
+
+        Args:
+            features: (B, L, d).
+            mask: (B, L), 1 at feature tokens.
+            bounds: (2,), minimum and maximum to use in training. Given, the caller also calls `update`, once for all
+                batches that share them; else the batch's own are taken and tracked.
+
+        Returns:
+            (B, L, d), float32.
+        """
+        features, mask = features.float(), mask.bool()[..., None]
+        if self.mode == "none":
+            return torch.where(mask, features, 0.0)
+        if self.training:
+            if bounds is None:
+                bounds = pooled_feature_bounds([(features, mask[..., 0])])
+                self.update(bounds)
+        elif self.mode == "minmax_batch":
+            bounds = pooled_feature_bounds([(features, mask[..., 0])])
+        else:
+            bounds = torch.stack([self.minimum, self.maximum]).float()
+        minimum, extent = bounds[0], bounds[1] - bounds[0]
+        usable = extent.isfinite() & (extent > 0)
+        normalized = (features - minimum) / torch.where(usable, extent, 1.0)
+        if self.mode == "minmax_running" and not self.training:
+            normalized = normalized.clamp(0.0, 1.0)
+        return torch.where(mask & usable, normalized, 0.0)
+
+
+class AdaptiveModalityEncoder(nn.Module):
+    """Encodes a modality into a latent mean and variance and samples by reparameterisation (AME, eq. 1).
+
+    Z = mean + noise * sqrt(variance + 1e-6). Without AME there is no variance head and no noise: Z = mean, and the
+    variance is that of Z along the latent dimension, one a token.
+
+    Args:
+        feature_size: d_m.
+        hidden_size: Width of the trunk.
+        latent_size: d_z.
+        dropout: Dropout after the trunk.
+        ame: Whether there is a variance head.
+    """
+
+    def __init__(self, feature_size: int, hidden_size: int, latent_size: int, dropout: float, ame: bool):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(feature_size, hidden_size), nn.ReLU(), nn.Dropout(dropout))
+        self.mean_head = nn.Linear(hidden_size, latent_size)
+        self.variance_head = nn.Linear(hidden_size, latent_size) if ame else None
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the latent mean (B, L, d_z) and variance (B, L, d_z), or (B, L, 1) without AME.
+
+        Args:
+            features: (B, L, d_m), normalised.
+        """
+        hidden = self.trunk(features)
+        mean = self.mean_head(hidden)
+        if self.variance_head is None:
+            return mean, mean.var(dim=-1, correction=0, keepdim=True)
+        return mean, F.softplus(self.variance_head(hidden))
+
+    def sample(self, mean: Tensor, variance: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draws Z (B, L, d_z), with the given standard normal `noise` (B, L, d_z) or fresh one; Z = mean without AME."""
+        if self.variance_head is None:
+            return mean
+        noise = torch.randn_like(mean) if noise is None else noise.to(mean)
+        return mean + noise * torch.sqrt(variance + 1e-6)
+
+
+class ModalityDecoder(nn.Sequential):
+    """Rebuilds a modality's normalised features from its latents (METHOD 4)."""
+
+    def __init__(self, latent_size: int, hidden_size: int, feature_size: int):
+        super().__init__(nn.Linear(latent_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, feature_size))
+
+
+class UnimodalHead(nn.Sequential):
+    """Predicts the sentiment from one modality's pooled representation alone (METHOD 4)."""
+
+    def __init__(self, input_size: int, dropout: float):
+        super().__init__(nn.Dropout(dropout), nn.Linear(input_size, 1))
+
+
+__all__ = [
+    "AdaptiveModalityEncoder",
+    "FeatureNormalizer",
+    "ModalityDecoder",
+    "UnimodalHead",
+    "pooled_feature_bounds",
+]
