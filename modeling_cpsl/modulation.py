@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+
 logger = logging.getLogger(__name__)
 
 TARGETS = ("gradient", "update")
@@ -254,7 +255,8 @@ class GradientModulator:
         observed, self._observed = self._observed, None
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(observed)
-        errors = observed[0] / observed[1]
+        sums, counts = observed.unbind()
+        errors = sums / counts
 
         parameters = {name: self._with_gradient(name) for name in self._parameters}
         norms = torch.stack([_mean_norm([p.grad for p in group], errors.device) for group in parameters.values()])
