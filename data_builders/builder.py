@@ -1,0 +1,305 @@
+"""The `datasets` builder that turns any known file into the one row format, and the call that most users need."""
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.builder import Key
+
+from .errors import DataError
+from .files import content_hash
+from .folds import CMU_MOSI_FOLDS
+from .formats import READERS, open_source
+from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_features, rows_to_table
+from .timing import TIMING_FEATURES
+
+
+logger = logging.getLogger(__name__)
+
+# A new number here makes every cache be built anew: raise it with each change of what any reader gives.
+READER_VERSION = "1.0.0"
+ROWS_PER_TABLE = 256
+
+
+@dataclass
+class AlignedSentimentConfig(datasets.BuilderConfig):
+    """What is read and how; see `load_aligned_dataset`."""
+
+    version: datasets.Version = datasets.Version(READER_VERSION)
+    modalities: Sequence[str] | None = None
+    feature_sequences: Mapping[str, str] | None = None
+    folds: Mapping[str, Sequence[str]] | None = None
+    on_error: str = "raise"
+
+
+class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
+    """Builds a dataset in the row format from a file or folder of any known format.
+
+    The cache is keyed by the content of the files, the version of the readers and the options, so a changed file is
+    never answered from a stale cache and a moved one still is.
+
+    Args:
+        data_dir (`str` or `Path`): the file or folder.
+        cache_dir (`str`, *optional*): where Arrow files go; `datasets`' own cache by default.
+        modalities, feature_sequences, folds, on_error: see `load_aligned_dataset`.
+    """
+
+    BUILDER_CONFIG_CLASS = AlignedSentimentConfig
+    DATASET_NAME = "aligned_sentiment"
+    STANDARD_FOLDS: Mapping[str, Sequence[str]] | None = None
+
+    def __init__(self, data_dir: str | Path, *, cache_dir: str | Path | None = None, **options: Any):
+        if options.get("on_error", "raise") not in ("raise", "skip"):
+            raise DataError(f"on_error={options['on_error']!r} is neither 'raise' nor 'skip'")
+        key = json.dumps([READER_VERSION, content_hash(Path(data_dir)), options], sort_keys=True, default=list)
+        super().__init__(
+            cache_dir=str(cache_dir) if cache_dir else None,
+            dataset_name=self.DATASET_NAME,
+            hash=hashlib.sha256(key.encode()).hexdigest(),
+            config_id="default",
+            data_dir=str(data_dir),
+            **options,
+        )
+        self._replaced: Counter[str] = Counter()
+        self._skipped: list[Skipped] = []
+        self._source_was_read = False
+        self._building_process: int | None = None
+
+    def _open(self) -> Source:
+        return open_source(
+            Path(self.config.data_dir),
+            feature_sequences=self.config.feature_sequences,
+            folds=self.config.folds,
+        )
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo()
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        source = self._open()
+        self._source_was_read = True
+        sizes = self._wanted_sizes(source)
+        self.info.features = row_features(sizes, source.timed)
+        self.info.config_name = source.format
+        return [
+            datasets.SplitGenerator(
+                split, gen_kwargs={"shards": shards, "rows": source.rows, "sizes": sizes, "path": source.path}
+            )
+            for split, shards in source.splits.items()
+        ]
+
+    def _wanted_sizes(self, source: Source) -> dict[str, int]:
+        found = dict(source.modality_sizes)
+        if self.config.modalities is None:
+            return found
+        if source.timed:
+            found["timing"] = len(TIMING_FEATURES)
+        wanted = sorted(set(self.config.modalities) - {"text"})
+        unknown = [name for name in wanted if name not in found]
+        if unknown:
+            raise DataError(
+                f"{source.path}: no modality {unknown[0]!r} in it; there are: {', '.join(['text', *found])}"
+            )
+        return {name: found[name] for name in wanted}
+
+    def _generate_tables(
+        self, shards: list, rows: Callable, sizes: dict[str, int], path: Path
+    ) -> Iterator[tuple[Key, pa.Table]]:
+        accepted = self._accepted_rows(itertools.chain.from_iterable(map(rows, shards)), sizes, path)
+        features = self.info.features
+        for index in itertools.count():
+            batch = list(itertools.islice(accepted, ROWS_PER_TABLE))
+            if not batch:
+                break
+            table, replaced = rows_to_table(batch, features)
+            self._replaced += replaced
+            yield Key(0, index), table
+        if self._building_process != os.getpid():  # a worker's or a stream's share, which no build will report
+            self._log_report()
+
+    def _accepted_rows(
+        self, rows: Iterable[Row | Skipped | Replaced], sizes: dict[str, int], path: Path
+    ) -> Iterator[Row]:
+        for item in rows:
+            if isinstance(item, Replaced):
+                self._replaced[item.modality] += item.count
+                continue
+            if not isinstance(item, Skipped):
+                item = self._checked(item, sizes)
+            if not isinstance(item, Skipped):
+                yield item
+            elif item.fault and self.config.on_error == "raise":
+                raise DataError(f"{path}: sample {item.id}: {item.reason}; on_error='skip' leaves such samples out")
+            else:
+                self._skipped.append(item)
+
+    def _checked(self, row: Row, sizes: dict[str, int]) -> Row | Skipped:
+        if is_empty(row, sizes):
+            return Skipped(row["id"], "no words", fault=False)
+        try:
+            return checked_row(row, sizes)
+        except DataError as error:
+            return Skipped(row["id"], str(error))
+
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Builds the Arrow cache unless it is there, and logs once what the build replaced, left out and found odd."""
+        self._building_process = os.getpid()
+        super().download_and_prepare(*args, **kwargs)
+        self._building_process = None
+        if self._source_was_read:
+            self._log_report()
+            self._log_warnings()
+
+    def _log_report(self) -> None:
+        path = self.config.data_dir
+        for name, count in sorted(self._replaced.items()):
+            if count:
+                logger.warning("%s: %d non-finite %s values were replaced with 0", path, count, name)
+        if self._skipped:
+            listed = ", ".join(f"{skipped.id} ({skipped.reason})" for skipped in self._skipped[:20])
+            more = f" and {len(self._skipped) - 20} more" if len(self._skipped) > 20 else ""
+            logger.warning("%s: left out %d samples: %s%s", path, len(self._skipped), listed, more)
+        self._replaced.clear()
+        self._skipped.clear()
+
+    def _log_warnings(self) -> None:
+        path = self.config.data_dir
+        splits = self.as_dataset()
+        ids = Counter(name for split in splits.values() for name in split.with_format(None)["id"])
+        repeated = [name for name, count in ids.items() if count > 1]
+        if repeated:
+            logger.warning("%s: %d ids occur more than once, the first is %s", path, len(repeated), repeated[0])
+        videos = {name: set(split["video_id"]) for name, split in splits.items()}
+        for one, other in itertools.combinations(videos, 2):
+            if shared := sorted(videos[one] & videos[other]):
+                logger.warning(
+                    "%s: %d videos are in both %s and %s, so speakers leak between them; the first is %s",
+                    path, len(shared), one, other, shared[0],
+                )  # fmt: skip
+        for name, standard in (self.STANDARD_FOLDS or {}).items():
+            if strangers := sorted(videos.get(name, set()) - set(standard)):
+                logger.warning(
+                    "%s: %d videos of the %s split are not in %s's standard %s fold; the first is %s",
+                    path, len(strangers), name, self.DATASET_NAME, name, strangers[0],
+                )  # fmt: skip
+
+
+class CMUMosi(AlignedSentimentBuilder):
+    """CMU-MOSI (Zadeh et al., 2016) from any known file; warns where its splits are not the standard folds."""
+
+    DATASET_NAME = "cmu_mosi"
+    STANDARD_FOLDS = CMU_MOSI_FOLDS
+
+
+class CMUMosei(AlignedSentimentBuilder):
+    """CMU-MOSEI (Zadeh et al., 2018) from any known file."""
+
+    DATASET_NAME = "cmu_mosei"
+
+
+class SampleCorpus(AlignedSentimentBuilder):
+    """The embedded sample corpus, generated by `data_builders.sample`, through the same checks and cache."""
+
+    DATASET_NAME = "sample"
+
+    def __init__(self, **options: Any):
+        super().__init__(data_dir=Path(__file__).with_name("sample.py"), **options)
+
+    def _open(self) -> Source:
+        from . import sample
+
+        splits = sample.sample_splits()
+        first = splits["train"][0]
+        sizes = {name: value.shape[1] for name, value in first.items() if np.ndim(value) == 2}
+        return Source(
+            path=Path(self.config.data_dir),
+            format="sample",
+            modality_sizes=dict(sorted(sizes.items())),
+            timed="word_start" in first,
+            splits=splits,
+            rows=_single_row,
+        )
+
+
+def _single_row(row: Row) -> Iterator[Row]:
+    yield row
+
+
+def features_are_normalized(format_name: str) -> bool:
+    """Whether the source of a dataset has standardised its features already.
+
+    Args:
+        format_name (`str`): the dataset's `info.config_name`.
+    """
+    from . import sample
+
+    reader = sample if format_name == "sample" else READERS[format_name]
+    return reader.FEATURES_ARE_NORMALIZED
+
+
+_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}
+
+
+def load_aligned_dataset(
+    name_or_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    modalities: Sequence[str] | None = None,
+    feature_sequences: Mapping[str, str] | None = None,
+    folds: Mapping[str, Sequence[str]] | None = None,
+    on_error: str = "raise",
+    cache_dir: str | Path | None = None,
+    num_proc: int | None = None,
+) -> datasets.DatasetDict:
+    """Loads word-aligned multimodal sentiment data, whatever file it is in.
+
+    Args:
+        name_or_path (`str` or `Path`): `"sample"` (the embedded generated corpus), `"mosi"`, `"mosei"` (with
+            `data_dir`), or the path of a file or folder whose format is recognised from its content.
+        data_dir (`str` or `Path`, *optional*): where the files of `"mosi"` or `"mosei"` are.
+        modalities (sequence of `str`, *optional*): the feature modalities wanted. Default: all that are found; the
+            derived `timing` (see `data_builders.timing`) only when named. `"text"` may be named: words always come.
+        feature_sequences (mapping, *optional*): modality -> file or root name of a computational sequence.
+        folds (mapping, *optional*): split -> video ids, for computational sequences.
+        on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
+        cache_dir (`str` or `Path`, *optional*): where Arrow files are cached.
+        num_proc (`int`, *optional*): processes that build the cache.
+
+    Returns:
+        `datasets.DatasetDict`: those of train / validation / test that exist, with the columns `id`, `video_id`,
+        `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)` where a sample lacks it),
+        `label` in [-3, 3] and, where known, `start`, `end`, `word_start`, `word_end` in seconds. The format is
+        `dataset.info.config_name`.
+
+    Raises:
+        DataError: one line that names the file, the sample, the field and the way out.
+    """
+    options = {
+        "modalities": modalities,
+        "feature_sequences": feature_sequences,
+        "folds": folds,
+        "on_error": on_error,
+        "cache_dir": cache_dir,
+    }
+    if name_or_path == "sample":
+        builder = SampleCorpus(**options)
+    elif name_or_path in _BUILDERS:
+        if data_dir is None:
+            raise DataError(f"{name_or_path}: give data_dir, the file or folder where it is; it cannot be downloaded")
+        builder = _BUILDERS[name_or_path](data_dir, **options)
+    elif data_dir is not None:
+        raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
+    else:
+        builder = AlignedSentimentBuilder(name_or_path, **options)
+    builder.download_and_prepare(num_proc=num_proc)
+    return builder.as_dataset()

@@ -1,0 +1,54 @@
+"""Files as such: their content's hash, and what they are when they are no data at all."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
+
+from .errors import DataError
+
+
+def open_file(path: str | os.PathLike) -> BinaryIO:
+    """Opens a file for reading bytes; a DataError says why it cannot be."""
+    try:
+        return Path(path).open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of a data file") from None
+
+
+def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty, or it is one of the things that people save by mistake in
+            place of data: a Git LFS pointer or a web page.
+    """
+    with open_file(path) as file:
+        head = file.read(size)
+    if not head:
+        raise DataError(f"{path}: the file is empty; download it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path}: this is a Git LFS pointer, not the data; run `git lfs pull` where it was cloned")
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        raise DataError(f"{path}: this is a web page saved in place of the data; download the file itself")
+    return head
+
+
+def content_hash(path: Path) -> str:
+    """A hash of a file's content, or of the names and contents of all files of a folder.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    if not path.is_dir():
+        with open_file(path) as file:
+            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    digest = xxhash.xxh3_128()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{content_hash(file)}\0".encode())
+    return digest.hexdigest()

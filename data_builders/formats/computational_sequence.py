@@ -1,0 +1,404 @@
+"""CMU-MultimodalSDK computational sequences: a folder of `.csd` files with words, labels and feature sequences.
+
+A `.csd` file is HDF5: `{root}/data/{video}/features` and `/intervals` (seconds), one row a word, a frame or an opinion
+segment. Segments are the intervals of the labels. A word belongs to the segment that holds its midpoint (of several:
+the one it overlaps most, then the earlier), and its row of a modality is the mean of that segment's frames weighted by
+their overlap with the word, or the nearest frame where none overlaps. `sp` (a pause) is no word. Segments overlap in
+real data; one that lies within another shares its words where it would be left with none.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from ..errors import DataError
+from ..folds import CMU_MOSI_FOLDS
+from ..rows import Replaced, Row, Skipped, Source, as_text, split_name
+
+
+FORMAT = "computational_sequence"
+FEATURES_ARE_NORMALIZED = False
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+PAUSE = "sp"
+VIDEOS_PER_SHARD = 16
+
+_EXTRACTORS = {
+    "acoustic": ("covarep", "opensmile", "acoustic", "audio"),
+    "visual": ("facet", "openface", "visual", "vision"),
+}
+_NO_MODALITY = ("glove", "wordvector", "word2vec", "bert", "phone")
+# HDF5's deflate shrinks by at most 1032; what claims more was not written, and would be made up while it is read.
+_MAX_COMPRESSION = 1032
+
+
+class _Sequence(NamedTuple):
+    """One computational sequence: where it is and what its rows are."""
+
+    path: Path
+    root: str
+    is_text: bool
+    size: int
+    videos: list[str]
+
+    @property
+    def label(self) -> str:
+        return f"{self.path.name} ({self.root})"
+
+    def matches(self, *names: str) -> bool:
+        text = f"{self.path.stem} {self.root}".lower().replace("_", "").replace(" ", "")
+        return any(name in text for name in names)
+
+
+class _Folder(NamedTuple):
+    """What is needed to read videos: it travels to worker processes."""
+
+    words: _Sequence
+    labels: _Sequence
+    modalities: dict[str, _Sequence]
+    segment_ids: dict[str, list[tuple[float, float, str]]]
+
+
+def read(
+    folder: Path,
+    *,
+    feature_sequences: dict[str, str] | None = None,
+    folds: dict[str, list[str]] | None = None,
+) -> Source:
+    """Opens a folder of `.csd` files.
+
+    Args:
+        folder: the folder.
+        feature_sequences: modality -> file name or root name, where content and names do not tell; `words` and
+            `labels` may be named in it too.
+        folds: split -> video ids. Default: `folds.json` beside the files, else the standard folds of CMU-MOSI.
+
+    Raises:
+        DataError: no words or labels are found, a modality is ambiguous, a video is in no fold, or a file is broken.
+    """
+    sequences = [sequence for file in sorted(folder.glob("*.csd")) for sequence in _open_sequences(file)]
+    words, labels, modalities = _assign(folder, sequences, dict(feature_sequences or {}))
+    contents = _Folder(words, labels, modalities, _known_segment_ids(folder))
+    splits = {
+        split: [videos[start : start + VIDEOS_PER_SHARD] for start in range(0, len(videos), VIDEOS_PER_SHARD)]
+        for split, videos in _split_videos(folder, labels, folds).items()
+    }
+    sizes = {name: sequence.size for name, sequence in sorted(modalities.items())}
+    return Source(folder, FORMAT, sizes, True, splits, functools.partial(_rows, contents))
+
+
+# HDF5, without leaving the file
+
+
+def _child(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise DataError(f"{path}: {group.name} has no {name!r}; it is not a whole computational sequence")
+    if not isinstance(link, h5py.HardLink):
+        raise DataError(f"{path}: {group.name}/{name} is a link to elsewhere, which is not followed; store the data")
+    return group[name]
+
+
+def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
+    dataset = _child(group, name, path)
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.ndim != 2:
+        raise DataError(f"{path}: {group.name}/{name} is no two-dimensional array stored in this file")
+    if dataset.nbytes > _MAX_COMPRESSION * (dataset.id.get_storage_size() + 1):
+        raise DataError(f"{path}: {dataset.name} claims {dataset.nbytes} bytes that the file does not hold")
+    return dataset[()]
+
+
+def _guarded(function: Callable) -> Callable:
+    """Turns what h5py raises on a broken file into our error; the first argument names the file."""
+
+    @functools.wraps(function)
+    def guarded(path: Path, *arguments: Any) -> Any:
+        try:
+            return function(path, *arguments)
+        except DataError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
+            reason = str(error)[:200]
+            raise DataError(f"{path}: not a readable HDF5 file ({reason}); get the file again") from None
+
+    return guarded
+
+
+@_guarded
+def _open_sequences(path: Path) -> list[_Sequence]:
+    sequences = []
+    with h5py.File(path, "r") as file:
+        for root in file:
+            data = _child(_child(file, root, path), "data", path)
+            videos = sorted(data)
+            if not videos:
+                continue
+            features = _child(_child(data, videos[0], path), "features", path)
+            is_text = features.dtype.kind in "SO"
+            if features.ndim != 2 or not (is_text or features.dtype.kind in "fiu"):
+                raise DataError(f"{path}: {features.name} is not a table of words or numbers")
+            sequences.append(_Sequence(path, root, is_text, features.shape[1], videos))
+    return sequences
+
+
+@_guarded
+def _read_videos(path: Path, sequence: _Sequence, videos: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Features and intervals of those of the videos that the sequence has."""
+    found = {}
+    with h5py.File(path, "r") as file:
+        data = file[sequence.root]["data"]
+        for video in videos:
+            if video not in data:
+                continue
+            group = _child(data, video, path)
+            features, intervals = _array(group, "features", path), _array(group, "intervals", path)
+            if intervals.shape != (len(features), 2) or not np.isfinite(intervals).all():
+                raise DataError(f"{path}: video {video}: intervals {intervals.shape} for {len(features)} rows")
+            if features.shape[1] != sequence.size:
+                raise DataError(
+                    f"{path}: video {video}: rows of {features.shape[1]} values, and {sequence.videos[0]} has "
+                    f"{sequence.size}; the file mixes two extractors"
+                )
+            found[video] = features, intervals.astype(np.float64)
+    return found
+
+
+# Which sequence is what, and which video goes where
+
+
+def _assign(
+    folder: Path, sequences: list[_Sequence], named: dict[str, str]
+) -> tuple[_Sequence, _Sequence, dict[str, _Sequence]]:
+    """Words, labels and the modalities among the sequences of a folder."""
+    chosen = {name: _named_sequence(folder, sequences, name, wanted) for name, wanted in named.items()}
+    texts = [s for s in sequences if s.is_text and not s.matches(*_NO_MODALITY)]
+    numbers = [s for s in sequences if not s.is_text and not s.matches(*_NO_MODALITY)]
+    words = chosen.pop("words", None) or _only(folder, "words", texts)
+    rated = [s for s in numbers if s.size in (1, 7) and s.matches("label", "opinion")]
+    labels = chosen.pop("labels", None) or _only(folder, "labels", rated)
+    if named.keys() - {"words", "labels"}:
+        return words, labels, chosen
+    features = [s for s in numbers if s is not labels]
+    for name, extractors in _EXTRACTORS.items():
+        candidates = [sequence for sequence in features if sequence.matches(*extractors)]
+        if candidates:
+            chosen[name] = _only(folder, name, candidates)
+    unknown = [sequence.label for sequence in features if sequence not in chosen.values()]
+    if unknown:
+        raise DataError(
+            f"{folder}: cannot tell which modality {', '.join(unknown)} is; say so with "
+            'feature_sequences={"acoustic": "file or root name", ...}, which also leaves out what it does not name'
+        )
+    return words, labels, chosen
+
+
+def _named_sequence(folder: Path, sequences: list[_Sequence], modality: str, wanted: str) -> _Sequence:
+    matching = [s for s in sequences if wanted in (s.root, s.path.name, s.path.stem)]
+    if len(matching) == 1:
+        return matching[0]
+    found = ", ".join(sequence.label for sequence in sequences)
+    raise DataError(f"{folder}: feature_sequences names {wanted!r} for {modality}, which is not one of: {found}")
+
+
+def _only(folder: Path, what: str, candidates: list[_Sequence]) -> _Sequence:
+    if len(candidates) == 1:
+        return candidates[0]
+    found = ", ".join(sequence.label for sequence in candidates) or "none"
+    raise DataError(
+        f"{folder}: one sequence of {what} is needed and these look like it: {found}; "
+        f'name it with feature_sequences={{"{what}": "file or root name"}}'
+    )
+
+
+def _split_videos(folder: Path, labels: _Sequence, folds: dict[str, list[str]] | None) -> dict[str, list[str]]:
+    origin = "folds="
+    if folds is None:
+        file = folder / "folds.json"
+        folds, origin = (_read_json(file), file.name) if file.exists() else (CMU_MOSI_FOLDS, "standard CMU-MOSI folds")
+    if not isinstance(folds, dict) or not all(isinstance(videos, list | tuple) for videos in folds.values()):
+        raise DataError(f'{folder}: {origin} must be {{"train": [video ids], "validation": [...], "test": [...]}}')
+    split_of = {video: split_name(split, folder) for split, videos in folds.items() for video in videos}
+    unknown = [video for video in labels.videos if video not in split_of]
+    if unknown:
+        raise DataError(
+            f"{folder}: {len(unknown)} of {len(labels.videos)} videos (the first is {unknown[0]}) are in no split of "
+            f'{origin}; put a folds.json {{"train": [video ids], "validation": [...], "test": [...]}} beside the .csd '
+            "files or give folds="
+        )
+    splits = {split: [] for split in ("train", "validation", "test")}
+    for video in labels.videos:
+        splits[split_of[video]].append(video)
+    return {split: videos for split, videos in splits.items() if videos}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable JSON ({error})") from None
+
+
+def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
+    """The released ids of segments by their times, from `segments.json` where it lies beside the files.
+
+    The rows of a `.csd` file do not carry ids, and row order is not always the order of release.
+    """
+    file = folder / "segments.json"
+    if not file.exists():
+        return {}
+    ids: dict[str, list[tuple[float, float, str]]] = {}
+    try:
+        for segment in _read_json(file)["segments"]:
+            times = float(segment["start"]), float(segment["end"])
+            ids.setdefault(segment["video_id"], []).append((*times, str(segment["id"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: needs segments with id, video_id, start and end ({error!r})") from None
+    return ids
+
+
+# Rows
+
+
+def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:
+    labels = _read_videos(folder.labels.path, folder.labels, videos)
+    words = _read_videos(folder.words.path, folder.words, videos)
+    features = {}
+    for name, sequence in folder.modalities.items():
+        features[name] = _read_videos(sequence.path, sequence, videos)
+        yield Replaced(name, sum(_zero_non_finite(values) for values, _ in features[name].values()))
+    for video in videos:
+        values, segments = labels[video]
+        ids = _segment_ids(video, segments, folder.segment_ids.get(video, []))
+        frames = {name: found.get(video) for name, found in features.items()}
+        yield from _video_rows(video, ids, segments, values, words.get(video), frames)
+
+
+def _zero_non_finite(values: np.ndarray) -> int:
+    """Sets non-finite values to 0 before they reach a mean; returns how many there were."""
+    bad = ~np.isfinite(values)
+    values[bad] = 0
+    return int(bad.sum())
+
+
+def _segment_ids(video: str, segments: np.ndarray, known: list[tuple[float, float, str]]) -> list[str]:
+    """Released ids where the times tell them, else the segment's number, from 1, in the order of the label rows."""
+    ids = []
+    for number, segment in enumerate(segments, 1):
+        same = [name for *times, name in known if np.allclose(times, segment, rtol=0, atol=0.01)]
+        ids.append(same[0] if len(same) == 1 else f"{video}_{number}")
+    return ids
+
+
+def _video_rows(
+    video: str,
+    ids: list[str],
+    segments: np.ndarray,
+    labels: np.ndarray,
+    words: tuple[np.ndarray, np.ndarray] | None,
+    frames: dict[str, tuple[np.ndarray, np.ndarray] | None],
+) -> Iterator[Row | Skipped]:
+    texts, times = _spoken(*words) if words else ([], np.zeros((0, 2)))
+    words_of = assign_words(times, segments)
+    for index, (name, segment) in enumerate(zip(ids, segments, strict=True)):
+        mine = words_of[index]
+        if segment[1] <= segment[0]:
+            yield Skipped(name, "zero duration", fault=False)
+        elif not len(mine):
+            yield Skipped(name, "no words", fault=False)
+        else:
+            row = {
+                "id": name,
+                "video_id": video,
+                "words": [texts[position] for position in mine],
+                "label": labels[index],
+                "start": segment[0],
+                "end": segment[1],
+                "word_start": times[mine, 0].tolist(),
+                "word_end": times[mine, 1].tolist(),
+            }
+            for modality, found in frames.items():
+                own = found and frames_of_segment(*found, segments, index)
+                row[modality] = align_frames(*own, times[mine]) if own else None
+            yield row
+
+
+def _spoken(features: np.ndarray, times: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Words in the order in which they are spoken, without pauses."""
+    texts = [as_text(word).strip() for word in features[:, 0]]
+    order = [index for index in np.argsort(times[:, 0], kind="stable") if texts[index] not in ("", PAUSE)]
+    return [texts[index] for index in order], times[order]
+
+
+def overlaps(intervals: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Seconds that each of n intervals shares with each of m others: `(n, m)`, zero or more."""
+    first_end = np.minimum(intervals[:, None, 1], others[None, :, 1])
+    last_start = np.maximum(intervals[:, None, 0], others[None, :, 0])
+    return np.maximum(first_end - last_start, 0)
+
+
+def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
+    """The words of each segment.
+
+    A word belongs to the segment that holds its midpoint; of several, to the one that it overlaps most, then to the
+    one that starts earlier. A segment that lies within another and would be left without words shares those whose
+    midpoint it holds.
+
+    Args:
+        words: `(n, 2)` start and end of words in seconds.
+        segments: `(m, 2)` start and end of segments; they may overlap.
+
+    Returns:
+        m arrays of word indices, in the order of the words.
+    """
+    middles = words.mean(axis=1)
+    holds = (segments[:, 0] <= middles[:, None]) & (middles[:, None] <= segments[:, 1])
+    holds &= segments[:, 1] > segments[:, 0]
+    by_start = np.argsort(segments[:, 0], kind="stable")
+    score = np.where(holds, overlaps(words, segments), -1.0)[:, by_start]
+    owner = np.where(holds.any(axis=1), by_start[score.argmax(axis=1)], -1)
+    owned = [np.flatnonzero(owner == index) for index in range(len(segments))]
+    return [mine if len(mine) else np.flatnonzero(holds[:, index]) for index, mine in enumerate(owned)]
+
+
+def frames_of_segment(
+    features: np.ndarray, intervals: np.ndarray, segments: np.ndarray, index: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The frames within one segment, cut at its borders.
+
+    A sequence that has one row a segment is taken row by row, because segments overlap and a neighbour's row is not
+    this segment's.
+
+    Returns:
+        `(k, size)` features and `(k, 2)` intervals, or `None` where the segment has no frame.
+    """
+    if intervals.shape == segments.shape and np.allclose(intervals, segments, rtol=0, atol=1e-3):
+        return features[[index]], segments[[index]]
+    start, end = segments[index]
+    inside = (intervals[:, 0] < end) & (intervals[:, 1] > start)
+    inside |= (intervals[:, 0] == intervals[:, 1]) & (start <= intervals[:, 0]) & (intervals[:, 0] <= end)
+    if not inside.any():
+        return None
+    return features[inside], np.clip(intervals[inside], start, end)
+
+
+def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """One row a word: the mean of the frames weighted by their overlap with the word, or the nearest frame.
+
+    Args:
+        features: `(k, size)`, k >= 1.
+        intervals: `(k, 2)` start and end of the frames in seconds.
+        words: `(n, 2)` start and end of the words.
+
+    Returns:
+        `(n, size)`.
+    """
+    weights = overlaps(words, intervals)
+    distance = np.abs(words.mean(axis=1)[:, None] - intervals.mean(axis=1)[None, :])
+    alone = weights.sum(axis=1) == 0
+    weights[alone, distance[alone].argmin(axis=1)] = 1
+    return (weights / weights.sum(axis=1, keepdims=True)) @ features

@@ -1,0 +1,193 @@
+"""The one row format that every reader gives, and the checks that every row passes on its way to Arrow.
+
+A reader opens a file or folder and returns a `Source`. The builder asks it for rows, checks them here and writes Arrow
+tables; nothing downstream knows where a row came from.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from datasets import Array2D, Features, List, Value
+
+from .errors import DataError
+from .timing import timing_features
+
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+LABEL_RANGE = (-3.0, 3.0)
+
+Row = dict[str, Any]
+
+
+class Skipped(NamedTuple):
+    """A sample that a reader cannot give, in place of its row.
+
+    `fault` tells data that is wrong (an error, unless `on_error="skip"`) from data that is legitimately of no use,
+    such as a segment in which nobody speaks.
+    """
+
+    id: str
+    reason: str
+    fault: bool = True
+
+
+class Replaced(NamedTuple):
+    """How many non-finite values of a modality a reader has set to 0 itself, because it averages them."""
+
+    modality: str
+    count: int
+
+
+class Source(NamedTuple):
+    """What a reader found in a file or folder.
+
+    Attributes:
+        path: the file or folder.
+        format: the reader's name, which becomes the dataset's `config_name`.
+        modality_sizes: size of one feature row of each modality.
+        timed: whether the times of segments and words are known.
+        splits: for each of train / validation / test, its shards: picklable pieces of work in order.
+        rows: gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label`, a
+            (number of words, size) array or `None` for each modality and, if timed, `start`, `end`, `word_start`,
+            `word_end`. `words` is empty where the source has lost them.
+    """
+
+    path: Path
+    format: str
+    modality_sizes: dict[str, int]
+    timed: bool
+    splits: dict[str, list[Any]]
+    rows: Callable[[Any], Iterator[Row | Skipped | Replaced]]
+
+
+def split_name(name: Any, path: Path) -> str:
+    """The standard name (train, validation, test) of a split that a file calls `dev`, `valid` and so on."""
+    try:
+        return SPLIT_NAMES[str(name).lower()]
+    except KeyError:
+        raise DataError(f"{path}: split {str(name)[:40]!r} is none of {', '.join(SPLIT_NAMES)}; rename it") from None
+
+
+def video_of(segment: str) -> str:
+    """The video of a segment id: `03bSnISJMiM_11`, `03bSnISJMiM[10]` and `03bSnISJMiM$_$11` are of `03bSnISJMiM`."""
+    return re.sub(r"(\$_\$\d+|_\d+|\[\d+\])$", "", segment) or segment
+
+
+def as_text(value: str | bytes) -> str:
+    """A string of either Python: bytes are UTF-8, or latin-1 where they are not."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value.decode("latin-1")
+    return str(value)
+
+
+def row_features(modality_sizes: dict[str, int], timed: bool) -> Features:
+    """The columns of a dataset in the row format."""
+    features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
+    features |= {name: Array2D((None, size), "float32") for name, size in modality_sizes.items()}
+    features["label"] = Value("float32")
+    if timed:
+        features |= {"start": Value("float32"), "end": Value("float32")}
+        features |= {"word_start": List(Value("float32")), "word_end": List(Value("float32"))}
+    return Features(features)
+
+
+def checked_row(row: Row, modality_sizes: dict[str, int]) -> Row:
+    """A reader's row with its label as a float, its features as float arrays, and derived modalities added.
+
+    Args:
+        row: as a reader gives it, see `Source.rows`.
+        modality_sizes: the wanted modalities and their sizes.
+
+    Raises:
+        DataError: a wrong label, a feature array of another shape than (number of words, size). The message does not
+            name the file.
+    """
+    words = row["words"]
+    checked = {**row, "label": checked_label(row["label"])}
+    length = len(words) or None
+    for name, size in modality_sizes.items():
+        features = timing_features(row) if name == "timing" else row[name]
+        if features is None:
+            checked[name] = np.zeros((0, size), np.float32)
+            continue
+        features = np.asarray(features)
+        if features.dtype.kind not in "fiub":
+            raise DataError(f"{name} holds {features.dtype} values and not numbers")
+        if features.ndim != 2 or features.shape[1] != size:
+            raise DataError(f"{name} has shape {features.shape}, and the other samples have {size} values a word")
+        if len(features) and length is not None and len(features) != length:
+            raise DataError(f"{len(features)} rows of {name} for {length} words; they must be one a word")
+        if length is None:
+            length = len(features)
+        checked[name] = features
+    return checked
+
+
+def is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
+    """Whether a row has neither words nor any feature row of the wanted modalities."""
+    return not row["words"] and all(row.get(name) is None or not len(row[name]) for name in modality_sizes)
+
+
+def checked_label(label: Any) -> float:
+    """A sentiment label given as a number or an array of one value or of MOSEI's seven (sentiment comes first)."""
+    values = np.asarray(label)
+    if values.dtype.kind not in "fiub" or values.size not in (1, 7):
+        raise DataError(f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions")
+    value = float(values.flat[0])
+    if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
+        raise DataError(f"label {value:g} is outside of [-3, 3]; correct or remove the sample")
+    return value
+
+
+def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counter]:
+    """An Arrow table of checked rows, and how many non-finite values of each modality became 0."""
+    replaced = Counter()
+    columns = []
+    for name, feature in features.items():
+        values = [row[name] for row in rows]
+        if isinstance(feature, Array2D):
+            column, replaced[name] = _array_column(values, feature)
+        elif isinstance(feature, List):
+            column = _list_column(values, feature)
+        else:
+            column = pa.array(values, pa.type_for_alias(feature.dtype))
+        columns.append(column)
+    return pa.table(columns, schema=features.arrow_schema), +replaced
+
+
+def _offsets(lengths: Iterable[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(list(lengths))]).astype(np.int32)
+
+
+def _list_column(lists: list[list], feature: List) -> pa.Array:
+    flat = pa.array([value for values in lists for value in values], pa.type_for_alias(feature.feature.dtype))
+    return pa.ListArray.from_arrays(pa.array(_offsets(map(len, lists))), flat)
+
+
+def _array_column(arrays: list[np.ndarray], feature: Array2D) -> tuple[pa.Array, int]:
+    size = feature.shape[1]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted below
+        values = np.concatenate(arrays, dtype=np.float32, casting="unsafe").reshape(-1)
+    finite = np.isfinite(values)
+    replaced = values.size - int(finite.sum())
+    if replaced:
+        values[~finite] = 0
+    inner = pa.ListArray.from_arrays(pa.array(np.arange(0, values.size + 1, size, dtype=np.int32)), pa.array(values))
+    outer = pa.ListArray.from_arrays(pa.array(_offsets(map(len, arrays))), inner)
+    return pa.ExtensionArray.from_storage(feature(), outer), replaced
