@@ -6,6 +6,7 @@ true class in classification (OGM-GE, Peng et al., CVPR 2022, which compares tho
 """
 
 import functools
+import itertools
 import logging
 import math
 import random
@@ -202,8 +203,8 @@ class GradientModulator:
         self._observed: Tensor | None = None  # (2, M): error sums and counts since the last `step`
         self._warned: set[str] = set()
         self._is_attached = False
-        self._update_scales: list[tuple[nn.Parameter, Tensor]] = []
-        self._snapshot: list[Tensor] = []
+        self._update_scales: dict[nn.Parameter, Tensor] = {}  # for the optimizer step that follows
+        self._snapshot: dict[nn.Parameter, Tensor] = {}
 
     @property
     def modalities(self) -> list[str]:
@@ -262,7 +263,7 @@ class GradientModulator:
         norms = torch.stack([_mean_norm([p.grad for p in group], errors.device) for group in parameters.values()])
         conflicts = _conflicts(errors, norms)
         coefficients = torch.ones_like(errors)
-        self._update_scales = []
+        self._update_scales = {}
         if self.start_epoch <= math.floor(epoch) <= self.end_epoch:
             if self.modulate:
                 coefficients = _damping(errors, self.alpha)
@@ -296,9 +297,14 @@ class GradientModulator:
 
         Args:
             optimizer: A torch optimizer, or accelerate's wrapper around one.
+
+        Raises:
+            ValueError: If the optimizer holds no modulated parameter.
         """
         if self.target == "update":
             optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper has no hooks of its own
+            if set(_parameters_of(optimizer)).isdisjoint(itertools.chain(*self._parameters.values())):
+                raise ValueError(f"{type(optimizer).__name__} holds no parameter of {', '.join(self._parameters)}")
             optimizer.register_step_pre_hook(self._before_update)
             optimizer.register_step_post_hook(self._after_update)
             self._is_attached = True
@@ -335,7 +341,7 @@ class GradientModulator:
         if self.target == "gradient":
             torch._foreach_mul_([_local(gradient) for gradient in gradients], coefficient)
         else:
-            self._update_scales += [(parameter, coefficient) for parameter in parameters]
+            self._update_scales |= dict.fromkeys(parameters, coefficient)
         if self.enhance:
             seed = random.Random(f"{self.seed}/{self._step}/{name}").getrandbits(63)
             generator = torch.Generator(gradients[0].device).manual_seed(seed)
@@ -343,15 +349,17 @@ class GradientModulator:
                 _local(gradient).add_(_noise(gradient, generator) * deviation)
 
     @torch.no_grad()
-    def _before_update(self, *_: Any) -> None:
-        self._snapshot = [_local(parameter).clone() for parameter, _ in self._update_scales]
+    def _before_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        own = self._update_scales.keys() & set(_parameters_of(optimizer))
+        self._snapshot = {parameter: _local(parameter).clone() for parameter in own}
 
     @torch.no_grad()
     def _after_update(self, *_: Any) -> None:
-        for (parameter, coefficient), before in zip(self._update_scales, self._snapshot, strict=False):
-            # this way round a coefficient of 1 leaves the parameter as it is, bit for bit
-            _local(parameter).lerp_(before, (1 - coefficient).to(before.dtype))
-        self._snapshot = []
+        for parameter, before in self._snapshot.items():
+            # a coefficient holds for one step; this way round one of 1 leaves the parameter as it is, bit for bit
+            weight = 1 - self._update_scales.pop(parameter)
+            _local(parameter).lerp_(before, weight.to(before.dtype))
+        self._snapshot = {}
 
     def _named(self, statistics: Tensor) -> dict[str, Tensor]:
         named = {
@@ -380,6 +388,10 @@ def _parameters_by_group(groups: dict[str, Iterable[nn.Parameter] | nn.Module]) 
                 raise ValueError(f"groups {owner!r} and {name!r} share a parameter of shape {shape}")
         parameters[name] = members
     return parameters
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterable[nn.Parameter]:
+    return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
 
 
 def _damping(errors: Tensor, alpha: float, eps: float = 1e-8) -> Tensor:

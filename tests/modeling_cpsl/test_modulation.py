@@ -423,10 +423,10 @@ class TestEnhancement:
         modulator.step(0)
         assert_equal(gradients_of(groups)["visual"], before["visual"])
 
-    @pytest.mark.parametrize("size", [1e25, 3e38])
-    def test_huge_finite_gradients_stay_finite(self, size):
-        groups = {"acoustic": group((2,)), "visual": group((2,))}
-        groups["acoustic"][0].grad = torch.tensor([size, -size / 2])
+    @pytest.mark.parametrize(("size", "dtype"), [(1e25, torch.float32), (1e38, torch.float32), (1e300, torch.float64)])
+    def test_huge_finite_gradients_stay_finite(self, size, dtype):
+        groups = {"acoustic": group((2,), dtype=dtype), "visual": group((2,))}
+        groups["acoustic"][0].grad = torch.tensor([size, -size / 2], dtype=dtype)
         modulator = GradientModulator(groups)
         observe(modulator, 1.0, 2.0)
         statistics = modulator.step(0)
@@ -738,8 +738,8 @@ class TestUpdateTarget:
 
     def expected(self, groups):
         parameters = [nn.Parameter(p.detach().clone()) for p in itertools.chain(*groups.values())]
-        for copy, parameter in zip(parameters, itertools.chain(*groups.values()), strict=True):
-            copy.grad = parameter.grad.clone()
+        for twin, parameter in zip(parameters, itertools.chain(*groups.values()), strict=True):
+            twin.grad = parameter.grad.clone()
         torch.optim.AdamW(parameters, lr=0.1).step()
         return [p.detach() for p in parameters]
 
@@ -805,6 +805,23 @@ class TestUpdateTarget:
         optimizer.step()
         twin_optimizer.step()
         assert_equal(groups, twin)
+
+    def test_a_coefficient_holds_for_one_step(self):
+        """An optimizer outlives its modulator in a second training: what stays attached must not scale its steps."""
+        groups = groups_with_gradients()
+        optimizer = torch.optim.AdamW(itertools.chain(*groups.values()), lr=0.1)
+        former, modulator = (GradientModulator(groups, enhance=False, target="update") for _ in range(2))
+        former.attach(optimizer)
+        self.step(former, optimizer, groups)
+        optimizer.state.clear()
+        unmodulated = self.expected(groups)
+        modulator.attach(optimizer)
+        self.check(groups, self.step(modulator, optimizer, groups), unmodulated)
+
+    def test_an_optimizer_of_other_parameters_is_refused(self):
+        modulator = GradientModulator(groups_with_gradients(), target="update")
+        with pytest.raises(ValueError, match="SGD holds no parameter of acoustic, visual"):
+            modulator.attach(torch.optim.SGD(group((2,)), lr=0.1))
 
     def test_needs_an_optimizer(self):
         modulator = GradientModulator(groups_with_gradients(), target="update")
