@@ -1,0 +1,203 @@
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from data_builders import (
+    AlignedSentimentBuilder,
+    CMUMosei,
+    CMUMosi,
+    DataError,
+    features_are_normalized,
+    load_aligned_dataset,
+)
+from data_builders.sample import sample_splits
+
+
+def test_names_need_their_data(cache):
+    with pytest.raises(DataError, match="mosi: give data_dir"):
+        load_aligned_dataset("mosi", cache_dir=cache)
+    with pytest.raises(DataError, match="data_dir goes with the names mosi, mosei only"):
+        load_aligned_dataset("somewhere", data_dir="elsewhere", cache_dir=cache)
+    with pytest.raises(DataError, match="nowhere: no such file"):
+        load_aligned_dataset("nowhere", cache_dir=cache)
+    with pytest.raises(DataError, match="on_error='ignore' is neither"):
+        load_aligned_dataset("nowhere", cache_dir=cache, on_error="ignore")
+
+
+def test_the_sample_comes_through_the_same_builder(cache):
+    splits = load_aligned_dataset("sample", cache_dir=cache)
+    assert splits["train"].info.config_name == "sample" and features_are_normalized("sample")
+    for name, expected in sample_splits().items():
+        split = splits[name].with_format("numpy")
+        assert list(split["id"]) == [row["id"] for row in expected]
+        row = split[5]
+        assert list(row["words"]) == list(expected[5]["words"])
+        np.testing.assert_array_equal(row["acoustic"], expected[5]["acoustic"])
+        assert row["label"] == np.float32(expected[5]["label"])
+
+
+def test_builders_are_used_directly(mag_data, write_pickle, cache, caplog):
+    path = write_pickle(mag_data())
+    for builder_class, name in ((CMUMosi, "cmu_mosi"), (CMUMosei, "cmu_mosei"), (AlignedSentimentBuilder, "aligned_")):
+        builder = builder_class(path, cache_dir=cache)
+        builder.download_and_prepare()
+        split = builder.as_dataset(split="train")
+        assert len(split) == 6 and split.info.dataset_name.startswith(name)
+    # These videos are not MOSI's.
+    assert [r.message.split(": ")[1] for r in caplog.records] == [
+        "2 videos of the train split are not in cmu_mosi's standard train fold; the first is trainvideo0",
+        "1 videos of the validation split are not in cmu_mosi's standard validation fold; the first is devvideo2",
+        "1 videos of the test split are not in cmu_mosi's standard test fold; the first is testvideo3",
+    ]
+
+
+def test_only_the_wanted_modalities(mag_data, write_pickle, cache):
+    path = write_pickle(mag_data())
+    columns = ["id", "video_id", "words", "label"]
+    for modalities, expected in ((None, ["acoustic", "visual"]), (["text"], []), (["text", "visual"], ["visual"])):
+        splits = load_aligned_dataset(path, cache_dir=cache, modalities=modalities)
+        assert splits["train"].column_names == [*columns[:3], *expected, *columns[3:]]
+    with pytest.raises(DataError, match=r"no modality 'timing' in it; there are: text, acoustic, visual"):
+        load_aligned_dataset(path, cache_dir=cache, modalities=["timing"])
+
+
+def test_non_finite_values_are_reported_once(mag_data, write_pickle, cache, caplog):
+    data = mag_data()
+    data["train"][0][0][2][0, :3] = [np.nan, np.inf, -np.inf]
+    data["test"][1][0][1][0, 0] = np.nan
+    path = write_pickle(data)
+    splits = load_aligned_dataset(path, cache_dir=cache)
+    assert [r.message for r in caplog.records] == [
+        f"{path}: 3 non-finite acoustic values were replaced with 0",
+        f"{path}: 1 non-finite visual values were replaced with 0",
+    ]
+    assert splits["train"].with_format("numpy")[0]["acoustic"][0, :3].tolist() == [0, 0, 0]
+    caplog.clear()
+    load_aligned_dataset(path, cache_dir=cache)
+    assert not caplog.records
+
+
+def test_repeated_ids_and_leaking_videos_are_warned_of(mag_data, write_pickle, cache, caplog):
+    data = mag_data()
+    data["test"][0] = (*data["test"][0][:2], "trainvideo0_1")
+    load_aligned_dataset(write_pickle(data), cache_dir=cache)
+    assert "1 ids occur more than once, the first is trainvideo0_1" in caplog.text
+    assert "1 videos are in both train and test, so speakers leak" in caplog.text
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_a_changed_file_never_meets_a_stale_cache(mag_data, write_pickle, cache):
+    path = write_pickle(mag_data(seed=0))
+    stamp = path.stat()
+    before = load_aligned_dataset(path, cache_dir=cache)["train"].with_format("numpy")[0]["acoustic"]
+    path = write_pickle(mag_data(seed=2))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    after = load_aligned_dataset(path, cache_dir=cache)["train"].with_format("numpy")[0]["acoustic"]
+    assert before.shape != after.shape or (before != after).any()
+
+
+def test_a_moved_file_still_meets_its_cache(mag_data, write_pickle, cache, monkeypatch):
+    load_aligned_dataset(write_pickle(mag_data(), "one.pkl"), cache_dir=cache)
+    other = write_pickle(mag_data(), "other.pkl")
+    monkeypatch.setattr("data_builders.formats.safe_pickle_load", lambda path: pytest.fail("the file was read again"))
+    splits = load_aligned_dataset(other, cache_dir=cache)
+    assert splits["train"].info.config_name == "mag_pickle"  # told by the cache, not by the file
+
+
+def test_a_new_reader_version_builds_anew(mag_data, write_pickle, cache, monkeypatch):
+    path = write_pickle(mag_data())
+    load_aligned_dataset(path, cache_dir=cache)
+    monkeypatch.setattr("data_builders.builder.READER_VERSION", "999.0.0")
+    monkeypatch.setattr("data_builders.formats.safe_pickle_load", lambda path: {})
+    with pytest.raises(DataError, match="none of the known layouts"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def load_and_count(path, cache, queue):
+    splits = load_aligned_dataset(path, cache_dir=cache)
+    queue.put({name: (len(split), float(np.sum(split["label"]))) for name, split in splits.items()})
+
+
+def test_two_processes_build_at_once(mag_data, write_pickle, cache):
+    data = mag_data((900, 300, 300))
+    path = write_pickle(data)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=load_and_count, args=(path, cache, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    results = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert results[0] == results[1]
+    assert {name: count for name, (count, _) in results[0].items()} == {"train": 900, "validation": 300, "test": 300}
+    expected = sum(float(label[0, 0]) for _, label, _ in data["train"])
+    assert results[0]["train"][1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_interrupted_build_starts_again(mag_data, write_pickle, cache):
+    path = write_pickle(mag_data())
+    script = textwrap.dedent("""
+        import sys, time
+        from data_builders import builder
+        table = builder.rows_to_table
+        def stuck(*arguments):
+            print("building", flush=True)
+            time.sleep(600)
+        builder.rows_to_table = stuck
+        builder.load_aligned_dataset(sys.argv[1], cache_dir=sys.argv[2])
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script, path, cache], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"building\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    process.stdout.close()
+    assert list(cache.rglob("*.incomplete")), "the build was not in its middle"
+    started = time.monotonic()
+    splits = load_aligned_dataset(path, cache_dir=cache)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 6, "validation": 3, "test": 3}
+    assert time.monotonic() - started < 30
+
+
+def test_errors_of_a_build_leave_no_cache_behind(mag_data, write_pickle, cache):
+    data = mag_data()
+    data["test"][2] = (data["test"][2][0], 9.0, "bad_1")
+    path = write_pickle(data)
+    for _ in range(2):
+        with pytest.raises(DataError, match="sample bad_1: label 9 is outside"):
+            load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_several_processes_give_the_same_rows(mag_data, write_pickle, cache):
+    path = write_pickle(mag_data((50, 20, 20)))
+    one = load_aligned_dataset(path, cache_dir=cache / "one")
+    two = load_aligned_dataset(path, cache_dir=cache / "two", num_proc=2)
+    assert one["train"].to_dict() == two["train"].to_dict()
+
+
+def test_an_error_in_a_worker_process_is_ours(mag_data, write_pickle, cache):
+    data = mag_data((50, 20, 20))
+    data["train"][45] = (data["train"][45][0], 9.0, "bad_1")
+    with pytest.raises(DataError, match="sample bad_1: label 9 is outside"):
+        load_aligned_dataset(write_pickle(data), cache_dir=cache, num_proc=2)
+
+
+@pytest.mark.parametrize("value", [{}, [], {"a": 1}, {"train": []}, 5, {"train": {"x": np.ones(3)}}])
+def test_a_pickle_of_something_else(write_pickle, cache, value):
+    with pytest.raises(DataError, match=r"data\.pkl: a pickle of none of the known layouts"):
+        load_aligned_dataset(write_pickle(value), cache_dir=cache)
+
+
+def test_the_message_of_an_error_is_one_line():
+    error = pickle.loads(pickle.dumps(DataError("a\nb\r\nc")))
+    assert str(error) == "a b c" and isinstance(error, ValueError)

@@ -1,0 +1,128 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_builders import DataError
+from data_builders.rows import as_text, checked_label, checked_row, row_features, rows_to_table, split_name, video_of
+
+
+def make_row(**changes):
+    row = {
+        "id": "v_1",
+        "video_id": "v",
+        "words": ["good", "film"],
+        "acoustic": np.ones((2, 3)),
+        "visual": np.ones((2, 2), np.float32),
+        "label": 1.5,
+    }
+    return {**row, **changes}
+
+
+SIZES = {"acoustic": 3, "visual": 2}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        1.5,
+        np.float64(1.5),
+        np.array(1.5),
+        np.array([1.5]),
+        np.array([[1.5]], np.float32),
+        np.array([[1.5, 0, 3, 0, 0, 0, 0]]),
+        [1.5],
+    ],
+)
+def test_labels_of_every_shape(label):
+    assert checked_label(label) == 1.5
+
+
+@pytest.mark.parametrize(
+    "label", [3.0001, -3.5, float("nan"), float("inf"), "1.5", None, [], [1.0, 2.0], np.zeros((1, 6))]
+)
+def test_labels_that_are_wrong(label):
+    with pytest.raises(DataError, match="label"):
+        checked_label(label)
+
+
+@given(label=st.floats(-3, 3))
+def test_every_label_in_range_is_kept(label):
+    assert checked_label(label) == label
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"acoustic": np.ones((3, 3))}, "3 rows of acoustic for 2 words"),
+        ({"visual": np.ones((1, 2))}, "1 rows of visual for 2 words"),
+        ({"visual": np.ones((2, 5))}, r"visual has shape \(2, 5\), and the other samples have 2"),
+        ({"visual": np.ones(2)}, "visual has shape"),
+        ({"visual": np.array([["a", "b"]] * 2)}, "visual holds <U1 values"),
+        ({"words": [], "acoustic": np.ones((4, 3))}, "2 rows of visual for"),
+    ],
+)
+def test_shapes_that_do_not_fit(changes, message):
+    with pytest.raises(DataError, match=message):
+        checked_row(make_row(**changes), SIZES)
+
+
+def test_a_missing_modality_is_an_empty_array():
+    row = checked_row(make_row(acoustic=None), SIZES)
+    assert row["acoustic"].shape == (0, 3) and row["visual"].shape == (2, 2)
+
+
+def test_rows_without_words_keep_their_features():
+    row = checked_row(make_row(words=[], acoustic=np.ones((4, 3)), visual=np.ones((4, 2))), SIZES)
+    assert row["acoustic"].shape == (4, 3) and row["visual"].shape == (4, 2)
+
+
+def test_a_table_holds_the_rows_exactly_and_counts_what_it_replaced():
+    generator = np.random.default_rng(0)
+    rows = []
+    for length in (2, 5, 1):
+        acoustic = generator.normal(size=(length, 3))
+        words = [f"w{i}" for i in range(length)]
+        rows.append(checked_row(make_row(words=words, acoustic=acoustic, visual=None), SIZES))
+    broken = rows[1]["acoustic"].copy()
+    broken[0, 0], broken[1, 2], broken[3, 1] = np.nan, -np.inf, 1e300
+    rows[1]["acoustic"] = broken
+    table, replaced = rows_to_table(rows, row_features(SIZES, timed=False))
+    assert replaced == {"acoustic": 3}
+    assert table.column("words").to_pylist() == [row["words"] for row in rows]
+    expected = np.where(np.abs(broken) < 1e38, broken, 0)  # NaN compares as false
+    stored = table.column("acoustic").to_pylist()
+    np.testing.assert_array_equal(stored[1], expected.astype(np.float32))
+    np.testing.assert_array_equal(stored[0], rows[0]["acoustic"].astype(np.float32))
+    assert table.column("visual").to_pylist() == [[], [], []]
+    assert table.schema.field("label").type == pa.float32()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("dev", "validation"), ("VALID", "validation"), ("test", "test")])
+def test_split_names(tmp_path, name, expected):
+    assert split_name(name, tmp_path) == expected
+
+
+def test_an_unknown_split_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="'fold3' is none of"):
+        split_name("fold3", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("segment", "video"),
+    [
+        ("03bSnISJMiM_11", "03bSnISJMiM"),
+        ("_dI--eQ6qVU_3", "_dI--eQ6qVU"),
+        ("c7UH_rxdZv4[10]", "c7UH_rxdZv4"),
+        ("c7UH_rxdZv4$_$10", "c7UH_rxdZv4"),
+        ("video", "video"),
+        ("_1", "_1"),
+    ],
+)
+def test_the_video_of_a_segment(segment, video):
+    assert video_of(segment) == video
+
+
+def test_bytes_are_utf8_or_latin1():
+    assert as_text("é") == as_text("é".encode()) == as_text("é".encode("latin-1")) == "é"
