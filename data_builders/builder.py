@@ -39,6 +39,7 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
     modalities: Sequence[str] | None = None
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
+    format: str | None = None
     on_error: str = "raise"
 
 
@@ -51,7 +52,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     Args:
         data_dir (`str` or `Path`): the file or folder.
         cache_dir (`str`, *optional*): where Arrow files go; `datasets`' own cache by default.
-        modalities, feature_sequences, folds, on_error: see `load_aligned_dataset`.
+        modalities, feature_sequences, folds, format, on_error: see `load_aligned_dataset`.
     """
 
     BUILDER_CONFIG_CLASS = AlignedSentimentConfig
@@ -78,6 +79,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _open(self) -> Source:
         return open_source(
             Path(self.config.data_dir),
+            format=self.config.format,
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,
         )
@@ -103,7 +105,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         if self.config.modalities is None:
             return found
         if source.timed:
-            found["timing"] = len(TIMING_FEATURES)
+            found.setdefault("timing", len(TIMING_FEATURES))
         wanted = sorted(set(self.config.modalities) - {"text"})
         unknown = [name for name in wanted if name not in found]
         if unknown:
@@ -257,6 +259,7 @@ def load_aligned_dataset(
     modalities: Sequence[str] | None = None,
     feature_sequences: Mapping[str, str] | None = None,
     folds: Mapping[str, Sequence[str]] | None = None,
+    format: str | None = None,
     on_error: str = "raise",
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
@@ -271,6 +274,7 @@ def load_aligned_dataset(
             derived `timing` (see `data_builders.timing`) only when named. `"text"` may be named: words always come.
         feature_sequences (mapping, *optional*): modality -> file or root name of a computational sequence.
         folds (mapping, *optional*): split -> video ids, for computational sequences.
+        format (`str`, *optional*): the format's name, where the content is not to tell it.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): where Arrow files are cached.
         num_proc (`int`, *optional*): processes that build the cache.
@@ -288,6 +292,7 @@ def load_aligned_dataset(
         "modalities": modalities,
         "feature_sequences": feature_sequences,
         "folds": folds,
+        "format": format,
         "on_error": on_error,
         "cache_dir": cache_dir,
     }

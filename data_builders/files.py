@@ -10,6 +10,9 @@ import xxhash
 from .errors import DataError
 
 
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
 def open_file(path: str | os.PathLike) -> BinaryIO:
     """Opens a file for reading bytes; a DataError says why it cannot be."""
     try:
@@ -40,15 +43,21 @@ def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
 
 
 def content_hash(path: Path) -> str:
-    """A hash of a file's content, or of the names and contents of all files of a folder.
+    """A hash of what a dataset is read from: name and content of the file, or of all files of the folder.
+
+    The name counts because it may say which split a file is. A file may be a table that refers to arrays beside it
+    (`.npy`, `.npz`), so these count as well.
 
     Raises:
         DataError: there is no such file or folder.
     """
-    if not path.is_dir():
-        with open_file(path) as file:
-            return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+    if path.is_dir():
+        folder, files = path, [file for file in path.rglob("*") if file.is_file()]
+    else:
+        folder, files = path.parent, [path, *path.parent.rglob("*.np[yz]")]
     digest = xxhash.xxh3_128()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{content_hash(file)}\0".encode())
+    for file in sorted(files):
+        with open_file(file) as opened:
+            content = hashlib.file_digest(opened, xxhash.xxh3_128)
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content.hexdigest()}\0".encode())
     return digest.hexdigest()

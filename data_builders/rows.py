@@ -112,7 +112,7 @@ def checked_row(row: Row, modality_sizes: dict[str, int]) -> Row:
 
     Args:
         row: as a reader gives it, see `Source.rows`.
-        modality_sizes: the wanted modalities and their sizes.
+        modality_sizes: the wanted modalities and their sizes; one that the row does not have is the derived `timing`.
 
     Raises:
         DataError: a wrong label, a feature array of another shape than (number of words, size). The message does not
@@ -121,8 +121,11 @@ def checked_row(row: Row, modality_sizes: dict[str, int]) -> Row:
     words = row["words"]
     checked = {**row, "label": checked_label(row["label"])}
     length = len(words) or None
+    for name in ("word_start", "word_end"):
+        if len(row.get(name, ())) not in (0, len(words)):
+            raise DataError(f"{len(row[name])} values of {name} for {len(words)} words; they must be one a word")
     for name, size in modality_sizes.items():
-        features = timing_features(row) if name == "timing" else row[name]
+        features = row[name] if name in row else timing_features(row)
         if features is None:
             checked[name] = np.zeros((0, size), np.float32)
             continue

@@ -16,7 +16,7 @@ TIMING_FEATURES = (
 _RESOLUTION = 0.01  # seconds: below it, word times are noise, and logarithms need a floor
 
 
-def timing_features(row: dict[str, Any]) -> np.ndarray:
+def timing_features(row: dict[str, Any]) -> np.ndarray | None:
     """Timing of each word of a segment, from word times alone.
 
     Args:
@@ -27,7 +27,10 @@ def timing_features(row: dict[str, Any]) -> np.ndarray:
         of the word, pause to the previous word or the segment's start, pause to the next word or the segment's end,
         duration relative to the segment's mean word, words a second over the segment; last, the position of the word's
         middle within the segment, from 0 to 1. Pauses are what lies between words, so dropped `sp` tokens count.
+        `None` where the row has no word times.
     """
+    if not len(row["word_start"]):
+        return None
     start, end = np.asarray(row["word_start"], np.float64), np.asarray(row["word_end"], np.float64)
     segment_start, segment_end = float(row["start"]), float(row["end"])
     duration = np.maximum(end - start, 0)

@@ -1,48 +1,117 @@
 """Which reader a file or folder needs, told from its content and never from its name."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
-from ..files import read_head
-from ..rows import Source
+from ..files import HDF5_SIGNATURE, read_head
+from ..rows import SPLIT_NAMES, Source
 from ..safe_pickle import safe_pickle_load
-from . import computational_sequence, mag_pickle
+from . import computational_sequence, mag_pickle, misa_pickle, mmsa_pickle, mult_pickle, table
 
 
-_PICKLES = (mag_pickle,)
-READERS = {reader.FORMAT: reader for reader in (computational_sequence, *_PICKLES)}
+_PICKLES = {reader.FORMAT: reader for reader in (mag_pickle, misa_pickle, mmsa_pickle, mult_pickle)}
+READERS = {**_PICKLES, computational_sequence.FORMAT: computational_sequence, table.FORMAT: table}
+
+_COMPRESSED = {
+    b"PK\x03\x04": "a zip archive (of NumPy arrays, or a PyTorch checkpoint)",
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+}
 
 
 def open_source(
     path: Path,
     *,
+    format: str | None = None,
     feature_sequences: dict[str, str] | None = None,
     folds: dict[str, list[str]] | None = None,
 ) -> Source:
-    """Recognises the format of a file or folder and opens it with its reader.
+    """Opens a file or folder with the reader of its format.
+
+    Args:
+        path: the file or folder.
+        format: name of the format; None to recognise it.
+        feature_sequences: see `computational_sequence.read`.
+        folds: see `computational_sequence.read`.
 
     Raises:
         DataError: the format is unknown, or the file is broken; the message says what it is instead.
     """
-    if path.is_dir():
-        if any(path.glob("*.csd")):
-            return computational_sequence.read(path, feature_sequences=feature_sequences, folds=folds)
-        raise DataError(f"{path}: the folder holds no .csd files; give a file, or the folder of the .csd files")
-    if read_head(path).startswith(computational_sequence.HDF5_SIGNATURE):
-        raise DataError(f"{path}: one HDF5 file alone; give the folder with the .csd files of words and labels")
-    return _open_pickle(path)
-
-
-def _open_pickle(path: Path) -> Source:
-    data = safe_pickle_load(path)
-    for reader in _PICKLES:
+    format = format or _recognize(path)
+    if format == computational_sequence.FORMAT:
+        return computational_sequence.read(path, feature_sequences=feature_sequences, folds=folds)
+    if format == table.FORMAT:
+        return table.read(path)
+    if format not in ("pickle", *_PICKLES):
+        raise DataError(f"{path}: format={format!r} is none of {', '.join(READERS)}")
+    data = _load_pickles(path)
+    if format != "pickle":
+        if not _PICKLES[format].matches(data):
+            raise DataError(f"{path}: not a {format}; it holds {_describe(data)}")
+        return _PICKLES[format].read(path, data)
+    for reader in _PICKLES.values():
         if reader.matches(data):
             return reader.read(path, data)
     raise DataError(f"{path}: a pickle of none of the known layouts: {_describe(data)}")
 
 
-def _describe(data: object) -> str:
-    if isinstance(data, dict):
-        keys = ", ".join(str(key)[:30] for key in list(data)[:6])
-        return f"a dict with {len(data)} keys ({keys})"
-    return f"a {type(data).__name__}"
+def _recognize(path: Path) -> str:
+    """The format of a file or folder, or `pickle` where only the object inside can tell."""
+    if path.is_dir():
+        if computational_sequence.sequence_files(path):
+            return computational_sequence.FORMAT
+        if table.table_files(path):
+            return table.FORMAT
+        if _split_pickles(path):
+            return "pickle"
+        raise DataError(
+            f"{path}: the folder holds no .csd files, no tables (.parquet, .jsonl, .csv) and no train / dev / test "
+            "pickles; give the file or folder of the data"
+        )
+    head = read_head(path)
+    if head.startswith(HDF5_SIGNATURE):
+        raise DataError(f"{path}: one HDF5 file alone; give the folder with the .csd files of words and labels")
+    if table.kind_of(path):
+        return table.FORMAT
+    if head.lstrip().startswith((b"{", b"[")):
+        raise DataError(f"{path}: this is a JSON document; tables are read from JSON lines, one object a line")
+    for signature, description in _COMPRESSED.items():
+        if head.startswith(signature):
+            raise DataError(f"{path}: this is {description}; unpack it and give the data file")
+    return "pickle"
+
+
+def _split_pickles(folder: Path) -> dict[str, Path]:
+    """The files of a folder that are called as splits are, which is how MISA stores its pickles."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return {file.stem: file for file in files if file.stem.lower() in SPLIT_NAMES}
+
+
+def _load_pickles(path: Path) -> Any:
+    """The object of a pickle; where each split has its own file, a dict of them by split."""
+    if path.is_dir():
+        return {split: safe_pickle_load(file) for split, file in _split_pickles(path).items()}
+    data = safe_pickle_load(path)
+    if not isinstance(data, list):
+        return data
+    if path.stem.lower() not in SPLIT_NAMES:
+        raise DataError(
+            f"{path}: the list of one split; call the file train.pkl, dev.pkl or test.pkl, or give the folder"
+        )
+    return {path.stem: data}
+
+
+def _describe(data: Any) -> str:
+    if not isinstance(data, dict):
+        return f"a {type(data).__name__}"
+    layers = [data, *(value for value in data.values() if isinstance(value, dict))]
+    if any({"facet", "covarep", "glove"} <= {str(key).lower() for key in layer} for layer in layers):
+        return (
+            "the four-field mosi.pkl (facet, covarep, glove, label), which has no words and is not the file that "
+            "MAG-BERT uses; get the one with words, visual, acoustic, label and segment"
+        )
+    return f"a dict of {len(data)} keys ({', '.join(str(key)[:30] for key in list(data)[:6])})"

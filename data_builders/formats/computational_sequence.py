@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
+from ..alignment import align_frames, overlaps, zero_non_finite
 from ..errors import DataError
+from ..files import HDF5_SIGNATURE, read_head
 from ..folds import CMU_MOSI_FOLDS
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name
 
@@ -24,7 +26,6 @@ from ..rows import Replaced, Row, Skipped, Source, as_text, split_name
 FORMAT = "computational_sequence"
 FEATURES_ARE_NORMALIZED = False
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PAUSE = "sp"
 VIDEOS_PER_SHARD = 16
 
@@ -64,6 +65,12 @@ class _Folder(NamedTuple):
     segment_ids: dict[str, list[tuple[float, float, str]]]
 
 
+def sequence_files(folder: Path) -> list[Path]:
+    """The files of a folder that are, or are called, computational sequences."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.stat().st_size)
+    return [file for file in files if file.suffix == ".csd" or read_head(file).startswith(HDF5_SIGNATURE)]
+
+
 def read(
     folder: Path,
     *,
@@ -81,7 +88,7 @@ def read(
     Raises:
         DataError: no words or labels are found, a modality is ambiguous, a video is in no fold, or a file is broken.
     """
-    sequences = [sequence for file in sorted(folder.glob("*.csd")) for sequence in _open_sequences(file)]
+    sequences = [sequence for file in sequence_files(folder) for sequence in _open_sequences(file)]
     words, labels, modalities = _assign(folder, sequences, dict(feature_sequences or {}))
     contents = _Folder(words, labels, modalities, _known_segment_ids(folder))
     splits = {
@@ -270,19 +277,15 @@ def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replac
     features = {}
     for name, sequence in folder.modalities.items():
         features[name] = _read_videos(sequence.path, sequence, videos)
-        yield Replaced(name, sum(_zero_non_finite(values) for values, _ in features[name].values()))
+        for video, (values, times) in features[name].items():
+            values, replaced = zero_non_finite(values)
+            features[name][video] = values, times
+            yield Replaced(name, replaced)
     for video in videos:
         values, segments = labels[video]
         ids = _segment_ids(video, segments, folder.segment_ids.get(video, []))
         frames = {name: found.get(video) for name, found in features.items()}
         yield from _video_rows(video, ids, segments, values, words.get(video), frames)
-
-
-def _zero_non_finite(values: np.ndarray) -> int:
-    """Sets non-finite values to 0 before they reach a mean; returns how many there were."""
-    bad = ~np.isfinite(values)
-    values[bad] = 0
-    return int(bad.sum())
 
 
 def _segment_ids(video: str, segments: np.ndarray, known: list[tuple[float, float, str]]) -> list[str]:
@@ -334,13 +337,6 @@ def _spoken(features: np.ndarray, times: np.ndarray) -> tuple[list[str], np.ndar
     return [texts[index] for index in order], times[order]
 
 
-def overlaps(intervals: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Seconds that each of n intervals shares with each of m others: `(n, m)`, zero or more."""
-    first_end = np.minimum(intervals[:, None, 1], others[None, :, 1])
-    last_start = np.maximum(intervals[:, None, 0], others[None, :, 0])
-    return np.maximum(first_end - last_start, 0)
-
-
 def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
     """The words of each segment.
 
@@ -384,21 +380,3 @@ def frames_of_segment(
     if not inside.any():
         return None
     return features[inside], np.clip(intervals[inside], start, end)
-
-
-def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """One row a word: the mean of the frames weighted by their overlap with the word, or the nearest frame.
-
-    Args:
-        features: `(k, size)`, k >= 1.
-        intervals: `(k, 2)` start and end of the frames in seconds.
-        words: `(n, 2)` start and end of the words.
-
-    Returns:
-        `(n, size)`.
-    """
-    weights = overlaps(words, intervals)
-    distance = np.abs(words.mean(axis=1)[:, None] - intervals.mean(axis=1)[None, :])
-    alone = weights.sum(axis=1) == 0
-    weights[alone, distance[alone].argmin(axis=1)] = 1
-    return (weights / weights.sum(axis=1, keepdims=True)) @ features

@@ -92,7 +92,7 @@ def test_a_small_folder(small_corpus, cache):
     np.testing.assert_allclose([first["start"], first["end"]], [0.0, 1.1])
     with h5py.File(small_corpus / "COVAREP.csd") as file:
         frames = file["COVAREP/data/one/features"][()]
-    # "a" [0, .4] lies in frame [0, .5], "bad" [.6, 1] in [.5, 1]; "film" [1.2, 1.9] has .3 s of the third, .4 s of the last.
+    # "a" lies in the first frame, "bad" in the second; "film" has .3 s of the third and .4 s of the last.
     np.testing.assert_allclose(first["acoustic"], frames[:2], rtol=1e-6)
     np.testing.assert_allclose(second["acoustic"], (0.3 * frames[2:3] + 0.4 * frames[3:4]) / 0.7, rtol=1e-6)
 

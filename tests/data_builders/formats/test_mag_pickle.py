@@ -40,9 +40,9 @@ WORDS, VISUAL, ACOUSTIC = ["a", "b"], np.ones((2, 4)), np.ones((2, 5))
         (((WORDS, VISUAL[:, 1:], ACOUSTIC), 1.0, "v_9"), r"v_9: visual has shape \(2, 3\)"),
         (((WORDS, VISUAL, ACOUSTIC), 3.5, "v_9"), r"v_9: label 3\.5 is outside"),
         (((WORDS, VISUAL, ACOUSTIC), np.nan, "v_9"), "v_9: label nan is outside"),
-        (((WORDS, VISUAL), 1.0, "v_9"), "train-2: its first part is not"),
-        (((WORDS, VISUAL, None), 1.0, "v_9"), "train-2: acoustic is not an array"),
-        ((WORDS, VISUAL, ACOUSTIC, 1.0), r"train-2: it is not \(\(words"),
+        (((WORDS, VISUAL), 1.0, "v_9"), "train-2: its first part does not have 3 fields"),
+        (((WORDS, VISUAL, None), 1.0, "v_9"), "train-2: acoustic is not an array of feature rows"),
+        ((WORDS, VISUAL, ACOUSTIC, 1.0), r"train-2: it is not \(features, label, segment\)"),
     ],
 )
 def test_a_bad_sample_is_named_or_left_out(mag_data, write_pickle, cache, caplog, sample, message):

@@ -1,0 +1,234 @@
+"""The pickles of MISA, MMIM, MMSA and MulT."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from data_builders import DataError, load_aligned_dataset
+
+
+def window_mean(frames, index, count):
+    """Word `index` of `count`: the mean of its even share of the frames, whole and part ones."""
+    length = len(frames) / count
+    start, end = index * length, (index + 1) * length
+    weights = [max(0.0, min(end, k + 1) - max(start, k)) for k in range(len(frames))]
+    return np.average(frames, axis=0, weights=weights)
+
+
+# MISA and MMIM
+
+
+def misa_splits(generator, mmim=False):
+    splits = {}
+    for split in ("train", "dev", "test"):
+        splits[split] = []
+        for number in range(1, 4):
+            words = ["a", "bad", "film"][:number]
+            visual, acoustic = generator.normal(size=(number, 4)), generator.normal(size=(number, 5))
+            fields = (list(range(number)), visual, acoustic, words)
+            if mmim:
+                padded = np.zeros((9, 4)), np.zeros((9, 5))
+                padded[0][: number + 1] = generator.normal(size=(number + 1, 4))
+                padded[1][:7] = generator.normal(size=(7, 5))
+                fields = (list(range(number)), *padded, words, number + 1, np.array(7))
+            splits[split].append((fields, np.array([[number - 2.0]]), f"{split}_{number}"))
+    return splits
+
+
+def write_folder(folder, splits):
+    folder.mkdir()
+    for split, samples in splits.items():
+        (folder / f"{split}.pkl").write_bytes(pickle.dumps(samples))
+    return folder
+
+
+def test_misa(tmp_path, cache):
+    data = misa_splits(np.random.default_rng(0))
+    splits = load_aligned_dataset(write_folder(tmp_path / "misa", data), cache_dir=cache)
+    assert set(splits) == {"train", "validation", "test"} and splits["train"].info.config_name == "misa_pickle"
+    for row, (fields, label, segment) in zip(splits["validation"].with_format("numpy"), data["dev"], strict=True):
+        assert list(row["words"]) == fields[3] and row["id"] == segment and row["label"] == label[0, 0]
+        np.testing.assert_array_equal(row["visual"], fields[1].astype(np.float32))
+        np.testing.assert_array_equal(row["acoustic"], fields[2].astype(np.float32))
+
+
+def test_mmim_frames_are_shared_out(tmp_path, cache):
+    data = misa_splits(np.random.default_rng(0), mmim=True)
+    splits = load_aligned_dataset(write_folder(tmp_path / "mmim", data), cache_dir=cache)
+    for row, (fields, _, _) in zip(splits["test"].with_format("numpy"), data["test"], strict=True):
+        count = len(fields[3])
+        expected = [window_mean(fields[1][: count + 1], index, count) for index in range(count)]
+        np.testing.assert_allclose(row["visual"], expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            row["acoustic"], [window_mean(fields[2][:7], i, count) for i in range(count)], rtol=1e-5
+        )
+
+
+def test_one_file_of_misa_is_the_split_of_its_name(tmp_path, cache):
+    folder = write_folder(tmp_path / "misa", misa_splits(np.random.default_rng(0)))
+    assert list(load_aligned_dataset(folder / "dev.pkl", cache_dir=cache)) == ["validation"]
+    (folder / "dev.pkl").rename(folder / "data.pkl")
+    with pytest.raises(DataError, match=r"data\.pkl: the list of one split; call the file"):
+        load_aligned_dataset(folder / "data.pkl", cache_dir=cache)
+
+
+# MMSA
+
+
+def mmsa_split(generator, texts, frames, ids, lengths=None):
+    """Columns of MMSA; `frames` are the (audio, vision) rows of each sample and `lengths` what they are padded to."""
+    count = len(texts)
+    split = {
+        "raw_text": np.array(texts) if generator.random() < 0.5 else list(texts),
+        "id": ids,
+        "regression_labels": generator.uniform(-3, 3, count).astype(np.float32),
+        "classification_labels": np.zeros(count),
+        "annotations": np.array(["Neutral"] * count),
+        "text": np.zeros((count, 50, 8), np.float32),
+        "text_bert": np.zeros((count, 3, 50), np.float32),
+    }
+    for key, column in (("audio", 0), ("vision", 1)):
+        arrays = [sample[column] for sample in frames]
+        length = lengths[column] if lengths else 50
+        split[key] = np.zeros((count, length, arrays[0].shape[1]))
+        for index, (offset, array) in enumerate(zip([sample[2] for sample in frames], arrays, strict=True)):
+            split[key][index, offset : offset + len(array)] = array
+        if lengths:
+            split[f"{key}_lengths"] = [len(array) for array in arrays]
+    return split
+
+
+TEXTS = ["a bad film", "good", "the movie was not so very bad"]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 20])
+def test_mmsa_aligned(write_pickle, cache, offset):
+    generator = np.random.default_rng(offset)
+    frames = [(generator.normal(size=(n, 5)), generator.normal(size=(n, 20)), offset) for n in (3, 1, 9)]
+    split = mmsa_split(generator, TEXTS, frames, ["v1$_$1", "v1$_$2", "v2$_$10"])
+    splits = load_aligned_dataset(write_pickle({"train": split, "valid": split}), cache_dir=cache)
+    assert set(splits) == {"train", "validation"} and splits["train"].info.config_name == "mmsa_pickle"
+    first, second, third = splits["validation"].with_format("numpy")
+    assert first["id"] == "v1$_$1" and first["video_id"] == "v1" and list(first["words"]) == ["a", "bad", "film"]
+    assert first["label"] == split["regression_labels"][0]
+    np.testing.assert_array_equal(first["acoustic"], frames[0][0].astype(np.float32))
+    np.testing.assert_array_equal(second["visual"], frames[1][1].astype(np.float32))
+    # Nine token rows for seven words.
+    expected = [window_mean(frames[2][0], index, 7) for index in range(7)]
+    np.testing.assert_allclose(third["acoustic"], expected, rtol=1e-5)
+
+
+def test_mmsa_unaligned(write_pickle, cache, caplog):
+    generator = np.random.default_rng(0)
+    frames = [
+        (generator.normal(size=(a, 5)), generator.normal(size=(v, 20)), 0) for a, v in ((30, 12), (7, 1), (3, 0))
+    ]
+    frames[0][0][4, 1] = -np.inf
+    split = mmsa_split(generator, TEXTS, frames, ["v1$_$1", "v1$_$2", "v2$_$10"], lengths=(40, 25))
+    path = write_pickle({"test": split}, protocol=2)
+    splits = load_aligned_dataset(path, cache_dir=cache)
+    assert f"{path}: 1 non-finite acoustic values were replaced with 0" in caplog.text
+    first, second, third = splits["test"].with_format("numpy")
+    audio = np.where(np.isfinite(frames[0][0]), frames[0][0], 0)
+    np.testing.assert_allclose(first["acoustic"], audio.reshape(3, 10, 5).mean(axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(first["visual"], frames[0][1].reshape(3, 4, 20).mean(axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(second["acoustic"], frames[1][0].mean(axis=0, keepdims=True), rtol=1e-5, atol=1e-7)
+    # Three frames for seven words: each word has the frames in its window; there is no vision at all.
+    expected = [window_mean(frames[2][0], index, 7) for index in range(7)]
+    np.testing.assert_allclose(third["acoustic"], expected, rtol=1e-5, atol=1e-7)
+    assert third["visual"].shape == (0, 20) and len(third["words"]) == 7
+
+
+def test_mmsa_files_that_are_not_whole(write_pickle, cache):
+    generator = np.random.default_rng(0)
+    frames = [(generator.normal(size=(3, 5)), generator.normal(size=(3, 20)), 0)] * 3
+    split = mmsa_split(generator, TEXTS, frames, ["a", "b", "c"])
+    for change, message in (
+        ({"regression_labels": np.zeros(2)}, "regression_labels does not have 3 values"),
+        ({"audio": np.zeros((3, 5))}, "audio is not an array of"),
+        ({"audio_lengths": [1, 2]}, "audio_lengths are not 3 whole numbers"),
+        ({"audio_lengths": [1, 2, "x"]}, "audio_lengths are not 3 whole numbers"),
+        ({"id": None}, "id does not have 3 values"),
+    ):
+        with pytest.raises(DataError, match=f"split train: {message}"):
+            load_aligned_dataset(write_pickle({"train": {**split, **change}}), cache_dir=cache)
+    del split["id"]
+    with pytest.raises(DataError, match="split train has no id"):
+        load_aligned_dataset(write_pickle({"train": split}), cache_dir=cache)
+
+
+# MulT
+
+
+def test_mult(write_pickle, cache, caplog):
+    generator = np.random.default_rng(0)
+    split = {"labels": np.array([[[1.5]], [[-2.0]]]), "id": np.array([b"v_1", b"v_2"])}
+    for key, size in (("text", 300), ("audio", 5), ("vision", 20)):
+        split[key] = np.zeros((2, 50, size), np.float32)
+        split[key][0, 47:] = generator.normal(size=(3, size))
+        split[key][1, 40:] = generator.normal(size=(10, size))
+    split["audio"][1, 45, 2] = -np.inf
+    path = write_pickle({"valid": split})
+    splits = load_aligned_dataset(path, cache_dir=cache, modalities=["acoustic", "visual"])
+    assert splits["validation"].info.config_name == "mult_pickle"
+    assert f"{path}: 1 non-finite acoustic values" in caplog.text
+    first, second = splits["validation"].with_format("numpy")
+    assert first["id"] == "v_1" and first["label"] == 1.5 and len(first["words"]) == 0
+    np.testing.assert_array_equal(first["acoustic"], split["audio"][0, 47:])
+    np.testing.assert_array_equal(second["visual"], split["vision"][1, 40:])
+    assert second["acoustic"][5, 2] == 0
+
+
+def test_mult_unaligned(write_pickle, cache):
+    generator = np.random.default_rng(0)
+    split = {"labels": np.zeros((1, 1, 1)), "id": np.array([["vid", "1.5", "2.5"]])}
+    for key, length, used in (("text", 50, 4), ("audio", 375, 40), ("vision", 500, 60)):
+        split[key] = np.zeros((1, length, 5))
+        split[key][0, length - used :] = generator.normal(size=(used, 5))
+    row = load_aligned_dataset(write_pickle({"test": split}), cache_dir=cache)["test"].with_format("numpy")[0]
+    assert row["id"] == "vid_1.5_2.5" and len(row["words"]) == 0
+    np.testing.assert_allclose(row["acoustic"], split["audio"][0, -40:].reshape(4, 10, 5).mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(row["visual"], split["vision"][0, -60:].reshape(4, 15, 5).mean(axis=1), rtol=1e-5)
+
+
+# Which is which
+
+
+def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle, cache):
+    path = write_pickle(mag_data(), name="train.csv")
+    assert load_aligned_dataset(path, cache_dir=cache)["train"].info.config_name == "mag_pickle"
+    assert len(load_aligned_dataset(path, cache_dir=cache, format="mag_pickle")["train"]) == 6
+    with pytest.raises(DataError, match=r"train\.csv: not a misa_pickle"):
+        load_aligned_dataset(path, cache_dir=cache, format="misa_pickle")
+    with pytest.raises(DataError, match="format='mag' is none of mag_pickle, misa_pickle"):
+        load_aligned_dataset(path, cache_dir=cache, format="mag")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"facet": 1, "covarep": 2, "glove": 3, "label": 4}), "four-field mosi.pkl .*words, visual"),
+        (pickle.dumps({"train": {"facet": 1, "covarep": 2, "glove": 3, "label": 4}}), "four-field mosi.pkl"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"", "the file is empty"),
+        (pickle.dumps({"train": [1, 2]})[:-3], "download is incomplete"),
+        (b"PK\x03\x04abc", "zip archive"),
+        (b"\x1f\x8babc", "gzip.*unpack"),
+        (b"[\n1,\n", "JSON document"),
+        (b"\x89HDF\r\n\x1a\nabc", "one HDF5 file alone"),
+        (b"a,b,c\n1,2,3\n", "not a readable pickle"),
+    ],
+)
+def test_files_that_are_no_data_are_called_by_their_name(tmp_path, cache, content, message):
+    path = tmp_path / "mosi.pkl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"mosi\.pkl: .*{message}") as caught:
+        load_aligned_dataset(path, cache_dir=cache)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_nothing(tmp_path, cache):
+    with pytest.raises(DataError, match="the folder holds no"):
+        load_aligned_dataset(tmp_path, cache_dir=cache)
