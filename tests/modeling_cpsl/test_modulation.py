@@ -818,6 +818,19 @@ class TestUpdateTarget:
         modulator.attach(optimizer)
         self.check(groups, self.step(modulator, optimizer, groups), unmodulated)
 
+    def test_the_coefficient_of_a_skipped_step_is_dropped(self):
+        groups = groups_with_gradients()
+        optimizer = torch.optim.AdamW(itertools.chain(*groups.values()), lr=0.1)
+        modulator = GradientModulator(groups, enhance=False, target="update", end_epoch=0)
+        modulator.attach(optimizer)
+        observe(modulator, 1.0, 1.5)
+        modulator.step(0)  # and a GradScaler skips the optimizer's
+        unmodulated = self.expected(groups)
+        observe(modulator, 1.0, 1.5)
+        modulator.step(1)
+        optimizer.step()
+        assert_equal([p.detach() for p in itertools.chain(*groups.values())], unmodulated)
+
     def test_an_optimizer_of_other_parameters_is_refused(self):
         modulator = GradientModulator(groups_with_gradients(), target="update")
         with pytest.raises(ValueError, match="SGD holds no parameter of acoustic, visual"):
