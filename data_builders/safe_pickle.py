@@ -17,14 +17,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, broken_files_are_data_errors
 from .files import open_file, read_head
 
 
 MAX_NESTING = 100
 MAX_OPERATIONS = 100_000_000
 
-_MALFORMED = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, TypeError, ValueError, struct.error)
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[?biufcSU]\d{0,9}|O\d?)")
 _KEY_TYPES = frozenset((str, bytes, int, bool, type(None)))
 _SCALAR_TYPES = _KEY_TYPES | {float, complex, bytearray}
@@ -51,7 +50,7 @@ def safe_pickle_load(path: str | os.PathLike) -> Any:
             more array bytes than the file can hold.
     """
     read_head(path)
-    with open_file(path) as file:
+    with broken_files_are_data_errors(path, "pickle"), open_file(path) as file:
         machine = _Machine(file, size=os.fstat(file.fileno()).st_size)
         try:
             value = machine.run()
@@ -60,9 +59,6 @@ def safe_pickle_load(path: str | os.PathLike) -> Any:
             raise DataError(f"{path}: {error}") from None
         except EOFError:
             raise DataError(f"{path}: the pickle ends too early; the download is incomplete, get it again") from None
-        except _MALFORMED as error:
-            reason = str(error)[:200] or type(error).__name__
-            raise DataError(f"{path}: not a readable pickle ({reason}); get the file again") from None
     return value
 
 
@@ -408,10 +404,10 @@ class _Machine:
         else:
             data = _raw(data)
             found, expected = len(data), size * dtype.itemsize
-        if found != expected:
+        if found != expected or max(shape, default=0) > self.size:
             raise ValueError(f"an array claims shape {shape} of {dtype}, and its data has a length of {found}")
-        self.charge(found)
-        if dtype.kind == "U" and size and np.frombuffer(data, dtype.str[0] + "u4").max() > 0x10FFFF:
+        self.charge(max(found, size))
+        if dtype.kind == "U" and found and np.frombuffer(data, dtype.str[0] + "u4").max() > 0x10FFFF:
             raise ValueError("an array of strings holds what is no character")
         return dtype, fortran_order, data
 

@@ -1,36 +1,19 @@
 """Feature arrays in `.npy` and `.npz` files that a table refers to by path."""
 
-import contextlib
 import math
 import os
 import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, broken_files_are_data_errors
 from ..files import open_file, read_head
 
 
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _ZIP = b"PK\x03\x04"
-_MALFORMED = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 # Deflate shrinks by at most 1032; a member that claims more is a bomb.
 _MAX_COMPRESSION = 1032
 
@@ -47,7 +30,7 @@ def load_array(folder: Path, reference: str, name: str) -> np.ndarray:
         DataError: the path leaves the folder, or the file is no array of numbers.
     """
     path = _inside(folder, reference)
-    with _guarded(path), open_file(path) as file:
+    with broken_files_are_data_errors(path, ".npy or .npz file"), open_file(path) as file:
         if not read_head(path).startswith(_ZIP):
             return _read_array(file, os.fstat(file.fileno()).st_size)
         with zipfile.ZipFile(file) as archive:
@@ -64,7 +47,11 @@ def load_array(folder: Path, reference: str, name: str) -> np.ndarray:
 def array_names(folder: Path, reference: str) -> list[str]:
     """The names of the arrays of an `.npz` file; see `load_array`."""
     path = _inside(folder, reference)
-    with _guarded(path), open_file(path) as file, zipfile.ZipFile(file) as archive:
+    with (
+        broken_files_are_data_errors(path, ".npy or .npz file"),
+        open_file(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         return sorted(_members(archive))
 
 
@@ -77,17 +64,6 @@ def _inside(folder: Path, reference: str) -> Path:
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-
-
-@contextlib.contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    """Turns what NumPy and zipfile raise on a broken file into our error."""
-    try:
-        yield
-    except DataError:
-        raise
-    except _MALFORMED as error:
-        raise DataError(f"{path}: not a readable .npy or .npz file ({str(error)[:200]})") from None
 
 
 def _read_array(file: BinaryIO, size: int) -> np.ndarray:

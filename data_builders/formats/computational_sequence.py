@@ -9,7 +9,7 @@ real data; one that lies within another shares its words where it would be left 
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ..alignment import align_frames, overlaps, zero_non_finite
-from ..errors import DataError
+from ..errors import DataError, broken_files_are_data_errors
 from ..files import HDF5_SIGNATURE, read_head
 from ..folds import CMU_MOSI_FOLDS
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name
@@ -120,26 +120,9 @@ def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
     return dataset[()]
 
 
-def _guarded(function: Callable) -> Callable:
-    """Turns what h5py raises on a broken file into our error; the first argument names the file."""
-
-    @functools.wraps(function)
-    def guarded(path: Path, *arguments: Any) -> Any:
-        try:
-            return function(path, *arguments)
-        except DataError:
-            raise
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
-            reason = str(error)[:200]
-            raise DataError(f"{path}: not a readable HDF5 file ({reason}); get the file again") from None
-
-    return guarded
-
-
-@_guarded
 def _open_sequences(path: Path) -> list[_Sequence]:
     sequences = []
-    with h5py.File(path, "r") as file:
+    with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
         for root in file:
             data = _child(_child(file, root, path), "data", path)
             videos = sorted(data)
@@ -153,11 +136,10 @@ def _open_sequences(path: Path) -> list[_Sequence]:
     return sequences
 
 
-@_guarded
 def _read_videos(path: Path, sequence: _Sequence, videos: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Features and intervals of those of the videos that the sequence has."""
     found = {}
-    with h5py.File(path, "r") as file:
+    with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
         data = file[sequence.root]["data"]
         for video in videos:
             if video not in data:

@@ -12,7 +12,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError
+from ..errors import DataError, broken_files_are_data_errors
 from ..files import read_head
 from ..rows import SPLIT_NAMES, Row, Skipped, Source, split_name, video_of
 from .arrays import array_names, load_array
@@ -32,6 +32,7 @@ FEATURES_ARE_NORMALIZED = False
 _TIMES = ("start", "end", "word_start", "word_end")
 _PLAIN = frozenset(("id", "video_id", "words", "text", "label", "split", *_TIMES))
 _BATCH = 64
+_ROWS_OF_COLUMNS = 1000  # a line of JSON may leave out what it does not have, so one line does not tell
 
 
 class _Shard(NamedTuple):
@@ -79,16 +80,16 @@ def read(path: Path) -> Source:
     """
     folder = path if path.is_dir() else path.parent
     files = table_files(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: the folder holds no .parquet, .jsonl or .csv table")
     columns = set.intersection(*map(_columns, files))
     splits: dict[str, list[_Shard]] = {}
     for file in files:
         for split, shards in _shards(file, "split" in columns, alone=len(files) == 1).items():
             splits.setdefault(split, []).extend(shards)
-    if not columns or "label" not in columns or not columns & {"words", "text", "features"} | (columns - _PLAIN):
-        raise DataError(
-            f"{path}: a table needs the columns label and words (or text); it has: {sorted(columns or ())}"
-        )
-    sizes = _modality_sizes(folder, sorted(columns - _PLAIN), [s for shards in splits.values() for s in shards])
+    if "label" not in columns or not columns - {"label"}:
+        raise DataError(f"{path}: a table needs the columns label and words (or text); it has: {sorted(columns)}")
+    sizes = _modality_sizes(folder, sorted(columns - _PLAIN), list(itertools.chain(*splits.values())))
     table = _Table(folder, tuple(sizes), columns >= set(_TIMES))
     ordered = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
     return Source(path, FORMAT, sizes, table.timed, ordered, functools.partial(_rows, table))
@@ -97,54 +98,48 @@ def read(path: Path) -> Source:
 # Files
 
 
-def _guarded(function: Callable) -> Callable:
-    """Turns what a parser raises on a broken file into our error; the first argument names the file."""
-
-    @functools.wraps(function)
-    def guarded(path: Path, *arguments: Any, **options: Any) -> Any:
-        try:
-            return function(path, *arguments, **options)
-        except (pa.ArrowException, csv.Error, UnicodeDecodeError, OSError) as error:
-            raise DataError(f"{path}: not a readable table ({str(error).splitlines()[0][:200]})") from None
-
-    return guarded
-
-
-@_guarded
 def _columns(path: Path) -> set[str]:
     kind = kind_of(path)
-    if kind == "parquet":
-        return set(pq.read_schema(path).names)
-    return set(next(_text_cells(path, kind), {}))
+    with broken_files_are_data_errors(path, "table"):
+        if kind == "parquet":
+            return set(pq.read_schema(path).names)
+        return set().union(*itertools.islice(_text_cells(path, kind), _ROWS_OF_COLUMNS))
 
 
-@_guarded
 def _shards(path: Path, has_splits: bool, alone: bool) -> dict[str, list[_Shard]]:
     """The shards of a file for each split that it has rows of."""
     kind = kind_of(path)
-    if not has_splits:
-        word = re.match(r"[a-zA-Z]*", path.name)[0].lower()
-        if word not in SPLIT_NAMES and not alone:
-            raise DataError(f"{path}: begins with none of {', '.join(SPLIT_NAMES)} and has no column split")
-        names = [SPLIT_NAMES.get(word, "train")]
-    elif kind == "parquet":
+    groups = [(None, 0)]
+    with broken_files_are_data_errors(path, "table"):
+        if kind == "parquet":
+            metadata = pq.read_metadata(path)
+            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            groups = list(zip(range(len(sizes)), itertools.accumulate(sizes, initial=0), strict=False))
+        splits = _splits_of_rows(path, kind) if has_splits else [_split_of_name(path, alone)]
+    return {split: [_Shard(path, kind, split if has_splits else None, *group) for group in groups] for split in splits}
+
+
+def _splits_of_rows(path: Path, kind: str) -> list[str]:
+    if kind == "parquet":
         names = pq.read_table(path, columns=["split"]).column("split").unique().to_pylist()
     else:
         names = {cells.get("split") for cells in _text_cells(path, kind)}
-    splits = sorted({split_name(name, path) for name in names})
-    groups = [(None, 0)]
-    if kind == "parquet":
-        metadata = pq.ParquetFile(path).metadata
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        groups = list(zip(range(len(sizes)), itertools.accumulate(sizes, initial=0), strict=False))
-    return {split: [_Shard(path, kind, split if has_splits else None, *group) for group in groups] for split in splits}
+    return sorted({split_name(name, path) for name in names})
+
+
+def _split_of_name(path: Path, alone: bool) -> str:
+    word = re.match(r"[a-zA-Z]*", path.name)[0].lower()
+    if word not in SPLIT_NAMES and not alone:
+        raise DataError(f"{path}: begins with none of {', '.join(SPLIT_NAMES)} and has no column split")
+    return SPLIT_NAMES.get(word, "train")
 
 
 def _text_cells(path: Path, kind: str) -> Iterator[dict[str, Any]]:
     """The cells of each line of JSON or CSV by column; a line that cannot be read has none."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         if kind == "csv":
-            yield from csv.DictReader(file)
+            for cells in csv.DictReader(file):
+                yield {} if None in cells else cells
             return
         for line in file:
             if line.strip():
@@ -184,20 +179,20 @@ def _column_cells(column: pa.Array) -> list[Any]:
 # Rows
 
 
-@_guarded
-def _cells(path: Path, shard: _Shard) -> Iterator[tuple[int, dict[str, Any]]]:
+def _cells(shard: _Shard) -> Iterator[tuple[int, dict[str, Any]]]:
     """The numbered rows of a shard's split."""
-    if shard.kind == "parquet":
-        rows = enumerate(_parquet_cells(path, shard.row_group), shard.first_row)
-    else:
-        rows = enumerate(_text_cells(path, shard.kind))
-    for index, cells in rows:
-        if shard.split is None or split_name(cells.get("split"), path) == shard.split:
-            yield index, cells
+    with broken_files_are_data_errors(shard.path, "table"):
+        if shard.kind == "parquet":
+            rows = enumerate(_parquet_cells(shard.path, shard.row_group), shard.first_row)
+        else:
+            rows = enumerate(_text_cells(shard.path, shard.kind))
+        for index, cells in rows:
+            if shard.split is None or split_name(cells.get("split"), shard.path) == shard.split:
+                yield index, cells
 
 
 def _rows(table: _Table, shard: _Shard) -> Iterator[Row | Skipped]:
-    for index, cells in _cells(shard.path, shard):
+    for index, cells in _cells(shard):
         name = str(cells.get("id") or f"{shard.path.stem}-{index}")
         try:
             yield _row(table, name, cells)
@@ -275,7 +270,7 @@ def _modality_sizes(folder: Path, columns: list[str], shards: list[_Shard]) -> d
     sizes: dict[str, int] = {}
     undecided = set(columns)
     for shard in shards:
-        for _, cells in _cells(shard.path, shard):
+        for _, cells in _cells(shard):
             for column in sorted(undecided):
                 cell = cells.get(column)
                 found = _sizes_of_cell(folder, column, cell)

@@ -202,6 +202,8 @@ BOMBS = {
     "array": array_of([HUGE]) + b".",
     "array of objects": array_of([HUGE], b"O", b"]") + b".",
     "empty array with a huge axis that overflows": array_of([2**62, 2**62]) + b".",
+    "endless rows of nothing": array_of([HUGE, 0]) + b".",
+    "endless empty strings": array_of([HUGE], b"S0") + b".",
     "string item size": b"cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n(S'S100000000000'\nI0\nI1\ntRC\x00tR.",
     "bytes": b"\x80\x04\x8e" + struct.pack("<Q", HUGE) + b"abc.",
     "bytes of 4 GB": b"\x80\x04B\xff\xff\xff\xffabc.",
