@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Array2D, Dataset, DatasetDict
 
 from .processing_cpsl import CPSLProcessor
 
@@ -37,6 +37,11 @@ def encode_dataset(dataset: DatasetDict, processor: CPSLProcessor) -> DatasetDic
             for name, split in dataset.items()
         }
     )
+
+
+def modality_sizes(dataset: Dataset) -> dict[str, int]:
+    """Feature size of each non-text modality of a split, by name."""
+    return {name: column.shape[1] for name, column in dataset.features.items() if isinstance(column, Array2D)}
 
 
 def modality_rows(dataset: Dataset, name: str) -> list[np.ndarray]:
@@ -77,4 +82,4 @@ class CPSLDataCollator:
         return batch | {"ids": ids}
 
 
-__all__ = ["CPSLDataCollator", "encode_dataset", "modality_rows"]
+__all__ = ["CPSLDataCollator", "encode_dataset", "modality_rows", "modality_sizes"]

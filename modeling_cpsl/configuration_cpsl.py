@@ -1,6 +1,8 @@
 """Configurations: the fields of CPSL over the configuration of a text encoder."""
 
+import math
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -16,7 +18,7 @@ TASK_LOSSES = ("mse", "l1", "smooth_l1")
 FUSIONS = ("gated", "concat", "sum", "attention")
 
 # What a backbone's configuration says of itself and not of its architecture.
-_BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "id2label", "label2id")
+_BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "num_labels", "id2label", "label2id")
 
 
 def _option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -99,6 +101,8 @@ class CPSLFields:
         for loss in ("reconstruction", "unimodal", "diversity", "statistical"):
             if not 0.0 <= getattr(self, f"{loss}_weight") < float("inf"):
                 raise ValueError(f"{loss}_weight={getattr(self, f'{loss}_weight')} must be finite and at least 0")
+        if not math.isfinite(self.residual_weight):
+            raise ValueError(f"residual_weight={self.residual_weight} must be finite")
         if not self.use_text and self.pooling == "cls":
             raise ValueError("pooling='cls' reads the text encoder's first token, but use_text=False; use 'mean'")
 
@@ -115,8 +119,9 @@ class CPSLFields:
         """
         if not issubclass(cls, type(backbone)):
             raise ValueError(f"{cls.__name__} does not extend {type(backbone).__name__} ({backbone.model_type})")
-        inherited = {name: value for name, value in backbone.to_dict().items() if name not in _BACKBONE_IDENTITY}
-        inherited.pop("num_labels", None)
+        # BERT has a classifier_dropout of its own, which is not what it is here.
+        left_out = {*_BACKBONE_IDENTITY, *(option.name for option in dataclass_fields(CPSLFields))}
+        inherited = {name: value for name, value in backbone.to_dict().items() if name not in left_out}
         return cls(**{**inherited, **fields})
 
 
@@ -125,7 +130,7 @@ class CPSLConfig(CPSLFields, DebertaV2Config):
     """Configuration of [`CPSLForSentimentRegression`]: DeBERTa-v3-base's values and the fields of [`CPSLFields`]."""
 
     model_type = "cpsl"
-    keys_to_ignore_at_inference = ("losses", "modality_errors", "modality_presence")
+    keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence"]
 
     hidden_size: int = 768
     num_hidden_layers: int = 12

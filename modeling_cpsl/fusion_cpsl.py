@@ -57,12 +57,13 @@ class AttentionFusion(nn.Module):
         self.names = names
         self.transforms = nn.ModuleDict({name: nn.Linear(latent_size, fusion_size) for name in names})
         # No bias: it would shift all modalities' scores alike, which a softmax does not see.
-        self.score = nn.Linear(fusion_size, 1, bias=False)
+        self.score = nn.Linear(fusion_size, 1, bias=False) if len(names) > 1 else None
 
     def forward(self, latents: dict[str, Tensor], presence: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See [`GatedFusion.forward`]."""
         values, present = _stack_values(self, latents, presence)
-        weights = _masked_softmax(self.score(values), present)
+        scores = torch.zeros_like(values[..., :1]) if self.score is None else self.score(values)
+        weights = _masked_softmax(scores, present)
         return (weights * values).sum(dim=-2), weights.squeeze(-1)
 
 

@@ -21,10 +21,13 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B,) or (B, d).
     """
-    # `where` and not a product: what stands under the mask may be anything, and 0 * inf is NaN.
     mask = mask.bool().view(*mask.shape, *[1] * (values.dim() - 2))
-    total = torch.where(mask, values, 0.0).sum(dim=1)
-    return total / mask.sum(dim=1).clamp(min=1)
+    return _cleared(values, mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def _cleared(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` with 0 where `mask` is not set, which holds for NaN too, in the value and in the gradient."""
+    return torch.where(mask, values, 0.0)
 
 
 def regression_loss(predictions: Tensor, labels: Tensor, kind: str = "mse", presence: Tensor | None = None) -> Tensor:
@@ -57,7 +60,8 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor) ->
     Returns:
         Scalar.
     """
-    return token_mean((reconstruction - target).square().mean(dim=-1), mask).mean()
+    error = _cleared(reconstruction - target, mask.bool()[..., None])
+    return token_mean(error.square().mean(dim=-1), mask).mean()
 
 
 def statistical_loss(latent_mean: Tensor, latent_variance: Tensor, features: Tensor, mask: Tensor) -> Tensor:
@@ -76,7 +80,10 @@ def statistical_loss(latent_mean: Tensor, latent_variance: Tensor, features: Ten
     Returns:
         Scalar.
     """
-    features = features.detach()
+    there = mask.bool()[..., None]
+    features, latent_mean, latent_variance = (
+        _cleared(values, there) for values in (features.detach(), latent_mean, latent_variance)
+    )
     mean_error = latent_mean.mean(dim=-1) - features.mean(dim=-1)
     variance_error = latent_variance.mean(dim=-1) - features.var(dim=-1, correction=0)
     return 0.5 * token_mean(mean_error.square() + variance_error.square(), mask).mean()
@@ -92,7 +99,8 @@ def diversity_loss(latent_variance: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Scalar; its negative is logged as `feature_entropy`, in nats.
     """
-    entropy = 0.5 * torch.log(2 * math.pi * math.e * (latent_variance + 1e-6))
+    variance = _cleared(latent_variance, mask.bool()[..., None])
+    entropy = 0.5 * torch.log(2 * math.pi * math.e * (variance + 1e-6))
     return -token_mean(entropy.mean(dim=-1), mask).mean()
 
 

@@ -7,11 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import BertModel, BertPreTrainedModel, DebertaV2Model, MPNetModel, MPNetPreTrainedModel
+from transformers import initialization as init
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
-from .encoding_cpsl import AdaptiveModalityEncoder, FeatureNormalizer, ModalityDecoder, UnimodalHead
+from .encoding_cpsl import (
+    INITIAL_VARIANCE_BIAS,
+    AdaptiveModalityEncoder,
+    FeatureNormalizer,
+    ModalityDecoder,
+    UnimodalHead,
+)
 from .fusion_cpsl import FUSION_BLOCKS, ResidualInjection
 from .losses_cpsl import (
     diversity_loss,
@@ -294,6 +301,11 @@ class CPSLModelMixin:
         super()._init_weights(module)
         if isinstance(module, FeatureNormalizer):
             module.reset_buffers()
+        elif isinstance(module, nn.Linear) and module in set(self.multimodal.modules()):
+            # The text encoder's initializer_range suits its width; a few features would hardly be seen through it.
+            init.xavier_uniform_(module.weight)
+            if module in {encoder.variance_head for encoder in self.multimodal.encoders.values()}:
+                init.constant_(module.bias, INITIAL_VARIANCE_BIAS)
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters that encode a modality, which gradient modulation scales (METHOD 8).

@@ -92,7 +92,7 @@ class CPSLProcessor(ProcessorMixin):
         unknown = given.keys() - self.modality_sizes.keys()
         if unknown:
             raise ValueError(
-                f"modality {', '.join(sorted(unknown))} is not one of the processor's: {', '.join(self.modality_sizes)}"
+                f"modality {', '.join(sorted(unknown))} is unknown; the processor has {', '.join(self.modality_sizes)}"
             )
         if self.use_text and words is None:
             raise ValueError("words are needed: the model reads text")
@@ -104,10 +104,7 @@ class CPSLProcessor(ProcessorMixin):
         features = {name: [_as_rows(value) for value in values] for name, values in given.items()}
         names = [f"utterance {index}" for index in range(size)]
         self.check_features(words, features, names)
-        if self.use_text:
-            encoded = self.encode_words(words)
-        else:
-            encoded = {"word_index": self.index_rows(features, size)}
+        encoded = self.encode_words(words) if self.use_text else {"word_index": self.index_rows(features, size)}
         return BatchFeature(self.make_batch(features, **encoded))
 
     def encode_words(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:

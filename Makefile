@@ -1,0 +1,30 @@
+# make train: set up and train on the embedded sample corpus.   make test: set up and test.   See README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+INSTALLED := .venv/installed
+
+.PHONY: setup train test test-all lint
+
+setup: $(INSTALLED)
+
+# Without a GPU the CPU build of torch is taken where the package index offers it: the default one brings gigabytes of CUDA.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("CPSL needs Python 3.11 or later; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	nvidia-smi >/dev/null 2>&1 || $(BIN)/pip install --quiet torch==$(TORCH_VERSION)+cpu 2>/dev/null || true
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .[test]
+	touch $@
+
+train: setup
+	$(BIN)/python run_train.py recipes/sample.yaml
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

@@ -1,0 +1,41 @@
+"""CPSL: multimodal sentiment regression with a Conflict-aware Penalty and a Statistical Loss (arXiv:2605.28575)."""
+
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
+
+from .collation import CPSLDataCollator
+from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
+from .metrics import compute_sentiment_metrics
+from .modeling_cpsl import (
+    CPSLBertForSentimentRegression,
+    CPSLForSentimentRegression,
+    CPSLMPNetForSentimentRegression,
+    CPSLOutput,
+)
+from .modulation import GradientModulator, modulation_coefficients
+from .processing_cpsl import CPSLProcessor
+from .trainer import CPSLTrainer, GradientModulationMixin
+from .training_args import CPSLTrainingArguments
+
+
+for _model in (CPSLForSentimentRegression, CPSLBertForSentimentRegression, CPSLMPNetForSentimentRegression):
+    AutoConfig.register(_model.config_class.model_type, _model.config_class)
+    AutoModelForSequenceClassification.register(_model.config_class, _model)
+    AutoProcessor.register(_model.config_class, CPSLProcessor)
+
+__all__ = [
+    "CPSLBertConfig",
+    "CPSLBertForSentimentRegression",
+    "CPSLConfig",
+    "CPSLDataCollator",
+    "CPSLForSentimentRegression",
+    "CPSLMPNetConfig",
+    "CPSLMPNetForSentimentRegression",
+    "CPSLOutput",
+    "CPSLProcessor",
+    "CPSLTrainer",
+    "CPSLTrainingArguments",
+    "GradientModulationMixin",
+    "GradientModulator",
+    "compute_sentiment_metrics",
+    "modulation_coefficients",
+]

@@ -1,0 +1,206 @@
+"""What a training run leaves behind: logs, predictions, plots (the paper's figures 2 and 3) and tables."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "cpsl")
+METRICS = (
+    *("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0"),
+    *("acc2_nonzero", "f1_nonzero", "mae_nonzero", "corr_nonzero"),
+)
+LOSS_PANELS = {
+    "loss": "total loss",
+    "task_loss": "task loss",
+    "reconstruction_loss": "reconstruction loss",
+    "unimodal_loss": "unimodal loss",
+    "feature_entropy": "feature entropy (nats), -diversity loss",
+    "statistical_loss": "statistical loss",
+}
+MODULATION_PANELS = {
+    "coefficient": "modulation coefficient c_m",
+    "conflict": "fraction of steps in conflict",
+    "error": "unimodal error MAE_m",
+    "grad_norm": "mean gradient norm g_m",
+}
+RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place at the end; on an error `path` stays as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+class TrainingLog(TrainerCallback):
+    """Keeps `training_log.jsonl` in step with the log history, which a resumed run continues."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Rewrites the file; a run has a few rows an epoch."""
+        if state.is_world_process_zero:
+            with replacing(Path(args.output_dir) / LOG_FILE) as path:
+                path.write_text("".join(json.dumps(row) + "\n" for row in state.log_history))
+
+
+def write_results(metrics: dict[str, float], output_dir: str | os.PathLike) -> None:
+    """Writes `all_results.json`: every metric as `<split>_<name>`."""
+    with replacing(Path(output_dir) / RESULTS_FILE) as path:
+        path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+
+
+def write_resolved_config(config: dict[str, Any], output_dir: str | os.PathLike) -> None:
+    """Writes `resolved_config.yaml`: a recipe that repeats the run, with the versions that it ran on."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    with replacing(Path(output_dir) / CONFIG_FILE) as path:
+        path.write_text(yaml.safe_dump(config | {"versions": versions}, sort_keys=False))
+
+
+def write_predictions(
+    ids: Sequence[str],
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    unimodal_predictions: dict[str, np.ndarray],
+    path: str | os.PathLike,
+) -> None:
+    """Writes one row a sample: `id`, `label`, `prediction` and `prediction_<modality>`.
+
+    Args:
+        ids: N sample ids.
+        labels: (N,).
+        predictions: (N,).
+        unimodal_predictions: (N,) by modality.
+        path: A Parquet file.
+    """
+    columns = {"id": list(ids), "label": labels, "prediction": predictions}
+    columns |= {f"prediction_{name}": values for name, values in unimodal_predictions.items()}
+    with replacing(path) as temporary:
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
+
+
+def plot_training_dynamics(log_history: list[dict[str, float]], path: str | os.PathLike) -> None:
+    """Draws every loss over epochs, training and validation (the paper's figure 2).
+
+    Args:
+        log_history: Trainer's log history.
+        path: A PNG file.
+    """
+    curves = {"training": _rows(log_history, "train_task_loss"), "validation": _rows(log_history, "eval_task_loss")}
+    panels = {
+        name: title
+        for name, title in LOSS_PANELS.items()
+        if any(f"{prefix}_{name}" in rows for prefix, rows in zip(("train", "eval"), curves.values(), strict=True))
+    }
+    with _figure(len(panels), path) as axes:
+        for axis, (name, title) in zip(axes, panels.items(), strict=True):
+            for (split, rows), prefix in zip(curves.items(), ("train", "eval"), strict=True):
+                if f"{prefix}_{name}" in rows:
+                    axis.plot(rows["epoch"], rows[f"{prefix}_{name}"], marker=".", label=split)
+            axis.set(title=title, xlabel="epoch")
+            axis.legend()
+
+
+def plot_modulation(log_history: list[dict[str, float]], path: str | os.PathLike) -> None:
+    """Draws the modulation's epoch means by modality and the imbalance degree (the paper's figure 3).
+
+    Args:
+        log_history: Trainer's log history, of a run with at least one modulated modality.
+        path: A PNG file.
+    """
+    rows = _rows(log_history, "train_imbalance")
+    with _figure(len(MODULATION_PANELS) + 1, path) as axes:
+        for axis, (quantity, title) in zip(axes, MODULATION_PANELS.items(), strict=False):
+            for name in (column for column in rows if column.startswith(f"train_{quantity}_")):
+                axis.plot(rows["epoch"], rows[name], marker=".", label=name.removeprefix(f"train_{quantity}_"))
+            axis.set(title=title, xlabel="epoch")
+            axis.legend()
+        axes[-1].plot(rows["epoch"], rows["train_imbalance"], marker=".", color="tab:gray")
+        axes[-1].set(title="modality imbalance degree", xlabel="epoch")
+
+
+def has_modulation(log_history: list[dict[str, float]]) -> bool:
+    """Whether there is something for [`plot_modulation`] to draw."""
+    return any("train_imbalance" in row for row in log_history)
+
+
+def results_table(metrics: dict[str, float], splits: Sequence[str]) -> str:
+    """The metrics of METHOD 10 as a table to read, a column a split."""
+    table = {split: [metrics[f"{split}_{name}"] for name in METRICS] for split in splits}
+    return pd.DataFrame(table, index=list(METRICS)).to_string(float_format="{:.4f}".format)
+
+
+def compare_runs(runs: Sequence[str | os.PathLike], split: str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Mean and deviation of runs that differ in their seed alone.
+
+    Args:
+        runs: Output folders of `run_train.py`.
+        split: The split to compare on.
+        metrics: Names of METHOD 10.
+
+    Returns:
+        A row a group of runs, named by the folder that holds them, with the number of seeds and `mean +- std` texts.
+
+    Raises:
+        ValueError: A folder holds no finished run, or a run has no such split.
+    """
+    groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
+    for run in map(Path, runs):
+        if not (run / RESULTS_FILE).is_file() or not (run / CONFIG_FILE).is_file():
+            raise ValueError(f"{run}: no finished run ({RESULTS_FILE} and {CONFIG_FILE} are not both there)")
+        results = json.loads((run / RESULTS_FILE).read_text())
+        if f"{split}_mae" not in results:
+            raise ValueError(f"{run / RESULTS_FILE}: no metrics of the {split} split")
+        config = yaml.safe_load((run / CONFIG_FILE).read_text())
+        key = json.dumps({name: value for name, value in config.items() if name not in ("seed", "output_dir")})
+        groups.setdefault(key, []).append((run, results))
+    table = {}
+    for group in groups.values():
+        name = str(group[0][0].parent if len(group) > 1 else group[0][0])
+        values = pd.DataFrame([results for _, results in group])
+        table[name] = {"seeds": len(group)} | {
+            metric: f"{values[f'{split}_{metric}'].mean():.4f} +- {values[f'{split}_{metric}'].std(ddof=0):.4f}"
+            for metric in metrics
+        }
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+def _rows(log_history: list[dict[str, float]], column: str) -> pd.DataFrame:
+    return pd.DataFrame([row for row in log_history if column in row])
+
+
+@contextmanager
+def _figure(panels: int, path: str | os.PathLike) -> Iterator[list[Any]]:
+    """Yields the axes of a figure of at most three columns and saves it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(panels, 3)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[panels:]:
+        axis.set_visible(False)
+    yield axes[:panels]
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,337 @@
+"""Trainers: gradient modulation for any model, and CPSL's own. Here alone Trainer meets GradientModulator."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from .encoding_cpsl import pooled_feature_bounds
+from .metrics import compute_sentiment_metrics
+from .modulation import GradientModulator
+from .training_args import CPSLTrainingArguments
+
+
+MODULATOR_FILE = "modulator.pt"
+EPOCH_MEANS_FILE = "epoch_means.pt"
+
+_COUNT = "count"
+
+
+class MeanTracker:
+    """Running means of scalar tensors, kept on the device until they are read.
+
+    A value counts by the number of samples that it is the mean of; non-finite values count too, so that they show.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+
+    def update(self, values: dict[str, Tensor], count: int) -> None:
+        """Adds the means `values` over `count` samples."""
+        for name, value in values.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value.detach().float() * count
+        self.totals[_COUNT] = self.totals.get(_COUNT, 0.0) + torch.full_like(value, count, dtype=torch.float32)
+
+    def pop(self, accelerator: Accelerator) -> dict[str, float]:
+        """Returns the means over all ranks since the last call; empty where nothing was added."""
+        totals = self._gather(accelerator)
+        self.totals = {}
+        count = totals.pop(_COUNT, None)
+        return {name: (total / count).item() for name, total in totals.items()}
+
+    def state_dict(self, accelerator: Accelerator) -> dict[str, Tensor]:
+        """Moves all ranks' totals to the main process and returns them; every rank calls it."""
+        totals = self._gather(accelerator)
+        self.totals = (
+            dict(totals) if accelerator.is_main_process else {name: total * 0 for name, total in totals.items()}
+        )
+        return totals
+
+    def load_state_dict(self, state: dict[str, Tensor], accelerator: Accelerator) -> None:
+        """Continues from `state_dict`'s totals."""
+        self.totals = (
+            dict(state) if accelerator.is_main_process else {name: total * 0 for name, total in state.items()}
+        )
+
+    def _gather(self, accelerator: Accelerator) -> dict[str, Tensor]:
+        if not self.totals:
+            return {}
+        summed = accelerator.reduce(torch.stack(list(self.totals.values())), reduction="sum")
+        return dict(zip(self.totals, summed, strict=True))
+
+
+class GradientModulationMixin:
+    """Gradient modulation with the Conflict-aware Penalty for any `Trainer`: one modulation per optimizer step.
+
+    Put it before `Trainer` and implement [`create_modulator`]. The model returns `modality_errors`, a dict of
+    per-sample errors (B,) by modality (absolute errors, or 1 - probability of the true class), and where samples lack
+    modalities also `modality_presence`, a dict of (B,) bool; the error of a modality that is not there is 0.
+    """
+
+    modulator: GradientModulator | None = None
+
+    def create_modulator(self) -> GradientModulator | None:
+        """Builds the modulator over `self.model`'s parameters, or None to train without.
+
+        Called by `train` when the model is wrapped and on its device, which may have replaced its parameters.
+        """
+        raise NotImplementedError("return a GradientModulator over the parameters of self.model")
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Trainer's, and in training hands the batch's errors to the modulator."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if model.training and self.modulator is not None:
+            self.modulator.observe(*_pooled_errors(outputs))
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Trainer's, then modulates the accumulated and reduced gradients, before clipping, once an optimizer step."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if self.accelerator.sync_gradients and self.modulator is not None:
+            scaler = self.accelerator.scaler
+            statistics = self.modulator.step(
+                self.state.epoch or 0.0, grad_scale=1.0 if scaler is None else scaler.get_scale()
+            )
+            self.on_modulation(statistics)
+        return loss
+
+    def on_modulation(self, statistics: dict[str, Tensor]) -> None:
+        """Called with the statistics of each modulation, see [`GradientModulator.step`]."""
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self.modulator = self.create_modulator()
+        if self.modulator is not None and self.modulator.target == "update":
+            self.modulator.attach(self.optimizer)
+        if self.modulator is not None and resume_from_checkpoint is not None:
+            self.modulator.load_state_dict(_load_state(resume_from_checkpoint, MODULATOR_FILE, self.args.device))
+        return prepared
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and self.modulator is not None:
+            torch.save(self.modulator.state_dict(), Path(output_dir) / MODULATOR_FILE)
+
+
+class _EpochLogger(TrainerCallback):
+    """Logs the epoch's means at its end, before the evaluation."""
+
+    def __init__(self, trainer: "CPSLTrainer"):
+        self.trainer = trainer
+
+    def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.log_epoch_means()
+
+
+class CPSLTrainer(GradientModulationMixin, Trainer):
+    """Trains a CPSL model (METHOD 7-9).
+
+    One step is one step: min-max bounds, unimodal errors and losses are pooled over all micro-batches and ranks of an
+    optimizer step, each micro-batch weighs its share of the step's samples, and a sample that the sampler repeated to
+    fill the last batch is left out. Logged at each epoch's end, as means over its samples or steps, with the prefix
+    `train_`: all losses and the modulation's statistics; `eval_` has the same losses and the metrics of METHOD 10.
+
+    Args:
+        model: A CPSL model.
+        args: Training arguments.
+        **kwargs: As for `Trainer`; `compute_metrics` defaults to METHOD 10's.
+
+    Raises:
+        ValueError: Several devices without a launcher, or a modality to modulate that the model does not have.
+    """
+
+    # compute_loss weighs each micro-batch by its share of the step's samples.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model: torch.nn.Module, args: CPSLTrainingArguments, **kwargs: Any):
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} GPUs but one process would train with nn.DataParallel; start it with "
+                "`accelerate launch`, or show it one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
+        kwargs.setdefault("compute_metrics", _sentiment_metrics)
+        super().__init__(model=model, args=args, **kwargs)
+        self._train_means, self._step_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
+        self.add_callback(_EpochLogger(self))
+
+    def create_modulator(self) -> GradientModulator | None:
+        """The modulator over the model's modality encoders: with GM, GE and CP off it only takes statistics."""
+        args, model = self.args, self.accelerator.unwrap_model(self.model)
+        names = list(model.config.modality_sizes) if args.modulated_modalities is None else args.modulated_modalities
+        if not names:
+            return None
+        return GradientModulator(
+            {name: model.modality_parameters(name) for name in names},
+            modulate=args.gm,
+            penalize=args.cp,
+            enhance=args.ge,
+            alpha=args.alpha,
+            penalty_factor=args.penalty_factor,
+            start_epoch=args.modulation_start_epoch,
+            end_epoch=args.modulation_end_epoch,
+            target=args.modulation_target,
+            seed=args.seed,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Trainer's, and adds to each micro-batch what is pooled over the whole optimizer step."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [len(batch["ids"]) for batch in batches]
+        if batches:
+            counts[-1] = self._num_real_samples(counts[-1])
+            batches[-1] = _first_samples(batches[-1], counts[-1]) if counts[-1] else _without_modalities(batches[-1])
+        total = self.accelerator.reduce(torch.tensor(float(sum(counts)), device=self.args.device), reduction="sum")
+        bounds = self._pool_feature_bounds(batches)
+        for batch, count in zip(batches, counts, strict=True):
+            batch["num_samples_in_batch"] = count
+            batch["share"] = count * self.accelerator.num_processes / total
+            if bounds:
+                batch["feature_bounds"] = bounds
+            if self.args.latent_noise == "sample" and self.model.config.ame:
+                batch["latent_noise"] = self._sample_noise(batch)
+        return batches, num_items
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The objective of eq. 4, weighed in training by the micro-batch's share of the optimizer step."""
+        share, count = inputs.pop("share", None), inputs.pop("num_samples_in_batch", len(inputs["labels"]))
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        losses = {"loss": loss} | {f"{name}_loss": value for name, value in outputs.losses.items()}
+        if "diversity_loss" in losses:
+            losses["feature_entropy"] = -losses["diversity_loss"]
+        (self._train_means if model.training else self._eval_means).update(losses, count)
+        if share is not None:
+            loss = loss * share
+        return (loss, outputs) if return_outputs else loss
+
+    def on_modulation(self, statistics: dict[str, Tensor]) -> None:
+        """Keeps the step's statistics for the next log."""
+        self._step_means.update(statistics, 1)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's; where it logs every few steps, with the modulation's means over them."""
+        if "loss" in logs:
+            logs |= self._step_means.pop(self.accelerator)
+        super().log(logs, start_time)
+
+    def log_epoch_means(self) -> None:
+        """Logs the means of all losses over the epoch's samples and of the modulation's statistics over its steps."""
+        means = self._train_means.pop(self.accelerator)
+        if self.modulator is not None:
+            means |= {name: value.item() for name, value in self.modulator.pop_statistics().items()}
+        self.log({f"train_{name}": value for name, value in means.items()})
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Trainer's, with the means of all losses over the samples among the metrics."""
+        self._eval_means = MeanTracker()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        means = self._eval_means.pop(self.accelerator)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
+        return output
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        inputs.pop("ids", None)
+        return inputs
+
+    def _num_real_samples(self, size: int) -> int:
+        """How many of the last micro-batch's samples are not repetitions that fill it up for all ranks."""
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder <= 0:
+            return size
+        return min(max(state.remainder - self.accelerator.process_index * size, 0), size)
+
+    def _pool_feature_bounds(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Minimum and maximum of each modality over the optimizer step; also tracked in the model's buffers."""
+        config = self.model.config
+        if config.feature_normalization == "none":
+            return {}
+        bounds = {
+            name: pooled_feature_bounds(
+                (_modality(batch, name), batch["feature_mask"] & batch["modality_mask"][name][:, None])
+                for batch in batches
+            )
+            for name in config.modality_sizes
+        }
+        self.accelerator.unwrap_model(self.model).multimodal.update_feature_bounds(bounds)
+        return bounds
+
+    def _sample_noise(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """AME's noise, for each sample from (seed, step, id, modality) and the same whatever it is padded to."""
+        shape = (batch["feature_mask"].shape[1], self.model.config.latent_size)
+        noise = {}
+        for name in self.model.config.modality_sizes:
+            draws = []
+            for sample_id in batch["ids"]:
+                key = f"{self.args.seed}/{self.state.global_step}/{sample_id}/{name}".encode()
+                seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+                draws.append(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+            noise[name] = torch.from_numpy(np.stack(draws)).to(batch["feature_mask"].device)
+        return noise
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self._train_means, self._step_means = MeanTracker(), MeanTracker()
+        if resume_from_checkpoint is not None:
+            means = _load_state(resume_from_checkpoint, EPOCH_MEANS_FILE, self.args.device)
+            self._train_means.load_state_dict(means, self.accelerator)
+        return prepared
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        means = self._train_means.state_dict(self.accelerator)
+        if self.args.should_save:
+            torch.save(means, Path(output_dir) / EPOCH_MEANS_FILE)
+
+
+def _load_state(checkpoint: str, name: str, device: torch.device) -> dict[str, Any]:
+    return torch.load(Path(checkpoint) / name, map_location=device, weights_only=True)
+
+
+def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    outputs = prediction.predictions
+    return compute_sentiment_metrics(outputs[0] if isinstance(outputs, tuple) else outputs, prediction.label_ids)
+
+
+def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor] | int]:
+    """Sums of the per-sample errors by modality, and the number of samples that have it."""
+    errors = outputs["modality_errors"]
+    presence = outputs.get("modality_presence") or {}
+    sums = {name: error.detach().sum() for name, error in errors.items()}
+    counts = {name: presence[name].sum() if name in presence else len(error) for name, error in errors.items()}
+    return sums, counts
+
+
+def _modality(batch: dict[str, Any], name: str) -> Tensor:
+    return batch[name] if name in batch else batch["extra_features"][name]
+
+
+def _first_samples(batch: Any, size: int) -> Any:
+    """The first `size` samples of a batch of tensors, lists and dicts of them."""
+    if isinstance(batch, dict):
+        return {name: _first_samples(value, size) for name, value in batch.items()}
+    return batch[:size]
+
+
+def _without_modalities(batch: dict[str, Any]) -> dict[str, Any]:
+    """One sample that has no modality and so counts nowhere: DDP needs every rank to run every step."""
+    batch = _first_samples(batch, 1)
+    nowhere = torch.zeros_like(batch["labels"], dtype=torch.bool)
+    names = [*batch.get("modality_mask", {}), *(["text"] if "input_ids" in batch else [])]
+    batch["modality_mask"] = dict.fromkeys(names, nowhere)
+    return batch
+
+
+__all__ = ["CPSLTrainer", "GradientModulationMixin"]

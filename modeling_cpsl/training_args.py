@@ -1,0 +1,99 @@
+"""Training arguments: transformers' own, with the paper's recipe as defaults and the switches of METHOD 8."""
+
+import math
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from .modulation import check_modulation_arguments
+
+
+LATENT_NOISES = ("batch", "sample")
+
+# The paper modulates in epochs 0-25 of 30; shorter and longer recipes scale the window.
+WINDOW_FRACTION = 25 / 30
+
+
+@dataclass
+class CPSLTrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with the paper's recipe (METHOD 9) and gradient modulation (METHOD 8).
+
+    Each field's meaning is its `help` text.
+
+    Raises:
+        ValueError: A value is out of range, or GE is on without GM.
+    """
+
+    gm: bool = field(default=True, metadata={"help": "Gradient modulation (eq. 5)."})
+    ge: bool = field(
+        default=True, metadata={"help": "Gradient enhancement: noise on the modulated gradients, as in OGM-GE."}
+    )
+    cp: bool = field(default=True, metadata={"help": "Conflict-aware Penalty (eq. 6)."})
+    alpha: float = field(default=1.0, metadata={"help": "alpha of eq. 5, at least 0."})
+    penalty_factor: float = field(default=0.5, metadata={"help": "eta of eq. 6, in (0, 1)."})
+    modulation_start_epoch: int = field(default=0, metadata={"help": "First epoch with modulation, from 0."})
+    modulation_end_epoch: int | None = field(
+        default=None,
+        metadata={"help": "Last epoch with modulation, included. Default: 25/30 of num_train_epochs."},
+    )
+    modulation_target: str = field(
+        default="gradient",
+        metadata={
+            "help": "What c_m scales: gradient (the paper; Adam is invariant to a constant factor), or update, the "
+            "step that the optimizer takes.",
+            "choices": ["gradient", "update"],
+        },
+    )
+    modulated_modalities: list[str] | None = field(
+        default=None,
+        metadata={"help": "Modalities to modulate; `text` is the whole text encoder. Default: all but text."},
+    )
+    latent_noise: str = field(
+        default="batch",
+        metadata={
+            "help": "How AME's noise is drawn: batch (from the device's generator, fast) or sample (from seed, step "
+            "and sample id, so that it does not depend on how a step is cut into batches and ranks).",
+            "choices": list(LATENT_NOISES),
+        },
+    )
+
+    num_train_epochs: float = field(default=30.0, metadata={"help": "Number of training epochs."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1 a fraction of all steps."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, off on biases and norms."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch or best."})
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, steps or epoch."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best one."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch's model."})
+    metric_for_best_model: str | None = field(default="mae", metadata={"help": "Validation metric of the best epoch."})
+    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether that metric is to be large."})
+    # Trainer's filter syncs at each step and hides a NaN that ought to stop the run.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave NaN and inf losses out of the logs."})
+    # The collator reads columns that are no argument of the model's forward.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Remove columns the model does not take."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.modulation_end_epoch is None:
+            self.modulation_end_epoch = math.floor(WINDOW_FRACTION * self.num_train_epochs)
+        if self.latent_noise not in LATENT_NOISES:
+            raise ValueError(f"latent_noise={self.latent_noise!r} is none of {', '.join(LATENT_NOISES)}")
+        if self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
+            raise ValueError(
+                f"modulation_start_epoch={self.modulation_start_epoch} lies outside the {self.num_train_epochs:g} "
+                "epochs of this run; set --no_gm --no_ge --no_cp to train without modulation"
+            )
+        check_modulation_arguments(
+            modulate=self.gm,
+            penalize=self.cp,
+            enhance=self.ge,
+            alpha=self.alpha,
+            penalty_factor=self.penalty_factor,
+            start_epoch=self.modulation_start_epoch,
+            end_epoch=self.modulation_end_epoch,
+            target=self.modulation_target,
+        )
+
+
+__all__ = ["CPSLTrainingArguments"]

@@ -1,0 +1,288 @@
+"""Train and evaluate CPSL: `python run_train.py RECIPE.yaml [--field value ...]`, or under `accelerate launch`.
+
+A recipe is a YAML file of the options below; options on the command line override it.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import DatasetDict
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, set_seed
+
+from data_builders import features_are_normalized, load_aligned_dataset
+from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrainingArguments, reporting
+from modeling_cpsl.collation import encode_dataset, modality_rows, modality_sizes
+from modeling_cpsl.configuration_cpsl import CPSLFields
+from modeling_cpsl.modeling_cpsl import CPSL_MODELS
+from modeling_cpsl.processing_cpsl import compute_feature_statistics
+from modeling_cpsl.sample_backbone import make_sample_backbone
+
+
+SWITCHES = ("ame", "gm", "ge", "cp", "sl")
+
+# The rows of the paper's table 2 and what is on in each (METHOD 11).
+ABLATIONS = {
+    "A0": "",
+    "A1": "ame",
+    "A2": "ame gm",
+    "A3": "ame gm ge",
+    "A4": "ame gm ge cp",
+    "A5": "ame gm ge sl",
+    "A6": "ame gm ge cp sl",
+    "B1": "ame",
+    "B2": "gm",
+    "B3": "sl",
+    "B4": "gm ge",
+    "B5": "gm cp",
+    "C1": "gm ge cp",
+    "C2": "ame sl",
+    "C3": "ame gm",
+    "C4": "ame gm ge sl",
+    "C5": "ame gm cp sl",
+}
+
+
+@dataclass
+class DataArguments:
+    """Where the data comes from and how it is prepared."""
+
+    _argument_group_name = "data"
+
+    dataset: str = field(
+        default="sample",
+        metadata={"help": "`sample` (made on the spot), `mosi`, `mosei`, or a file or folder of a known format."},
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Where the files of `mosi` and `mosei` are."})
+    modalities: str | None = field(
+        default=None,
+        metadata={
+            "help": "Comma-separated: text, acoustic, visual, timing (from word times) or any that the data has. "
+            "Default: text and all that the data has."
+        },
+    )
+    feature_sequences: list[str] | None = field(
+        default=None,
+        metadata={"help": "modality=NAME pairs that say which computational sequence is which modality."},
+    )
+    standardize_features: str = field(
+        default="auto",
+        metadata={
+            "help": "Standardise feature columns with the training split's statistics; auto: where the source has "
+            "not normalised them.",
+            "choices": ["auto", "true", "false"],
+        },
+    )
+    max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
+
+
+def _command_line_type(annotation: Any) -> Any:
+    return float if annotation == float | int else annotation
+
+
+# What the data decides is no option of the command line.
+ModelArguments = make_dataclass(
+    "ModelArguments",
+    [
+        (
+            "model_name_or_path",
+            str,
+            field(
+                default="microsoft/deberta-v3-base",
+                metadata={"help": "DeBERTa-v2/v3, BERT or MPNet: folder or Hub id; `sample` is a small random one."},
+            ),
+        ),
+        (
+            "ablation",
+            str | None,
+            field(
+                default=None,
+                metadata={"help": f"Row of the paper's table 2, sets {' '.join(SWITCHES)}.", "choices": [*ABLATIONS]},
+            ),
+        ),
+        *(
+            (option.name, _command_line_type(option.type), field(default=option.default, metadata=option.metadata))
+            for option in fields(CPSLFields)
+            if option.name not in ("modality_sizes", "use_text")
+        ),
+    ],
+    namespace={"_argument_group_name": "model"},
+)
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[DataArguments, Any, CPSLTrainingArguments]:
+    """Reads a recipe and options; raises ValueError for what is in the recipe and no option."""
+    CPSLTrainingArguments._argument_group_name = "training"
+    parser = HfArgumentParser((DataArguments, ModelArguments, CPSLTrainingArguments), description=__doc__)
+    parser.usage = "run_train.py [RECIPE.yaml] [--field value ...]"
+    if arguments and not arguments[0].startswith("-"):
+        arguments = [*_recipe_options(arguments[0], parser), *arguments[1:]]
+    data_arguments, model_arguments, training_arguments = parser.parse_args_into_dataclasses(args=list(arguments))
+    if model_arguments.ablation is not None:
+        switched_on = ABLATIONS[model_arguments.ablation].split()
+        for switch in SWITCHES:
+            owner = model_arguments if switch in ("ame", "sl") else training_arguments
+            setattr(owner, switch, switch in switched_on)
+    return data_arguments, model_arguments, training_arguments
+
+
+def _recipe_options(path: str, parser: HfArgumentParser) -> list[str]:
+    """A recipe's entries as command line options, so that one parser converts and checks both."""
+    try:
+        recipe = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not a readable YAML recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path}: a recipe is a YAML mapping of options to values")
+    known = {action.dest for action in parser._actions}
+    options: list[str] = []
+    for name, value in recipe.items():
+        if name == "versions" or value is None:
+            continue
+        if name not in known:
+            raise ValueError(f"{path}: {name!r} is no option; see run_train.py --help")
+        if isinstance(value, list):
+            options += [f"--{name}", *map(str, value)]
+        else:
+            options += [f"--{name}", json.dumps(value) if isinstance(value, dict | bool) else str(value)]
+    return options
+
+
+def load_data(arguments: DataArguments) -> tuple[DatasetDict, bool]:
+    """Loads the splits with the modalities asked for; says whether the model reads text."""
+    names = None if arguments.modalities is None else [name.strip() for name in arguments.modalities.split(",")]
+    use_text = names is None or "text" in names
+    pairs = [pair.partition("=") for pair in arguments.feature_sequences or []]
+    dataset = load_aligned_dataset(
+        arguments.dataset,
+        data_dir=arguments.data_dir,
+        modalities=None if names is None else [name for name in names if name != "text"],
+        feature_sequences={name: sequence for name, _, sequence in pairs} or None,
+    )
+    if not len(dataset.get("train", ())):
+        raise ValueError(f"{arguments.dataset}: there is no training sample")
+    return DatasetDict({name: split for name, split in dataset.items() if len(split)}), use_text
+
+
+def build_processor(
+    arguments: DataArguments, dataset: DatasetDict, name_or_path: str, use_text: bool
+) -> CPSLProcessor:
+    """The processor for this data, with the training split's feature statistics where they are needed."""
+    train = dataset["train"]
+    sizes = modality_sizes(train)
+    standardize = {"auto": not features_are_normalized(train.info.config_name), "true": True, "false": False}
+    statistics = None
+    if standardize[arguments.standardize_features]:
+        statistics = {name: compute_feature_statistics(modality_rows(train, name)) for name in sizes}
+    return CPSLProcessor(
+        AutoTokenizer.from_pretrained(name_or_path),
+        modality_sizes=sizes,
+        feature_statistics=statistics,
+        max_length=arguments.max_length,
+        use_text=use_text,
+    )
+
+
+def build_model(arguments: Any, processor: CPSLProcessor, name_or_path: str) -> Any:
+    """The CPSL model over the checkpoint's text encoder."""
+    backbone = AutoConfig.from_pretrained(name_or_path)
+    if backbone.model_type not in CPSL_MODELS:
+        raise ValueError(
+            f"{name_or_path}: model_type {backbone.model_type!r} is no text encoder that CPSL stands on "
+            f"({', '.join(CPSL_MODELS)})"
+        )
+    model_class = CPSL_MODELS[backbone.model_type]
+    options = {option.name for option in fields(CPSLFields)} & asdict(arguments).keys()
+    config = model_class.config_class.from_backbone(
+        backbone,
+        modality_sizes=processor.modality_sizes,
+        use_text=processor.use_text,
+        **{name: getattr(arguments, name) for name in options},
+    )
+    # An fp16 checkpoint would otherwise make the new modules fp16 too.
+    return model_class.from_pretrained(name_or_path, config=config, dtype="float32")
+
+
+def evaluate_splits(trainer: CPSLTrainer, dataset: DatasetDict, output_dir: Path) -> dict[str, float]:
+    """Metrics of METHOD 10 on validation and test where they exist; writes each split's predictions."""
+    metrics: dict[str, float] = {}
+    for name, split in dataset.items():
+        if name == "train":
+            continue
+        result = trainer.predict(split, metric_key_prefix=name)
+        metrics |= result.metrics
+        if trainer.is_world_process_zero():
+            predictions, unimodal_predictions = result.predictions[:2]
+            reporting.write_predictions(
+                split["id"],
+                result.label_ids,
+                predictions,
+                unimodal_predictions,
+                output_dir / f"predictions_{name}.parquet",
+            )
+    return metrics
+
+
+def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], splits: list[str]) -> None:
+    """Writes results, resolved recipe and plots, and prints the table."""
+    output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
+    reporting.write_resolved_config(config, output_dir)
+    reporting.plot_training_dynamics(history, output_dir / "training_dynamics.png")
+    if reporting.has_modulation(history):
+        reporting.plot_modulation(history, output_dir / "modulation.png")
+    reporting.write_results(metrics, output_dir)
+    if splits:
+        print(reporting.results_table(metrics, splits))
+    print(f"model, results, predictions and plots are in {output_dir}")
+
+
+def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, DatasetDict, dict[str, Any]]:
+    """From arguments to a trainer, the encoded data and the resolved recipe."""
+    data_arguments, model_arguments, training_arguments = parse_arguments(arguments)
+    set_seed(training_arguments.seed)
+    with training_arguments.main_process_first(desc="data"):
+        dataset, use_text = load_data(data_arguments)
+        name_or_path = model_arguments.model_name_or_path
+        if name_or_path == "sample":
+            words = (word for utterance in dataset["train"]["words"] for word in utterance)
+            name_or_path = make_sample_backbone(words, Path(training_arguments.output_dir) / "sample_backbone")
+        processor = build_processor(data_arguments, dataset, name_or_path, use_text)
+        encoded = encode_dataset(dataset, processor)
+    if "validation" not in encoded:
+        training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
+        print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)
+    trainer = CPSLTrainer(
+        build_model(model_arguments, processor, name_or_path),
+        training_arguments,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded.get("validation"),
+        data_collator=CPSLDataCollator(processor),
+        processing_class=processor,
+        callbacks=[reporting.TrainingLog()],
+    )
+    config = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
+    return trainer, encoded, config
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains, evaluates and reports."""
+    try:
+        trainer, dataset, config = prepare(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"run_train.py: error: {error}")
+    output_dir = Path(trainer.args.output_dir)
+    train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
+    trainer.save_model()
+    metrics = train_metrics | evaluate_splits(trainer, dataset, output_dir)
+    if trainer.is_world_process_zero():
+        report(trainer, metrics, config, [name for name in dataset if name != "train"])
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
