@@ -18,7 +18,7 @@ TASK_LOSSES = ("mse", "l1", "smooth_l1")
 FUSIONS = ("gated", "concat", "sum", "attention")
 
 # What a backbone's configuration says of itself and not of its architecture.
-_BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "num_labels", "id2label", "label2id")
+_BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "id2label", "label2id")
 
 
 def _option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -120,7 +120,7 @@ class CPSLFields:
         if not issubclass(cls, type(backbone)):
             raise ValueError(f"{cls.__name__} does not extend {type(backbone).__name__} ({backbone.model_type})")
         # BERT has a classifier_dropout of its own, which is not what it is here.
-        left_out = {*_BACKBONE_IDENTITY, *(option.name for option in dataclass_fields(CPSLFields))}
+        left_out = {*_BACKBONE_IDENTITY, "num_labels", *(option.name for option in dataclass_fields(CPSLFields))}
         inherited = {name: value for name, value in backbone.to_dict().items() if name not in left_out}
         return cls(**{**inherited, **fields})
 

@@ -135,7 +135,7 @@ class AdaptiveModalityEncoder(nn.Module):
         return mean, F.softplus(self.variance_head(hidden))
 
     def sample(self, mean: Tensor, variance: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draws Z (B, L, d_z) with given standard normal `noise` of that shape or fresh noise; Z = mean without AME."""
+        """Draws Z (B, L, d_z), with `noise` of that shape where it is given; without AME Z = mean."""
         if self.variance_head is None:
             return mean
         noise = torch.randn_like(mean) if noise is None else noise.to(mean)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from .modulation import check_modulation_arguments
@@ -75,6 +76,8 @@ class CPSLTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Pinning without an accelerator does nothing but warn.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         if self.modulation_end_epoch is None:
             self.modulation_end_epoch = math.floor(WINDOW_FRACTION * self.num_train_epochs)
         if self.latent_noise not in LATENT_NOISES:

@@ -1,0 +1,207 @@
+"""CPSLTrainer: one step is one step, modulation in the window and only there, and what is logged."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from training_cases import make_trainer, train_and_record
+
+from modeling_cpsl import CPSLTrainingArguments
+
+
+NO_MODULATION = {"gm": False, "ge": False, "cp": False}
+
+
+def relative_distance(one, other):
+    """Distance of two whole weight vectors over the length of the first."""
+    one = torch.cat([value.double().flatten() for name, value in sorted(one.items()) if value.is_floating_point()])
+    other = torch.cat([value.double().flatten() for name, value in sorted(other.items()) if value.is_floating_point()])
+    return ((one - other).norm() / one.norm()).item()
+
+
+def coefficients(steps):
+    return np.array([[step["coefficient_acoustic"], step["coefficient_visual"]] for step in steps])
+
+
+@pytest.mark.parametrize("normalization", ["none", "minmax_running"])
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_trajectory_does_not_depend_on_accumulation(tmp_path, normalization, batch_size):
+    # 30 samples: each epoch's last step has 6 and its last micro-batches are uneven.
+    options = {
+        "config_fields": {"feature_normalization": normalization},
+        "latent_noise": "sample",
+        "num_train_epochs": 8,
+        "learning_rate": 1e-3,
+    }
+    whole, whole_steps = train_and_record(tmp_path / "a", per_device_train_batch_size=8, **options)
+    cut, cut_steps = train_and_record(
+        tmp_path / "b", per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size, **options
+    )
+    assert len(whole_steps) == len(cut_steps) == 32
+    np.testing.assert_allclose(coefficients(whole_steps), coefficients(cut_steps), atol=1e-6)
+    assert (coefficients(whole_steps) < 1).any()
+    assert relative_distance(whole, cut) <= 1e-5
+
+
+@pytest.mark.parametrize("modulation", [{}, NO_MODULATION])
+def test_every_parameter_changes_in_a_short_training(tmp_path, modulation):
+    trainer = make_trainer(tmp_path, weight_decay=0.0, num_train_epochs=2, **modulation)
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    unchanged = [name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])]
+    # Unknown and unused words, and positions: rows of an embedding, never a whole tensor.
+    assert unchanged == []
+    assert all(value.isfinite().all() for value in trainer.model.parameters())
+
+
+def test_outside_the_window_training_is_untouched_bit_for_bit(tmp_path):
+    options = {"num_train_epochs": 2, "max_steps": 4, "latent_noise": "sample"}
+    plain, _ = train_and_record(tmp_path / "a", **options, **NO_MODULATION)
+    outside, _ = train_and_record(tmp_path / "b", **options, modulation_start_epoch=1, modulation_end_epoch=1)
+    inside, _ = train_and_record(tmp_path / "c", **options, modulation_start_epoch=0, modulation_end_epoch=0)
+    assert all(torch.equal(value, outside[name]) for name, value in plain.items())
+    assert not all(torch.equal(value, inside[name]) for name, value in plain.items())
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 1), (1, 2)])
+def test_window_has_both_its_ends(tmp_path, start, end):
+    _, steps = train_and_record(tmp_path, modulation_start_epoch=start, modulation_end_epoch=end)
+    damped = (coefficients(steps) < 1).any(axis=1).reshape(3, 4).any(axis=1)
+    assert damped.tolist() == [start <= epoch <= end for epoch in range(3)]
+
+
+@pytest.mark.parametrize(("epochs", "end"), [(30, 25), (6, 5), (20, 16), (1, 0), (60, 50)])
+def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
+    assert CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=epochs).modulation_end_epoch == end
+
+
+def test_window_beyond_the_epochs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 lies outside the 3 epochs"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, modulation_start_epoch=3)
+
+
+def test_enhancement_without_modulation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="GM"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), gm=False)
+
+
+def test_unimodal_errors_are_pooled_over_the_step(tmp_path):
+    """The first step's errors, over two micro-batches, against the untrained model on that step's six samples."""
+    trainer = make_trainer(
+        tmp_path,
+        config_fields={"ame": False, "feature_normalization": "none"},
+        max_steps=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        train_sampling_strategy="sequential",
+        num_samples=6,
+    )
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(6)])
+    del batch["ids"]
+    trainer.model.train()
+    with torch.no_grad():
+        logits = trainer.model(**batch).unimodal_logits
+    trainer.train()
+    for name in ("acoustic", "visual"):
+        expected = (logits[name] - batch["labels"]).abs().mean().item()
+        assert trainer.recorded[0][f"error_{name}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_logs_every_loss_and_statistic_each_epoch(tmp_path):
+    trainer = make_trainer(tmp_path, eval_strategy="epoch")
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "train_task_loss" in row]
+    assert [row["epoch"] for row in rows] == [1.0, 2.0, 3.0]
+    losses = {"loss", "task_loss", "unimodal_loss", "reconstruction_loss", "diversity_loss", "statistical_loss"}
+    statistics = {
+        f"{kind}_{name}"
+        for kind in ("coefficient", "grad_norm", "error", "conflict")
+        for name in ("acoustic", "visual")
+    }
+    expected = {f"train_{name}" for name in losses | statistics | {"feature_entropy", "imbalance"}}
+    for row in rows:
+        assert expected <= row.keys()
+        assert all(math.isfinite(value) for value in row.values())
+        weights = trainer.model.multimodal.loss_weights
+        total = row["train_task_loss"] + sum(weights[name] * row[f"train_{name}_loss"] for name in weights)
+        assert row["train_loss"] == pytest.approx(total, rel=1e-4)
+        assert row["train_imbalance"] == pytest.approx(
+            abs(row["train_coefficient_acoustic"] - row["train_coefficient_visual"]), abs=1e-6
+        )
+    evaluations = [row for row in trainer.state.log_history if "eval_mae" in row]
+    assert len(evaluations) == 3
+    assert {f"eval_{name}" for name in losses} <= evaluations[0].keys()
+
+
+def test_epoch_means_are_means_over_samples(tmp_path):
+    """The logged task loss of an epoch without learning is the mean over all samples, uneven last batch included."""
+    options = {"learning_rate": 0.0, "num_train_epochs": 1, "config_fields": {"ame": False}, **NO_MODULATION}
+    logs = []
+    for batch_size in (30, 8):
+        trainer = make_trainer(tmp_path / str(batch_size), per_device_train_batch_size=batch_size, **options)
+        trainer.model.config.feature_normalization = "none"
+        for normalizer in trainer.model.multimodal.normalizers.values():
+            normalizer.mode = "none"
+        trainer.train()
+        logs.append(next(row for row in trainer.state.log_history if "train_task_loss" in row))
+    for name in ("train_loss", "train_task_loss", "train_unimodal_loss", "train_statistical_loss"):
+        assert logs[0][name] == pytest.approx(logs[1][name], rel=1e-5)
+
+
+def test_logs_steps_between_epochs(tmp_path):
+    trainer = make_trainer(tmp_path, logging_strategy="steps", logging_steps=2, num_train_epochs=1)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    means = coefficients(trainer.recorded).reshape(2, 2, 2).mean(axis=1)
+    logged = [[row["coefficient_acoustic"], row["coefficient_visual"]] for row in rows]
+    np.testing.assert_allclose(logged, means, atol=1e-5)
+
+
+def test_text_alone_trains_without_modulator(tmp_path):
+    trainer = make_trainer(tmp_path, config_fields={"modality_sizes": {}}, num_train_epochs=1)
+    trainer.train()
+    assert trainer.modulator is None
+    row = next(row for row in trainer.state.log_history if "train_task_loss" in row)
+    assert {name for name in row if name.endswith("_loss")} == {"train_loss", "train_task_loss", "train_unimodal_loss"}
+
+
+def test_running_bounds_move_once_a_step(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, num_train_epochs=1)
+    trainer.train()
+    normalizer = trainer.model.multimodal.normalizers["acoustic"]
+    assert normalizer.num_updates.item() == 4
+    assert normalizer.minimum < 0 < normalizer.maximum
+
+
+def test_text_can_be_modulated_too(tmp_path):
+    trainer = make_trainer(tmp_path, modulated_modalities=["acoustic", "text"], num_train_epochs=1)
+    trainer.train()
+    assert trainer.modulator.modalities == ["acoustic", "text"]
+    with pytest.raises(ValueError, match="no modality 'smell'"):
+        make_trainer(tmp_path, modulated_modalities=["smell"], num_train_epochs=1).train()
+
+
+def test_several_gpus_need_a_launcher(tmp_path, monkeypatch):
+    monkeypatch.setattr(CPSLTrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match="accelerate launch"):
+        make_trainer(tmp_path)
+
+
+@pytest.mark.parametrize("strategy", ["steps"])
+def test_resumed_run_ends_in_the_same_weights_and_logs(tmp_path, strategy):
+    options = {"save_strategy": strategy, "save_steps": 6, "num_train_epochs": 3, "save_total_limit": None}
+    trainer = make_trainer(tmp_path, **options)
+    trainer.train()
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    timings = ("runtime", "per_second", "flos")
+
+    def comparable(history):
+        rows = [row for row in history if "train_task_loss" in row]
+        return [{k: v for k, v in row.items() if not any(t in k for t in timings)} for row in rows]
+
+    assert comparable(trainer.state.log_history) == comparable(resumed.state.log_history)

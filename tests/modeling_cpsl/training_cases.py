@@ -1,0 +1,116 @@
+"""A small corpus and a tiny CPSL model that train in a second; shared by the trainer's tests and their processes."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
+from transformers import AutoConfig, AutoTokenizer, set_seed
+
+from data_builders.sample import sample_splits
+from modeling_cpsl import CPSLDataCollator, CPSLForSentimentRegression, CPSLProcessor
+from modeling_cpsl.collation import encode_dataset
+from modeling_cpsl.sample_backbone import make_sample_backbone
+from modeling_cpsl.trainer import CPSLTrainer
+from modeling_cpsl.training_args import CPSLTrainingArguments
+
+
+SIZES = {"acoustic": 74, "visual": 47}
+NO_DROPOUT = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "encoder_dropout": 0.0,
+    "classifier_dropout": 0.0,
+}
+
+
+def small_corpus(num_samples: int) -> DatasetDict:
+    """The first utterances of the sample corpus in the row format, `num_samples` to train and 10 to validate on."""
+    features = {"id": Value("string"), "words": List(Value("string")), "label": Value("float32")}
+    features = Features(features | {name: Array2D((None, size), "float32") for name, size in SIZES.items()})
+    splits = sample_splits(num_utterances=200)
+    counts = {"train": num_samples, "validation": 10}
+    return DatasetDict(
+        {
+            name: Dataset.from_list([{key: row[key] for key in features} for row in splits[name][:count]], features)
+            for name, count in counts.items()
+        }
+    )
+
+
+class RecordingTrainer(CPSLTrainer):
+    """A CPSLTrainer that keeps the modulation's statistics of every step."""
+
+    def on_modulation(self, statistics):
+        super().on_modulation(statistics)
+        self.__dict__.setdefault("recorded", []).append({name: value.item() for name, value in statistics.items()})
+
+
+def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, **arguments):
+    """A trainer over the small corpus; `arguments` are training arguments, `config_fields` the model's."""
+    folder = Path(folder)
+    corpus = small_corpus(num_samples)
+    words = [word for row in corpus["train"]["words"] for word in row]
+    backbone = make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
+    fields = config_fields or {}
+    sizes = fields.get("modality_sizes", SIZES)
+    processor = CPSLProcessor(AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes)
+    small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
+    config = CPSLForSentimentRegression.config_class.from_backbone(
+        AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
+    )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        setattr(config, name, 0.0)
+    defaults = {
+        "output_dir": str(folder / "run"),
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "seed": 3,
+    }
+    args = CPSLTrainingArguments(**{**defaults, **arguments})
+    set_seed(args.seed)
+    encoded = encode_dataset(corpus, processor)
+    return trainer_class(
+        CPSLForSentimentRegression.from_pretrained(backbone, config=config),
+        args,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded["validation"],
+        data_collator=CPSLDataCollator(processor),
+        processing_class=processor,
+    )
+
+
+def train_and_record(folder, **options):
+    """Trains and returns the weights and each step's modulation statistics."""
+    trainer = make_trainer(folder, **options)
+    trainer.train()
+    weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+    return weights, trainer.recorded
+
+
+def main(folder, output, options):
+    """One process of a launched run: rank 0 writes weights, statistics, metrics and the number of processes."""
+    trainer = make_trainer(folder, **json.loads(options))
+    trainer.train()
+    metrics = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        record = {
+            "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+            "steps": trainer.recorded,
+            "metrics": metrics,
+            "num_processes": trainer.accelerator.num_processes,
+        }
+        torch.save(record, output)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
