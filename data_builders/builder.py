@@ -52,27 +52,35 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     Args:
         data_dir (`str` or `Path`): the file or folder.
         cache_dir (`str`, *optional*): where Arrow files go; `datasets`' own cache by default.
+        streaming (`bool`): the rows will only be streamed, so the content is not read for the cache's key.
         modalities, feature_sequences, folds, format, on_error: see `load_aligned_dataset`.
+
+    Attributes:
+        replaced (`Counter`): how many non-finite values of each modality the build in this process replaced with 0.
+        skipped (list of `Skipped`): the samples that it left out, each with the reason.
     """
 
     BUILDER_CONFIG_CLASS = AlignedSentimentConfig
     DATASET_NAME = "aligned_sentiment"
     STANDARD_FOLDS: Mapping[str, Sequence[str]] | None = None
 
-    def __init__(self, data_dir: str | Path, *, cache_dir: str | Path | None = None, **options: Any):
+    def __init__(
+        self, data_dir: str | Path, *, cache_dir: str | Path | None = None, streaming: bool = False, **options: Any
+    ):
         if options.get("on_error", "raise") not in ("raise", "skip"):
             raise DataError(f"on_error={options['on_error']!r} is neither 'raise' nor 'skip'")
-        key = json.dumps([READER_VERSION, content_hash(Path(data_dir)), options], sort_keys=True, default=list)
+        content = "streamed" if streaming else content_hash(Path(data_dir))
+        key = [READER_VERSION, content, options]
         super().__init__(
             cache_dir=str(cache_dir) if cache_dir else None,
             dataset_name=self.DATASET_NAME,
-            hash=hashlib.sha256(key.encode()).hexdigest(),
+            hash=hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest(),
             config_id="default",
             data_dir=str(data_dir),
             **options,
         )
-        self._replaced: Counter[str] = Counter()
-        self._skipped: list[Skipped] = []
+        self.replaced: Counter[str] = Counter()
+        self.skipped: list[Skipped] = []
         self._source_was_read = False
         self._building_process: int | None = None
 
@@ -124,7 +132,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             if not batch:
                 break
             table, replaced = rows_to_table(batch, features)
-            self._replaced += replaced
+            self.replaced += replaced
             yield Key(0, index), table
         if self._building_process != os.getpid():  # a worker's or a stream's share, which no build will report
             self._log_report()
@@ -134,7 +142,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     ) -> Iterator[Row]:
         for item in rows:
             if isinstance(item, Replaced):
-                self._replaced[item.modality] += item.count
+                self.replaced[item.modality] += item.count
                 continue
             if not isinstance(item, Skipped):
                 item = self._checked(item, sizes)
@@ -143,7 +151,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             elif item.fault and self.config.on_error == "raise":
                 raise DataError(f"{path}: sample {item.id}: {item.reason}; on_error='skip' leaves such samples out")
             else:
-                self._skipped.append(item)
+                self.skipped.append(item)
 
     def _checked(self, row: Row, sizes: dict[str, int]) -> Row | Skipped:
         if is_empty(row, sizes):
@@ -164,15 +172,13 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     def _log_report(self) -> None:
         path = self.config.data_dir
-        for name, count in sorted(self._replaced.items()):
+        for name, count in sorted(self.replaced.items()):
             if count:
                 logger.warning("%s: %d non-finite %s values were replaced with 0", path, count, name)
-        if self._skipped:
-            listed = ", ".join(f"{skipped.id} ({skipped.reason})" for skipped in self._skipped[:20])
-            more = f" and {len(self._skipped) - 20} more" if len(self._skipped) > 20 else ""
-            logger.warning("%s: left out %d samples: %s%s", path, len(self._skipped), listed, more)
-        self._replaced.clear()
-        self._skipped.clear()
+        if self.skipped:
+            listed = ", ".join(f"{skipped.id} ({skipped.reason})" for skipped in self.skipped[:20])
+            more = f" and {len(self.skipped) - 20} more" if len(self.skipped) > 20 else ""
+            logger.warning("%s: left out %d samples: %s%s", path, len(self.skipped), listed, more)
 
     def _log_warnings(self) -> None:
         path = self.config.data_dir
@@ -263,7 +269,8 @@ def load_aligned_dataset(
     on_error: str = "raise",
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
-) -> datasets.DatasetDict:
+    streaming: bool = False,
+) -> datasets.DatasetDict | datasets.IterableDatasetDict:
     """Loads word-aligned multimodal sentiment data, whatever file it is in.
 
     Args:
@@ -278,12 +285,14 @@ def load_aligned_dataset(
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): where Arrow files are cached.
         num_proc (`int`, *optional*): processes that build the cache.
+        streaming (`bool`): read rows while they are used, without a cache and, from Parquet, in constant memory;
+            `datasets.distributed.split_dataset_by_node` and a data loader's workers share out the row groups.
 
     Returns:
-        `datasets.DatasetDict`: those of train / validation / test that exist, with the columns `id`, `video_id`,
-        `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)` where a sample lacks it),
-        `label` in [-3, 3] and, where known, `start`, `end`, `word_start`, `word_end` in seconds. The format is
-        `dataset.info.config_name`.
+        `datasets.DatasetDict`, or `IterableDatasetDict` if streaming: those of train / validation / test that exist.
+        Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
+        where a sample lacks it), `label` in [-3, 3] and, where known, `start`, `end`, `word_start`, `word_end` in
+        seconds. The format is `dataset.info.config_name`.
 
     Raises:
         DataError: one line that names the file, the sample, the field and the way out.
@@ -295,6 +304,7 @@ def load_aligned_dataset(
         "format": format,
         "on_error": on_error,
         "cache_dir": cache_dir,
+        "streaming": streaming,
     }
     if name_or_path == "sample":
         builder = SampleCorpus(**options)
@@ -306,5 +316,7 @@ def load_aligned_dataset(
         raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
     else:
         builder = AlignedSentimentBuilder(name_or_path, **options)
+    if streaming:
+        return builder.as_streaming_dataset()
     builder.download_and_prepare(num_proc=num_proc)
     return builder.as_dataset()

@@ -181,23 +181,27 @@ def _column_cells(column: pa.Array) -> list[Any]:
 
 def _cells(shard: _Shard) -> Iterator[tuple[int, dict[str, Any]]]:
     """The numbered rows of a shard's split."""
-    with broken_files_are_data_errors(shard.path, "table"):
-        if shard.kind == "parquet":
-            rows = enumerate(_parquet_cells(shard.path, shard.row_group), shard.first_row)
-        else:
-            rows = enumerate(_text_cells(shard.path, shard.kind))
-        for index, cells in rows:
-            if shard.split is None or split_name(cells.get("split"), shard.path) == shard.split:
-                yield index, cells
+    if shard.kind == "parquet":
+        rows = _parquet_cells(shard.path, shard.row_group)
+    else:
+        rows = _text_cells(shard.path, shard.kind)
+    for index in itertools.count(shard.first_row):
+        with broken_files_are_data_errors(shard.path, "table"):
+            cells = next(rows, None)
+        if cells is None:
+            return
+        if shard.split is None or split_name(cells.get("split"), shard.path) == shard.split:
+            yield index, cells
 
 
 def _rows(table: _Table, shard: _Shard) -> Iterator[Row | Skipped]:
     for index, cells in _cells(shard):
         name = str(cells.get("id") or f"{shard.path.stem}-{index}")
         try:
-            yield _row(table, name, cells)
+            row = _row(table, name, cells)
         except DataError as error:
-            yield Skipped(name, str(error))
+            row = Skipped(name, str(error))
+        yield row
 
 
 def _row(table: _Table, name: str, cells: dict[str, Any]) -> Row:
