@@ -25,27 +25,27 @@ CLASSES = {
     "mpnet": (CPSLMPNetConfig, CPSLMPNetForSentimentRegression),
 }
 PLAIN_CONFIGS = {"deberta": DebertaV2Config, "bert": BertConfig, "mpnet": MPNetConfig}
-TINY = dict(
-    vocab_size=VOCAB_SIZE,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=24,
-    max_position_embeddings=64,
-    pad_token_id=1,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
-TINY_DEBERTA = dict(
-    relative_attention=True,
-    position_buckets=8,
-    norm_rel_ebd="layer_norm",
-    share_att_key=True,
-    pos_att_type="p2c|c2p",
-    position_biased_input=False,
-)
-NO_DROPOUT = dict(encoder_dropout=0.0, classifier_dropout=0.0)
-SAMPLE_WORDS = "this movie was really great but the wonderful ending felt quite terrible and boring honestly".split()
+TINY = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+    "pad_token_id": 1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+TINY_DEBERTA = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
+NO_DROPOUT = {"encoder_dropout": 0.0, "classifier_dropout": 0.0}
+SAMPLE_WORDS = ["this", "movie", "was", "really", "great", "but", "the", "wonderful", "ending", "felt", "terrible"]
 
 
 def _plain_config(backbone, **fields):

@@ -1,0 +1,255 @@
+"""METHOD 4-7: the losses against plain Python loops over samples, tokens and features."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modeling_cpsl.losses_cpsl import (
+    diversity_loss,
+    reconstruction_loss,
+    regression_loss,
+    statistical_loss,
+    token_mean,
+    total_loss,
+)
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values) if values else 0.0
+
+
+def variance(values):
+    center = mean(values)
+    return mean((value - center) ** 2 for value in values)
+
+
+def over_tokens_then_samples(value_at, mask):
+    """The mean of METHOD's "Feature tokens": over a sample's feature tokens, then over samples."""
+    return mean(
+        mean(value_at(sample, token) for token, kept in enumerate(row) if kept) for sample, row in enumerate(mask)
+    )
+
+
+def reference_reconstruction(reconstruction, target, mask):
+    x, y = reconstruction.tolist(), target.tolist()
+    return over_tokens_then_samples(
+        lambda i, j: mean((p - q) ** 2 for p, q in zip(x[i][j], y[i][j], strict=True)), mask.tolist()
+    )
+
+
+def reference_statistical(latent_mean, latent_variance, features, mask):
+    mu, var, x = latent_mean.tolist(), latent_variance.tolist(), features.tolist()
+    of_means = over_tokens_then_samples(lambda i, j: (mean(mu[i][j]) - mean(x[i][j])) ** 2, mask.tolist())
+    of_variances = over_tokens_then_samples(lambda i, j: (mean(var[i][j]) - variance(x[i][j])) ** 2, mask.tolist())
+    return 0.5 * (of_means + of_variances)
+
+
+def reference_diversity(latent_variance, mask):
+    var = latent_variance.tolist()
+    return -over_tokens_then_samples(
+        lambda i, j: mean(0.5 * math.log(2 * math.pi * math.e * (v + 1e-6)) for v in var[i][j]), mask.tolist()
+    )
+
+
+@st.composite
+def masked_batches(draw):
+    """Reconstruction, target / features, latent mean and variance in double precision, and a mask of any kind."""
+    size, length = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    d, latent = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    row = st.lists(st.booleans(), min_size=length, max_size=length)
+    mask = torch.tensor(draw(st.lists(row, min_size=size, max_size=size)))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def normal(*shape):
+        return torch.from_numpy(generator.normal(scale=2.0, size=shape))
+
+    return {
+        "reconstruction": normal(size, length, d),
+        "features": normal(size, length, d),
+        "latent_mean": normal(size, length, latent),
+        "latent_variance": normal(size, length, latent).square(),
+        "mask": mask,
+    }
+
+
+LOSSES = {
+    "reconstruction": (
+        lambda batch: reconstruction_loss(batch["reconstruction"], batch["features"], batch["mask"]),
+        lambda batch: reference_reconstruction(batch["reconstruction"], batch["features"], batch["mask"]),
+    ),
+    "statistical": (
+        lambda b: statistical_loss(b["latent_mean"], b["latent_variance"], b["features"], b["mask"]),
+        lambda b: reference_statistical(b["latent_mean"], b["latent_variance"], b["features"], b["mask"]),
+    ),
+    "diversity": (
+        lambda batch: diversity_loss(batch["latent_variance"], batch["mask"]),
+        lambda batch: reference_diversity(batch["latent_variance"], batch["mask"]),
+    ),
+}
+each_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@each_loss
+@settings(deadline=None)
+@given(batch=masked_batches())
+def test_equals_the_plain_loops(name, batch):
+    loss, reference = LOSSES[name]
+    assert loss(batch).item() == pytest.approx(reference(batch), rel=1e-9, abs=1e-12)
+    as_numbers = {**batch, "mask": batch["mask"].long()}
+    assert loss(as_numbers) == loss(batch), "a 0 / 1 mask is a bool mask"
+
+
+@each_loss
+def test_hand_worked(name):
+    """One sample with two feature tokens, one with one, one with none; the third token is padding."""
+    features = torch.tensor([[[1.0, 3.0], [0.0, 0.0], [9.0, 9.0]], [[2.0, 2.0], [9.0, 9.0], [9.0, 9.0]]])
+    batch = {
+        "features": torch.cat([features, torch.full((1, 3, 2), 9.0)]),
+        "reconstruction": torch.zeros(3, 3, 2),
+        "latent_mean": torch.tensor([1.0, 0.0, -1.0]).view(1, 3, 1).expand(3, 3, 1),
+        "latent_variance": torch.tensor([3.0, 1.0, 5.0]).view(1, 3, 1).expand(3, 3, 1),
+        "mask": torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]]),
+    }
+    expected = {
+        # ((1 + 9) / 2 + 0) / 2 = 2.5; 4; 0
+        "reconstruction": (2.5 + 4.0 + 0.0) / 3,
+        # means: ((1 - 2)^2 + 0) / 2 = .5; (1 - 2)^2 = 1; 0.  variances: ((3 - 1)^2 + (1 - 0)^2) / 2 = 2.5; 3^2 = 9; 0
+        "statistical": 0.5 * ((0.5 + 1.0) / 3 + (2.5 + 9.0) / 3),
+        "diversity": -((math.log(3) + math.log(1)) / 4 + math.log(3) / 2 + math.log(2 * math.pi * math.e)) / 3,
+    }[name]
+    assert LOSSES[name][0](batch).item() == pytest.approx(expected, rel=1e-6)
+
+
+@each_loss
+@settings(deadline=None)
+@given(batch=masked_batches(), cut=st.integers(0, 4))
+def test_a_batch_cut_into_micro_batches_weighs_the_same(name, batch, cut):
+    loss, size = LOSSES[name][0], len(batch["mask"])
+    parts = [part for part in (slice(None, cut), slice(cut, None)) if len(batch["mask"][part])]
+    weighted = sum(
+        loss({key: value[part] for key, value in batch.items()}) * len(batch["mask"][part]) / size for part in parts
+    )
+    torch.testing.assert_close(weighted, loss(batch), rtol=1e-10, atol=1e-12)
+
+
+@each_loss
+@pytest.mark.parametrize("garbage", [1e30, math.inf, -math.inf, math.nan])
+@settings(deadline=None, max_examples=20)
+@given(batch=masked_batches())
+def test_what_stands_under_the_mask_does_not_count(name, garbage, batch):
+    """Neither in the value nor in any gradient, whichever of the inputs the garbage is in."""
+    loss, mask = LOSSES[name][0], batch["mask"]
+    clean = {key: value.clone().requires_grad_(key != "mask") for key, value in batch.items() if key != "mask"}
+    dirty = {
+        key: torch.where(mask[..., None], value, garbage).requires_grad_()
+        for key, value in batch.items()
+        if key != "mask"
+    }
+    values = []
+    for inputs in (clean, dirty):
+        values.append(loss({**inputs, "mask": mask}))
+        values[-1].backward()
+    torch.testing.assert_close(values[1], values[0])
+    for key in clean:
+        if clean[key].grad is not None:
+            torch.testing.assert_close(dirty[key].grad, clean[key].grad, msg=f"gradient of {key}")
+
+
+@each_loss
+def test_a_batch_without_feature_tokens_is_zero(name):
+    batch = {key: torch.randn(2, 3, 4).abs() for key in ("reconstruction", "features", "latent_mean")}
+    batch |= {"latent_variance": torch.rand(2, 3, 4, requires_grad=True), "mask": torch.zeros(2, 3)}
+    assert LOSSES[name][0](batch).item() == 0.0
+
+
+def test_a_sample_without_feature_tokens_is_counted():
+    """METHOD: the mean over samples, and such a sample contributes 0; else micro-batches would not add up."""
+    mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
+    assert reconstruction_loss(torch.ones(2, 3, 4), torch.zeros(2, 3, 4), mask) == 0.5
+
+
+def test_statistical_loss_leaves_the_features_alone():
+    latent_mean, latent_variance, features = (torch.rand(2, 3, 4, requires_grad=True) for _ in range(3))
+    statistical_loss(latent_mean, latent_variance, features, torch.ones(2, 3)).backward()
+    assert features.grad is None
+    assert latent_mean.grad.abs().min() > 0 and latent_variance.grad.abs().min() > 0
+
+
+def test_statistical_loss_takes_the_biased_variance():
+    """A pair 0, 2 has variance 1 with 1/d and 2 with 1/(d - 1)."""
+    features, ones = torch.tensor([[[0.0, 2.0]]]), torch.ones(1, 1)
+    assert statistical_loss(torch.ones(1, 1, 3), torch.ones(1, 1, 3), features, ones) == 0.0
+    assert statistical_loss(torch.ones(1, 1, 3), torch.full((1, 1, 3), 2.0), features, ones) == 0.5
+
+
+def test_one_variance_a_token_broadcasts():
+    """Without AME there is one variance a token (METHOD 2, 6)."""
+    latent_mean, features, mask = torch.randn(2, 3, 4), torch.randn(2, 3, 5), torch.tensor([[1, 1, 0], [1, 0, 0]])
+    single = torch.rand(2, 3, 1)
+    full = single.expand(2, 3, 4)
+    torch.testing.assert_close(
+        statistical_loss(latent_mean, single, features, mask), statistical_loss(latent_mean, full, features, mask)
+    )
+    torch.testing.assert_close(diversity_loss(single, mask), diversity_loss(full, mask))
+
+
+def test_diversity_is_the_entropy_of_a_normal_distribution():
+    var = torch.rand(1, 1, 6, dtype=torch.double) + 0.1
+    entropy = torch.distributions.Normal(0.0, (var + 1e-6).sqrt()).entropy().mean()
+    torch.testing.assert_close(diversity_loss(var, torch.ones(1, 1)), -entropy)
+
+
+def test_diversity_rewards_variance_and_survives_none():
+    mask = torch.ones(1, 1)
+    assert diversity_loss(torch.full((1, 1, 2), 2.0), mask) < diversity_loss(torch.ones(1, 1, 2), mask)
+    assert diversity_loss(torch.zeros(1, 1, 2), mask).isfinite()
+
+
+@given(batch=masked_batches())
+@settings(deadline=None, max_examples=30)
+def test_token_mean(batch):
+    mask, values = batch["mask"], batch["features"]
+    means = token_mean(values, mask)
+    assert means.shape == (len(values), values.shape[-1])
+    for sample, row in enumerate(mask.tolist()):
+        kept = [values[sample, token] for token, there in enumerate(row) if there]
+        expected = torch.stack(kept).mean(dim=0) if kept else torch.zeros(values.shape[-1], dtype=torch.double)
+        torch.testing.assert_close(means[sample], expected)
+    torch.testing.assert_close(token_mean(values[..., 0], mask), means[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "one"),
+    [
+        ("mse", lambda e: e * e),
+        ("l1", abs),
+        ("smooth_l1", lambda e: 0.5 * e * e if abs(e) < 1 else abs(e) - 0.5),
+    ],
+)
+@given(errors=st.lists(st.tuples(st.floats(-4, 4), st.booleans()), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_regression_loss(kind, one, errors):
+    labels = torch.linspace(-3, 3, len(errors), dtype=torch.double)
+    predictions = labels + torch.tensor([error for error, _ in errors], dtype=torch.double)
+    everyone = mean(one(error) for error, _ in errors)
+    assert regression_loss(predictions, labels, kind).item() == pytest.approx(everyone, abs=1e-12)
+    presence = torch.tensor([there for _, there in errors])
+    some = mean(one(error) if there else 0.0 for error, there in errors)
+    assert regression_loss(predictions, labels, kind, presence).item() == pytest.approx(some, abs=1e-12)
+
+
+def test_regression_loss_is_mse_by_default():
+    assert regression_loss(torch.tensor([3.0]), torch.tensor([1.0])) == 4.0
+
+
+def test_total_loss_is_equation_4():
+    parts = {"task": 2.0, "reconstruction": 3.0, "unimodal": 5.0, "diversity": -7.0, "statistical": 11.0}
+    weights = {"reconstruction": 1.0, "unimodal": 0.5, "diversity": 0.1, "statistical": 0.1}
+    total = total_loss({name: torch.tensor(value) for name, value in parts.items()}, weights)
+    assert total.shape == () and total.item() == pytest.approx(2.0 + 3.0 + 0.5 * 5.0 - 0.1 * 7.0 + 0.1 * 11.0)
+    assert total_loss({"task": torch.tensor(2.0), "unimodal": torch.tensor(4.0)}, weights).item() == 4.0

@@ -1,0 +1,393 @@
+"""Words and word rows -> subword tensors, against a plain loop that treats one word at a time."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+from transformers import AutoProcessor
+
+from modeling_cpsl.processing_cpsl import CPSLProcessor, compute_feature_statistics
+
+
+SIZES = {"acoustic": 3, "visual": 2}
+each_tokenizer = pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+
+
+@pytest.fixture(scope="session")
+def tokenizers(unigram_tokenizer, wordpiece_tokenizer):
+    return {"unigram": unigram_tokenizer, "wordpiece": wordpiece_tokenizer}
+
+
+def align_word_by_word(tokenizer, words, rows, size, max_pieces=48):
+    """The alignment of MAG-BERT and ITHP (PEERS): a piece copies its word's row, special tokens have zeros."""
+    ids, aligned = [], []
+    for word, row in zip(words, rows, strict=True):
+        for piece in tokenizer(word, add_special_tokens=False)["input_ids"]:
+            ids.append(piece)
+            aligned.append(row)
+    ids, aligned = ids[:max_pieces], aligned[:max_pieces]
+    zero = np.zeros(size, dtype=np.float32)
+    ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
+    return ids, np.stack([zero, *aligned, zero]).astype(np.float32)
+
+
+def make_rows(words, size, seed=0):
+    return np.random.default_rng(seed).normal(size=(len(words), size)).astype(np.float32) + 10.0
+
+
+def assert_golden(processor, utterances, batch):
+    """Ids, masks and features of a batch bit for bit, right-padded with zeros to the longest."""
+    expected = [
+        {
+            name: align_word_by_word(processor.tokenizer, words, make_rows(words, size, seed), size)
+            for name, size in SIZES.items()
+        }
+        for seed, words in enumerate(utterances)
+    ]
+    length = max(len(aligned["acoustic"][0]) for aligned in expected)
+    assert batch["input_ids"].shape == (len(utterances), length)
+    for index, aligned in enumerate(expected):
+        ids = aligned["acoustic"][0]
+        padding = length - len(ids)
+        assert batch["input_ids"][index].tolist() == ids + [processor.tokenizer.pad_token_id] * padding
+        assert batch["attention_mask"][index].tolist() == [1] * len(ids) + [0] * padding
+        assert batch["feature_mask"][index].long().tolist() == [0] + [1] * (len(ids) - 2) + [0] * (padding + 1)
+        for name, size in SIZES.items():
+            whole = np.concatenate([aligned[name][1], np.zeros((padding, size), dtype=np.float32)])
+            assert np.array_equal(batch[name][index].numpy(), whole)
+            assert batch[name].dtype == torch.float32
+
+
+def process(processor, utterances):
+    features = {
+        name: [make_rows(words, size, seed) for seed, words in enumerate(utterances)] for name, size in SIZES.items()
+    }
+    return processor(utterances, **features)
+
+
+class TestAlignment:
+    @each_tokenizer
+    def test_words_of_several_pieces_and_of_none(self, tokenizers, kind):
+        tokenizer = tokenizers[kind]
+        words = ["movie", "", "greating", "terrible", "\u200b", " ", "was!", "don't", "xyz", "ending", "\t"]
+        counts = [len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+        assert 0 in counts and 1 in counts and max(counts) > 1, "the case must hold what it is named for"
+        processor = CPSLProcessor(tokenizer, SIZES)
+        assert_golden(processor, [words], process(processor, [words]))
+
+    @each_tokenizer
+    @settings(deadline=None, max_examples=60)
+    @given(
+        utterances=st.lists(
+            st.lists(
+                st.one_of(
+                    st.sampled_from(["movie", "great", "terrible", "ending", "wonderful", "sp", "don't"]),
+                    st.text(max_size=6),
+                    st.text(alphabet="aeioust'!,.- ", max_size=12),
+                ),
+                min_size=1,
+                max_size=30,
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def test_any_words(self, tokenizers, kind, utterances):
+        processor = CPSLProcessor(tokenizers[kind], SIZES)
+        assert_golden(processor, utterances, process(processor, utterances))
+
+    @each_tokenizer
+    @pytest.mark.parametrize("count", [47, 48, 49, 120])
+    def test_at_most_48_pieces(self, tokenizers, kind, count):
+        processor = CPSLProcessor(tokenizers[kind], SIZES)
+        utterances = [["movie"] * count, ["great", "terrible"]]
+        batch = process(processor, utterances)
+        assert batch["input_ids"].shape[1] == min(count, 48) + 2
+        assert_golden(processor, utterances, batch)
+
+    @each_tokenizer
+    def test_a_word_is_cut_in_the_middle(self, tokenizers, kind):
+        tokenizer = tokenizers[kind]
+        long_word = next(
+            word
+            for word in ("terrible", "wonderful", "ending", "movieing")
+            if len(tokenizer(word, add_special_tokens=False)["input_ids"]) > 1
+        )
+        processor = CPSLProcessor(tokenizer, SIZES)
+        utterances = [["movie"] * 47 + [long_word, "great"]]
+        assert_golden(processor, utterances, process(processor, utterances))
+
+    def test_max_length(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, max_length=5)
+        batch = process(processor, [["movie", "was", "great", "but", "the"]])
+        assert batch["input_ids"].shape == (1, 5)
+        assert batch["feature_mask"].long().tolist() == [[0, 1, 1, 1, 0]]
+        assert batch["input_ids"][0, -1] == unigram_tokenizer.sep_token_id
+
+    @each_tokenizer
+    def test_the_padding_side_of_the_tokenizer_does_not_matter(self, tokenizers, kind):
+        tokenizer = tokenizers[kind]
+        processor = CPSLProcessor(tokenizer, SIZES)
+        utterances = [["movie"], ["the", "movie", "was", "great"]]
+        side, tokenizer.padding_side = tokenizer.padding_side, "left"
+        try:
+            assert_golden(processor, utterances, process(processor, utterances))
+        finally:
+            tokenizer.padding_side = side
+
+    def test_nothing_but_empty_words(self, unigram_tokenizer):
+        batch = process(CPSLProcessor(unigram_tokenizer, SIZES), [["", " "]])
+        assert batch["input_ids"].tolist() == [[unigram_tokenizer.cls_token_id, unigram_tokenizer.sep_token_id]]
+        assert not batch["feature_mask"].any() and not batch["acoustic"].any()
+
+    def test_an_utterance_without_words(self, unigram_tokenizer):
+        batch = CPSLProcessor(unigram_tokenizer, SIZES)([[], ["great"]])
+        assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+        assert not batch["modality_mask"]["acoustic"].any()
+
+
+class TestStandardization:
+    STATISTICS = {"acoustic": {"mean": [10.0, 9.0, 200.0], "std": [1.0, 0.2, 0.5]}}
+
+    @settings(deadline=None, max_examples=40)
+    @given(seed=st.integers(0, 1000), count=st.integers(1, 8))
+    def test_standardises_and_clips_word_rows(self, unigram_tokenizer, seed, count):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, feature_statistics=self.STATISTICS)
+        words = ["great"] * count
+        rows = make_rows(words, 3, seed) + np.array([0.0, 0.0, 190.0], dtype=np.float32)
+        visual = make_rows(words, 2, seed)
+        batch = processor(words, acoustic=rows, visual=visual)
+        mean, std = (np.array(self.STATISTICS["acoustic"][key]) for key in ("mean", "std"))
+        expected = np.clip((rows.astype(np.float64) - mean) / std, -5.0, 5.0)
+        aligned = batch["acoustic"][0]
+        assert_close(aligned[1:-1].double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-4)
+        assert (aligned[0] == 0).all() and (aligned[-1] == 0).all(), "special tokens stay zero, not (0 - mean) / std"
+        assert np.array_equal(batch["visual"][0, 1:-1].numpy(), visual), "no statistics, no change"
+
+    def test_clips_at_5(self, unigram_tokenizer):
+        statistics = {"visual": {"mean": [0.0, 1.0], "std": [1.0, 2.0]}}
+        processor = CPSLProcessor(unigram_tokenizer, {"visual": 2}, feature_statistics=statistics)
+        batch = processor(["great", "movie"], visual=[[99.0, -99.0], [4.0, 9.0]])
+        assert batch["visual"][0, 1:-1].tolist() == [[5.0, -5.0], [4.0, 4.0]]
+
+    @settings(deadline=None)
+    @given(
+        lengths=st.lists(st.integers(0, 6), min_size=1, max_size=6).filter(any),
+        seed=st.integers(0, 100),
+        shift=st.sampled_from([0.0, 300.0]),
+    )
+    def test_statistics_are_of_all_word_rows_together(self, lengths, seed, shift):
+        generator = np.random.default_rng(seed)
+        rows = [(generator.normal(size=(length, 3)) + shift).astype(np.float32) for length in lengths]
+        statistics = compute_feature_statistics(rows)
+        for column in range(3):
+            values = [float(row[column]) for array in rows for row in array]
+            mean = sum(values) / len(values)
+            deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+            assert statistics["mean"][column] == pytest.approx(mean, rel=1e-9, abs=1e-9)
+            if len(values) > 1:
+                assert statistics["std"][column] == pytest.approx(deviation, rel=1e-6)
+        assert json.loads(json.dumps(statistics)) == statistics, "plain numbers, for the processor's JSON"
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, 0.3, -7.7, 1e-3, 123.4])
+    @pytest.mark.parametrize("count", [1, 3, 1000])
+    def test_a_constant_column_has_deviation_1(self, value, count):
+        rows = np.full((count, 2), value, dtype=np.float32)
+        rows[:, 1] = np.arange(count)
+        assert compute_feature_statistics([rows])["std"][0] == 1.0
+
+    def test_no_row_at_all(self):
+        with pytest.raises(ValueError, match="no feature row"):
+            compute_feature_statistics([np.zeros((0, 3), dtype=np.float32)])
+
+
+class TestCalls:
+    WORDS = [["the", "movie", "was", "terrible"], ["great"], ["wonderful", "ending"]]
+
+    def rows(self, name):
+        return [make_rows(words, SIZES[name], seed) for seed, words in enumerate(self.WORDS)]
+
+    def test_one_utterance_is_a_batch_of_one(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES)
+        single = processor(self.WORDS[0], acoustic=self.rows("acoustic")[0], visual=self.rows("visual")[0])
+        batch = processor(self.WORDS[:1], acoustic=self.rows("acoustic")[:1], visual=self.rows("visual")[:1])
+        assert single.keys() == batch.keys()
+        for name in ("input_ids", "attention_mask", "feature_mask", "acoustic", "visual"):
+            assert torch.equal(single[name], batch[name])
+        assert single["modality_mask"] == batch["modality_mask"]
+
+    @pytest.mark.parametrize(
+        "convert",
+        [np.asarray, lambda a: a.tolist(), torch.from_numpy, lambda a: a.astype(np.float64)],
+        ids=["array", "lists", "tensor", "float64"],
+    )
+    @pytest.mark.parametrize("use_text", [True, False])
+    @pytest.mark.parametrize("single", [True, False])
+    def test_arrays_lists_and_tensors(self, unigram_tokenizer, convert, use_text, single):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, use_text=use_text)
+        words = self.WORDS if use_text else None
+        features = {name: self.rows(name) for name in SIZES}
+        converted = {name: [convert(array) for array in arrays] for name, arrays in features.items()}
+        if single:
+            words = words and words[0]
+            features, converted = ({n: v[0] for n, v in given.items()} for given in (features, converted))
+        expected, batch = processor(words, **features), processor(words, **converted)
+        for name in SIZES:
+            assert torch.equal(batch[name], expected[name])
+            assert len(batch[name]) == (1 if single else 3)
+
+    def test_a_modality_missing_in_part_of_a_batch(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES)
+        acoustic, visual = self.rows("acoustic"), self.rows("visual")
+        for nothing in (None, np.zeros((0, 3), dtype=np.float32), []):
+            batch = processor(self.WORDS, acoustic=[acoustic[0], nothing, acoustic[2]], visual=visual)
+            assert batch["modality_mask"]["acoustic"].tolist() == [True, False, True]
+            assert batch["modality_mask"]["visual"].tolist() == [True, True, True]
+            assert (batch["acoustic"][1] == 0).all()
+            whole = processor(self.WORDS, acoustic=acoustic, visual=visual)
+            for sample in (0, 2):
+                assert torch.equal(batch["acoustic"][sample], whole["acoustic"][sample])
+            assert torch.equal(batch["feature_mask"], whole["feature_mask"])
+
+    def test_a_modality_that_is_not_given_is_missing_everywhere(self, unigram_tokenizer):
+        statistics = {"acoustic": {"mean": [1.0] * 3, "std": [1.0] * 3}}
+        batch = CPSLProcessor(unigram_tokenizer, SIZES, feature_statistics=statistics)(self.WORDS)
+        for name, size in SIZES.items():
+            assert not batch["modality_mask"][name].any()
+            assert batch[name].shape == (*batch["input_ids"].shape, size)
+            assert (batch[name] == 0).all()
+
+    def test_extra_features(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, {**SIZES, "pose": 4})
+        pose = [make_rows(words, 4) for words in self.WORDS]
+        batch = processor(self.WORDS, extra_features={"pose": pose})
+        assert batch["extra_features"]["pose"].shape == (*batch["input_ids"].shape, 4)
+        assert set(batch["modality_mask"]) == {"acoustic", "pose", "visual"}
+        assert np.array_equal(batch["extra_features"]["pose"][1, 1].numpy(), pose[1][0])
+
+    def test_features_alone_have_one_token_a_row(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, max_length=3, use_text=False)
+        batch = processor(acoustic=self.rows("acoustic"), visual=[self.rows("visual")[0], None, None])
+        assert "input_ids" not in batch
+        assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+        assert torch.equal(batch["feature_mask"].long(), batch["attention_mask"])
+        for sample, length in enumerate((3, 1, 2)):
+            assert np.array_equal(batch["acoustic"][sample, :length], self.rows("acoustic")[sample][:3])
+
+    @pytest.mark.parametrize("words", [None, ["great"], [["great"], ["the", "movie"]]])
+    def test_the_model_takes_what_the_processor_gives(self, unigram_tokenizer, make_model, words):
+        use_text = words is not None
+        sizes = {**SIZES, "pose": 4}
+        processor = CPSLProcessor(unigram_tokenizer, sizes, use_text=use_text)
+        vocab_size = len(unigram_tokenizer)
+        model = make_model(modality_sizes=sizes, use_text=use_text, vocab_size=vocab_size)
+        pose = [make_rows(["a"] * (1 + index), 4) for index in range(2)]
+        batch = processor(words, extra_features={"pose": pose[0] if words == ["great"] else pose})
+        assert set(batch) == {*processor.model_input_names, "extra_features"} - {"pose"}
+        assert model(**batch).logits.isfinite().all()
+
+    def test_to_moves_every_tensor(self, unigram_tokenizer):
+        """`processor(...).to(model.device)` is how a user brings a batch to the GPU."""
+        batch = CPSLProcessor(unigram_tokenizer, {**SIZES, "pose": 4})(self.WORDS).to("meta")
+        nested = [value for key in ("modality_mask", "extra_features") for value in batch[key].values()]
+        assert {value.device.type for value in [batch["input_ids"], batch["acoustic"], *nested]} == {"meta"}
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("features", "words"),
+        [
+            ({"acoustic": [np.zeros((1, 3)), np.zeros((3, 3))]}, ["utterance 1", "3 acoustic rows", "2 words"]),
+            ({"visual": [np.zeros((1, 5)), None]}, ["utterance 0", "visual", "(1, 5)", "2"]),
+            ({"visual": [np.zeros(2), None]}, ["utterance 0", "visual", "(2,)"]),
+            ({"visual": [np.zeros((1, 2))]}, ["visual", "1", "2 utterances"]),
+            ({"acoustic": [np.zeros((1, 3)), np.array([[0, 0, 0], [0, np.nan, 0]])]}, ["utterance 1", "acoustic"]),
+            ({"acoustic": [np.full((1, 3), -np.inf), None]}, ["utterance 0", "acoustic", "inf"]),
+            ({"extra_features": {"pose": [np.zeros((1, 3)), None]}}, ["pose", "acoustic, visual"]),
+        ],
+    )
+    def test_is_one_line_that_names_sample_modality_and_sizes(self, unigram_tokenizer, features, words):
+        with pytest.raises(ValueError) as caught:
+            CPSLProcessor(unigram_tokenizer, SIZES)([["great"], ["the", "movie"]], **features)
+        assert "\n" not in str(caught.value)
+        assert all(word in str(caught.value) for word in words)
+
+    def test_no_words(self, unigram_tokenizer):
+        with pytest.raises(ValueError, match="words are needed"):
+            CPSLProcessor(unigram_tokenizer, SIZES)(acoustic=np.zeros((1, 3)))
+
+    def test_other_tensors(self, unigram_tokenizer):
+        with pytest.raises(ValueError, match=r"return_tensors='np'.*'pt'"):
+            CPSLProcessor(unigram_tokenizer, SIZES)(["great"], return_tensors="np")
+
+    def test_no_tokenizer(self):
+        with pytest.raises((ValueError, TypeError), match="tokenizer"):
+            CPSLProcessor(None, SIZES)
+
+    def test_nothing_at_all(self, unigram_tokenizer):
+        with pytest.raises(ValueError, match="acoustic"):
+            CPSLProcessor(unigram_tokenizer, SIZES, use_text=False)()
+
+
+class TestDecodeSentiment:
+    @pytest.mark.parametrize(
+        ("value", "acc7", "label", "polarity"),
+        [
+            (-9.0, -3, "highly negative", "negative"),
+            (-2.5, -2, "negative", "negative"),
+            (-1.5, -2, "negative", "negative"),
+            (-0.51, -1, "weakly negative", "negative"),
+            (-0.5, 0, "neutral", "negative"),
+            (0.0, 0, "neutral", "positive"),
+            (0.5, 0, "neutral", "positive"),
+            (0.51, 1, "weakly positive", "positive"),
+            (1.5, 2, "positive", "positive"),
+            (2.5, 2, "positive", "positive"),
+            (2.51, 3, "highly positive", "positive"),
+            (1e9, 3, "highly positive", "positive"),
+        ],
+    )
+    def test_rounds_half_to_even_after_clipping(self, unigram_tokenizer, value, acc7, label, polarity):
+        (decoded,) = CPSLProcessor(unigram_tokenizer, SIZES).decode_sentiment([value])
+        assert decoded["value"] == pytest.approx(min(max(value, -3.0), 3.0))
+        assert (decoded["acc7_class"], decoded["label"], decoded["polarity"]) == (acc7, label, polarity)
+        assert [type(decoded[key]) for key in ("value", "acc7_class")] == [float, int]
+
+    def test_takes_logits(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES)
+        logits = torch.tensor([1.0, -2.0], dtype=torch.bfloat16, requires_grad=True)
+        for values in (logits.detach(), logits, [1.0, -2.0], logits.detach().float().numpy()):
+            assert [decoded["acc7_class"] for decoded in processor.decode_sentiment(values)] == [1, -2]
+        assert processor.decode_sentiment(torch.tensor(1.0))[0]["acc7_class"] == 1
+
+
+class TestSaveAndLoad:
+    @each_tokenizer
+    @pytest.mark.parametrize("auto", [True, False])
+    def test_keeps_sizes_statistics_and_lengths(self, tokenizers, tmp_path, kind, auto):
+        generator = np.random.default_rng(0)
+        statistics = {
+            name: compute_feature_statistics([generator.normal(size=(9, size))]) for name, size in SIZES.items()
+        }
+        processor = CPSLProcessor(
+            tokenizers[kind], dict(reversed(SIZES.items())), feature_statistics=statistics, max_length=7
+        )
+        processor.save_pretrained(tmp_path)
+        loaded = (AutoProcessor if auto else CPSLProcessor).from_pretrained(tmp_path)
+        assert type(loaded) is CPSLProcessor
+        assert (loaded.modality_sizes, loaded.feature_statistics) == (SIZES, statistics)
+        assert (loaded.max_length, loaded.use_text) == (7, True)
+        utterances = [["movie", "terrible", "don't", "", "was", "great", "ending"], ["xyz"]]
+        one, other = process(processor, utterances), process(loaded, utterances)
+        for name in ("input_ids", "attention_mask", "feature_mask", *SIZES):
+            assert torch.equal(one[name], other[name])
+
+    def test_beside_the_model(self, unigram_tokenizer, make_model, tmp_path):
+        make_model().save_pretrained(tmp_path)
+        CPSLProcessor(unigram_tokenizer, SIZES, use_text=False).save_pretrained(tmp_path)
+        loaded = AutoProcessor.from_pretrained(tmp_path)
+        assert type(loaded) is CPSLProcessor and loaded.use_text is False
