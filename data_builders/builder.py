@@ -183,11 +183,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _log_warnings(self) -> None:
         path = self.config.data_dir
         splits = self.as_dataset()
-        ids = Counter(name for split in splits.values() for name in split.with_format(None)["id"])
+        ids = Counter(name for split in splits.values() for name in split["id"][:])
         repeated = [name for name, count in ids.items() if count > 1]
         if repeated:
             logger.warning("%s: %d ids occur more than once, the first is %s", path, len(repeated), repeated[0])
-        videos = {name: set(split["video_id"]) for name, split in splits.items()}
+        videos = {name: set(split["video_id"][:]) for name, split in splits.items()}
         for one, other in itertools.combinations(videos, 2):
             if shared := sorted(videos[one] & videos[other]):
                 logger.warning(

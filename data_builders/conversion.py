@@ -61,7 +61,7 @@ def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
         f"---\n{data.to_yaml()}\n---\n\n"
         f"# Word-aligned multimodal sentiment data ({first.info.dataset_name})\n\n"
         f"Converted from the format `{first.info.config_name}`. Each row is one utterance: `id`, `video_id`,\n"
-        "`words`, a `label` in [-3, 3] and, for each modality, an array with one row a word (none where it is missing):\n\n"
+        "`words`, a `label` in [-3, 3] and, for each modality, an array with one row a word (none where missing):\n\n"
         f"{modalities}\n\n| split | utterances |\n|---|---|\n{counts}\n\n"
         '```python\nimport datasets\n\nsplits = datasets.load_dataset("path/of/this/folder")\n```\n\n'
         "The licence is that of the data it was converted from.\n"

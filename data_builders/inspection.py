@@ -35,7 +35,7 @@ def inspect(path: Path, **options: Any) -> str:
         for name, split in splits.items():
             lines += [
                 "",
-                f"{name}: {len(split)} samples of {len(set(split['video_id']))} videos",
+                f"{name}: {len(split)} samples of {len(set(split['video_id'][:]))} videos",
                 *_split_lines(split),
             ]
         lines += ["", "non-finite values replaced with 0: " + (_listed(builder.replaced) or "none")]
@@ -57,7 +57,7 @@ def plot(splits: datasets.DatasetDict, path: Path) -> None:
     longest = max((max(_lengths(split), default=0) for split in splits.values()), default=0)
     for name, split in splits.items():
         style = {"label": f"{name} ({len(split)})", "histtype": "step", "linewidth": 1.5, "density": len(split) > 0}
-        labels.hist(list(split["label"]), bins=np.linspace(-3, 3, 25), **style)
+        labels.hist(split["label"][:], bins=np.linspace(-3, 3, 25), **style)
         lengths.hist(_lengths(split), bins=np.arange(longest + 2) - 0.5, **style)
     labels.set(xlabel="label", ylabel="density", title="Sentiment")
     lengths.set(xlabel="words", title="Length")
@@ -71,7 +71,7 @@ def _split_lines(split: datasets.Dataset) -> list[str]:
         if isinstance(column, datasets.Array2D):
             missing = int((_row_counts(split, name) == 0).sum())
             lines.append(f"  {name}: {column.shape[1]} values a word, missing in {missing} samples")
-    labels, lengths = np.asarray(split["label"]), _lengths(split)
+    labels, lengths = np.asarray(split["label"][:]), _lengths(split)
     if len(labels):
         counts, _ = np.histogram(labels, LABEL_BINS)
         lines.append("  labels: " + _listed(dict(zip(range(-3, 4), counts.tolist(), strict=True))))
@@ -98,8 +98,8 @@ def _row_counts(split: datasets.Dataset, name: str) -> np.ndarray:
 
 
 def _leaks(splits: datasets.DatasetDict) -> list[str]:
-    ids = Counter(name for split in splits.values() for name in split["id"])
-    videos = Counter(video for split in splits.values() for video in set(split["video_id"]))
+    ids = Counter(name for split in splits.values() for name in split["id"][:])
+    videos = Counter(video for split in splits.values() for video in set(split["video_id"][:]))
     repeated = sorted(name for name, count in ids.items() if count > 1)
     leaking = sorted(video for video, count in videos.items() if count > 1)
     return [

@@ -57,7 +57,9 @@ def safe_pickle_load(path: str | os.PathLike) -> Any:
             _check_plain(value)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
-        except EOFError:
+        except (EOFError, TypeError) as error:
+            if isinstance(error, TypeError) and file.read(1):  # at the end of the file it is `ord` that got no byte
+                raise
             raise DataError(f"{path}: the pickle ends too early; the download is incomplete, get it again") from None
     return value
 
@@ -105,13 +107,14 @@ class _Machine:
 
     def __init__(self, file: BinaryIO, size: int):
         self.file, self.size = file, size
+        self.read_raw = file.read
         self.stack: list[Any] = []
         self.outer_stacks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0
 
     def run(self) -> Any:
-        read = self.file.read
+        read = self.read_raw
         handlers = {code: getattr(self, name) for code, name in _HANDLERS.items()}
         for _ in range(MAX_OPERATIONS):
             code = read(1)
@@ -174,7 +177,7 @@ class _Machine:
         self.stack.append(int(self.read_line().rstrip(b"L")))
 
     def load_uint1(self) -> None:
-        self.stack.append(self.read(1)[0])
+        self.stack.append(ord(self.read_raw(1)))
 
     def load_uint2(self) -> None:
         self.stack.append(int.from_bytes(self.read(2), "little"))
@@ -212,7 +215,11 @@ class _Machine:
         self.stack.append(self.read_line().decode("raw-unicode-escape"))
 
     def load_unicode1(self) -> None:
-        self.stack.append(self.read(self.read(1)[0]).decode("utf-8", "surrogatepass"))
+        count = ord(self.read_raw(1))
+        data = self.read_raw(count)
+        if len(data) < count:
+            raise EOFError
+        self.stack.append(data.decode("utf-8", "surrogatepass"))
 
     def load_unicode4(self) -> None:
         self.stack.append(self.read_sized(4).decode("utf-8", "surrogatepass"))
@@ -326,7 +333,7 @@ class _Machine:
         self.memo[int(self.read_line())] = self.stack[-1]
 
     def put1(self) -> None:
-        self.memo[self.read(1)[0]] = self.stack[-1]
+        self.memo[ord(self.read_raw(1))] = self.stack[-1]
 
     def put4(self) -> None:
         self.memo[int.from_bytes(self.read(4), "little")] = self.stack[-1]
@@ -338,7 +345,7 @@ class _Machine:
         self.stack.append(self.memo[int(self.read_line())])
 
     def get1(self) -> None:
-        self.stack.append(self.memo[self.read(1)[0]])
+        self.stack.append(self.memo[ord(self.read_raw(1))])
 
     def get4(self) -> None:
         self.stack.append(self.memo[int.from_bytes(self.read(4), "little")])
