@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Array2D, Dataset, DatasetDict
 
@@ -21,22 +22,43 @@ def encode_dataset(dataset: DatasetDict, processor: CPSLProcessor) -> DatasetDic
 
     Returns:
         The splits, cached by `datasets`, in numpy format.
+
+    Raises:
+        ValueError: A sample has another number of feature rows than words; names it.
     """
+    return DatasetDict({name: _encode_split(name, split, processor) for name, split in dataset.items()})
 
-    def encode(batch: dict[str, list]) -> dict[str, list]:
-        if processor.use_text:
-            return processor.encode_words(batch["words"])
-        features = {name: batch[name] for name in processor.modality_sizes}
-        return {"word_index": processor.index_rows(features, len(batch["id"]))}
 
-    encoded = ["input_ids", "word_index"] if processor.use_text else ["word_index"]
-    columns = ["id", "label", *processor.modality_sizes, *encoded]
-    return DatasetDict(
-        {
-            name: split.map(encode, batched=True, desc=f"Tokenising {name}").with_format("numpy", columns=columns)
-            for name, split in dataset.items()
-        }
-    )
+def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Dataset:
+    counts = {modality: _lengths(split, modality) for modality in processor.modality_sizes}
+    if processor.use_text:
+        _check_counts(split, counts)
+        # Only the words: features read here would become Python lists.
+        encoded = split.map(processor.encode_words, batched=True, input_columns=["words"], desc=f"Tokenising {name}")
+        columns = ["input_ids", "word_index"]
+    else:
+        longest = np.minimum(np.max(list(counts.values()), axis=0), processor.max_length)
+        encoded = split.add_column("word_index", [list(range(length)) for length in longest.tolist()])
+        columns = ["word_index"]
+    return encoded.with_format("numpy", columns=["id", "label", *processor.modality_sizes, *columns])
+
+
+def _lengths(split: Dataset, column: str) -> np.ndarray:
+    """Number of words or feature rows of each sample, read from Arrow's offsets."""
+    values = split.with_format("arrow")[:][column]
+    lists = [getattr(chunk, "storage", chunk) for chunk in values.chunks]
+    return np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in lists]) if lists else np.zeros(0, int)
+
+
+def _check_counts(split: Dataset, counts: dict[str, np.ndarray]) -> None:
+    words = _lengths(split, "words")
+    for modality, rows in counts.items():
+        wrong = np.flatnonzero((rows != 0) & (rows != words))
+        if len(wrong):
+            index = int(wrong[0])
+            raise ValueError(
+                f"sample {split[index]['id']}: {rows[index]} {modality} rows for {words[index]} words; a word has one"
+            )
 
 
 def modality_sizes(dataset: Dataset) -> dict[str, int]:

@@ -158,25 +158,27 @@ class MultimodalRegressor(nn.Module):
         pooled = {"text": self._pool(hidden, mask)} if self.config.use_text else {}
         pooled |= {name: token_mean(latent, masks[name]) for name, latent in latents.items()}
         unimodal_logits = {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
-        output = CPSLOutput(
-            logits=logits,
-            unimodal_logits=unimodal_logits,
-            modality_presence=presence,
-            fusion_weights={name: token_mean(weights[..., index], mask) for index, name in enumerate(self.encoders)},
-        )
+        values: dict[str, Any] = {
+            "logits": logits,
+            "unimodal_logits": unimodal_logits,
+            "modality_presence": presence,
+            "fusion_weights": {
+                name: token_mean(weights[..., index], mask) for index, name in enumerate(self.encoders)
+            },
+        }
         if num_samples > 1:
             draws = self._draw(hidden, means, variances, presence, mask, num_samples)
-            output.logits, output.logits_std = draws.mean(dim=0), draws.std(dim=0)
+            values |= {"logits": draws.mean(dim=0), "logits_std": draws.std(dim=0)}
         if labels is not None:
             labels = labels.float()
-            losses = self._regression_losses(output, labels)
+            losses = self._regression_losses(values["logits"], unimodal_logits, presence, labels)
             losses |= self._distribution_losses(latents, means, variances, normalized, masks)
-            output.losses, output.loss = losses, total_loss(losses, self.loss_weights)
-            output.modality_errors = {
+            values |= {"loss": total_loss(losses, self.loss_weights), "losses": losses}
+            values["modality_errors"] = {
                 name: torch.where(presence[name], (prediction.detach().float() - labels).abs(), 0.0)
                 for name, prediction in unimodal_logits.items()
             }
-        return output
+        return CPSLOutput(**values)
 
     def update_feature_bounds(self, bounds: dict[str, Tensor]) -> None:
         """Tracks bounds (2,) by modality that were pooled over a step's micro-batches and given to each `forward`."""
@@ -244,13 +246,15 @@ class MultimodalRegressor(nn.Module):
             draws.append(self._regress(hidden, latents, presence, mask)[0])
         return torch.stack(draws)
 
-    def _regression_losses(self, output: CPSLOutput, labels: Tensor) -> dict[str, Tensor]:
+    def _regression_losses(
+        self, logits: Tensor, unimodal_logits: dict[str, Tensor], presence: dict[str, Tensor], labels: Tensor
+    ) -> dict[str, Tensor]:
         unimodal = [
-            regression_loss(prediction.float(), labels, presence=output.modality_presence[name])
-            for name, prediction in output.unimodal_logits.items()
+            regression_loss(prediction.float(), labels, presence=presence[name])
+            for name, prediction in unimodal_logits.items()
         ]
         return {
-            "task": regression_loss(output.logits.float(), labels, self.config.task_loss),
+            "task": regression_loss(logits.float(), labels, self.config.task_loss),
             "unimodal": torch.stack(unimodal).sum(),
         }
 
@@ -360,7 +364,7 @@ class CPSLModelMixin:
             return_dict: Whether to return a [`CPSLOutput`] or a tuple.
 
         Raises:
-            ValueError: A modality is unknown, a shape does not fit, or no modality is given.
+            ValueError: A modality is unknown, a shape does not fit, no modality is given, or `num_samples` < 1.
         """
         features = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
         features = {name: values for name, values in features.items() if values is not None}
@@ -372,6 +376,8 @@ class CPSLModelMixin:
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
             )
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples} must be at least 1")
         if encoded is None and not features:
             raise ValueError("no modality is given: pass input_ids or features")
         if attention_mask is None:
@@ -390,9 +396,9 @@ class CPSLModelMixin:
             latent_noise=latent_noise,
             num_samples=num_samples,
         )
-        if encoded is not None:
-            output.hidden_states, output.attentions = encoded.hidden_states, encoded.attentions
-        return output
+        if encoded is None:
+            return output
+        return CPSLOutput(**output, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
 
 
 class CPSLForSentimentRegression(CPSLModelMixin, DebertaV2PreTrainedModel):

@@ -19,6 +19,18 @@ SENTIMENT_CLASSES = (
     "highly positive",
 )
 
+
+class CPSLBatch(BatchFeature):
+    """Model inputs whose `to` reaches the tensors in `modality_mask` and `extra_features` too."""
+
+    def to(self, *args: Any, **kwargs: Any) -> "CPSLBatch":
+        """As [`~transformers.BatchFeature.to`]."""
+        for name, value in self.items():
+            if isinstance(value, dict):
+                self[name] = dict(BatchFeature(value).to(*args, **kwargs))
+        return super().to(*args, **kwargs)
+
+
 Features = Mapping[str, Sequence[np.ndarray | None]]
 
 
@@ -66,7 +78,7 @@ class CPSLProcessor(ProcessorMixin):
         visual: Any = None,
         extra_features: Mapping[str, Any] | None = None,
         return_tensors: str | None = "pt",
-    ) -> BatchFeature:
+    ) -> CPSLBatch:
         """Prepares one utterance or a batch of them.
 
         Args:
@@ -96,16 +108,18 @@ class CPSLProcessor(ProcessorMixin):
             )
         if self.use_text and words is None:
             raise ValueError("words are needed: the model reads text")
+        if words is None and not given:
+            raise ValueError(f"nothing is given; the processor takes {', '.join(['words', *self.modality_sizes])}")
         single = _is_single_utterance(words, given)
         if single:
             words = None if words is None else [words]
             given = {name: [values] for name, values in given.items()}
-        size = len(words) if words is not None else len(next(iter(given.values()), []))
+        size = len(words) if words is not None else len(next(iter(given.values())))
         features = {name: [_as_rows(value) for value in values] for name, values in given.items()}
         names = [f"utterance {index}" for index in range(size)]
         self.check_features(words, features, names)
         encoded = self.encode_words(words) if self.use_text else {"word_index": self.index_rows(features, size)}
-        return BatchFeature(self.make_batch(features, **encoded))
+        return CPSLBatch(self.make_batch(features, **encoded))
 
     def encode_words(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
         """Tokenises words, each alone, and keeps which word each subword comes from.
@@ -212,7 +226,7 @@ class CPSLProcessor(ProcessorMixin):
             For each, `value` (float, clipped to [-3, 3]), `acc7_class` (-3 ... 3), `label` (its name) and `polarity`
             (`negative` below 0, else `positive`: the rule of Acc-2, METHOD 10).
         """
-        values = np.clip(np.atleast_1d(np.asarray(torch.as_tensor(logits).float().cpu())), -3.0, 3.0)
+        values = np.clip(np.atleast_1d(np.asarray(torch.as_tensor(logits).detach().float().cpu())), -3.0, 3.0)
         return [
             {
                 "value": float(value),

@@ -1,0 +1,82 @@
+"""CPSLTrainer over two real processes against one: the same coefficients, weights and metrics."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_trainer import coefficients, relative_distance
+
+
+CASES = Path(__file__).with_name("training_cases.py")
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"],
+    "accelerate": [
+        *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port"),
+    ],
+}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def launch(folder, launcher=None, **options):
+    """Runs `training_cases.py`, on two processes with a launcher, and returns what rank 0 recorded."""
+    defaults = {
+        "latent_noise": "sample",
+        "num_train_epochs": 8,
+        "learning_rate": 1e-3,
+        "per_device_eval_batch_size": 3,
+        "ddp_backend": "gloo" if launcher else None,
+    }
+    output = folder / "record.pt"
+    launcher_options = [*LAUNCHERS[launcher], free_port()] if launcher else []
+    command = [sys.executable, *launcher_options, str(CASES), str(folder), str(output)]
+    process = subprocess.run(
+        [*command, json.dumps(defaults | options)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return torch.load(output, weights_only=True)
+
+
+@pytest.fixture(scope="module", params=["none", "minmax_running"])
+def one_process(request, tmp_path_factory):
+    fields = {"feature_normalization": request.param}
+    folder = tmp_path_factory.mktemp("one")
+    return fields, launch(folder, config_fields=fields, per_device_train_batch_size=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "batch_size", "accumulation"), [("torchrun", 4, 1), ("accelerate", 2, 2)], ids=["2x4", "2x2x2"]
+)
+def test_trajectory_does_not_depend_on_the_number_of_processes(
+    one_process, tmp_path, launcher, batch_size, accumulation
+):
+    fields, one = one_process
+    two = launch(
+        tmp_path,
+        launcher,
+        config_fields=fields,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+    )
+    assert (one["num_processes"], two["num_processes"]) == (1, 2)
+    assert len(one["steps"]) == len(two["steps"]) == 32
+    np.testing.assert_allclose(coefficients(one["steps"]), coefficients(two["steps"]), atol=1e-6)
+    assert relative_distance(one["weights"], two["weights"]) <= 1e-5
+    for name in ("eval_mae", "eval_corr", "eval_acc7", "eval_f1_nonzero"):
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-5)
