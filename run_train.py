@@ -12,7 +12,14 @@ from typing import Any
 
 import yaml
 from datasets import DatasetDict
-from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, set_seed
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    HfArgumentParser,
+    PreTrainedConfig,
+    PreTrainedModel,
+    set_seed,
+)
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrainingArguments, reporting
@@ -141,7 +148,7 @@ def _recipe_options(path: str, parser: HfArgumentParser) -> list[str]:
     known = {action.dest for action in parser._actions}
     options: list[str] = []
     for name, value in recipe.items():
-        if name == "versions" or value is None:
+        if name == "versions" or value is None or value == []:
             continue
         if name not in known:
             raise ValueError(f"{path}: {name!r} is no option; see run_train.py --help")
@@ -187,14 +194,24 @@ def build_processor(
     )
 
 
-def build_model(arguments: Any, processor: CPSLProcessor, name_or_path: str) -> Any:
-    """The CPSL model over the checkpoint's text encoder."""
-    backbone = AutoConfig.from_pretrained(name_or_path)
+def load_backbone_config(name_or_path: str) -> PreTrainedConfig:
+    """The text encoder's configuration; ValueError for what CPSL does not stand on."""
+    try:
+        backbone = AutoConfig.from_pretrained(name_or_path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"model_name_or_path {name_or_path}: {error}") from error
     if backbone.model_type not in CPSL_MODELS:
         raise ValueError(
             f"{name_or_path}: model_type {backbone.model_type!r} is no text encoder that CPSL stands on "
             f"({', '.join(CPSL_MODELS)})"
         )
+    return backbone
+
+
+def build_model(
+    arguments: Any, processor: CPSLProcessor, backbone: PreTrainedConfig, name_or_path: str
+) -> PreTrainedModel:
+    """The CPSL model over the checkpoint's text encoder."""
     model_class = CPSL_MODELS[backbone.model_type]
     options = {option.name for option in fields(CPSLFields)} & asdict(arguments).keys()
     config = model_class.config_class.from_backbone(
@@ -250,13 +267,14 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, DatasetDict, dict[st
         if name_or_path == "sample":
             words = (word for utterance in dataset["train"]["words"] for word in utterance)
             name_or_path = make_sample_backbone(words, Path(training_arguments.output_dir) / "sample_backbone")
+        backbone = load_backbone_config(name_or_path)
         processor = build_processor(data_arguments, dataset, name_or_path, use_text)
         encoded = encode_dataset(dataset, processor)
     if "validation" not in encoded:
         training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
         print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)
     trainer = CPSLTrainer(
-        build_model(model_arguments, processor, name_or_path),
+        build_model(model_arguments, processor, backbone, name_or_path),
         training_arguments,
         train_dataset=encoded["train"],
         eval_dataset=encoded.get("validation"),
@@ -273,7 +291,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         trainer, dataset, config = prepare(arguments)
     except (ValueError, OSError) as error:
-        sys.exit(f"run_train.py: error: {error}")
+        sys.exit(f"run_train.py: error: {' '.join(str(error).split())}")
     output_dir = Path(trainer.args.output_dir)
     train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
     trainer.save_model()

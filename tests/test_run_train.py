@@ -1,0 +1,228 @@
+"""run_train.py as its users start it: what a run leaves, what it refuses, and that every row of table 2 trains."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import AutoModelForSequenceClassification, AutoProcessor
+
+from data_builders import load_aligned_dataset
+from modeling_cpsl import compute_sentiment_metrics
+from modeling_cpsl.reporting import METRICS, compare_runs
+
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+import run_train  # noqa: E402
+
+
+QUICK = [
+    "--eval_strategy",
+    "no",
+    "--save_strategy",
+    "no",
+    "--load_best_model_at_end",
+    "false",
+    "--disable_tqdm",
+    "true",
+]
+TINY = ["--latent_size", "16", "--modality_hidden_size", "16", "--fusion_size", "16", "--max_length", "24"]
+
+
+def start(*arguments, timeout=600):
+    """Runs the script in a process of its own, from the repository's root."""
+    command = [sys.executable, "run_train.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("run")
+    process = start(
+        "recipes/sample.yaml", "--num_train_epochs", 2, "--output_dir", output_dir, "--disable_tqdm", "true"
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return output_dir, process.stdout
+
+
+def test_results_hold_every_metric_of_every_split(finished_run):
+    output_dir, printed = finished_run
+    results = json.loads((output_dir / "all_results.json").read_text())
+    for split in ("validation", "test"):
+        predictions = pd.read_parquet(output_dir / f"predictions_{split}.parquet")
+        metrics = compute_sentiment_metrics(predictions["prediction"].to_numpy(), predictions["label"].to_numpy())
+        for name in METRICS:
+            assert results[f"{split}_{name}"] == pytest.approx(metrics[name], abs=1e-6)
+    assert f"{results['test_mae']:.4f}" in printed
+    assert str(output_dir) in printed
+
+
+def test_predictions_are_of_the_saved_model_and_of_the_right_samples(finished_run):
+    output_dir, _ = finished_run
+    predictions = pd.read_parquet(output_dir / "predictions_test.parquet")
+    test = load_aligned_dataset("sample")["test"].with_format("numpy")
+    assert predictions["id"].tolist() == list(test["id"])
+    np.testing.assert_array_equal(predictions["label"], test["label"])
+    model = AutoModelForSequenceClassification.from_pretrained(output_dir).eval()
+    processor = AutoProcessor.from_pretrained(output_dir)
+    rows = test[:20]
+    inputs = processor(
+        words=[list(words) for words in rows["words"]], acoustic=list(rows["acoustic"]), visual=list(rows["visual"])
+    )
+    with torch.no_grad():
+        output = model(**inputs)
+    np.testing.assert_allclose(output.logits, predictions["prediction"][:20], atol=1e-5)
+    for name in ("text", "acoustic", "visual"):
+        np.testing.assert_allclose(output.unimodal_logits[name], predictions[f"prediction_{name}"][:20], atol=1e-5)
+
+
+def test_best_epoch_by_validation_mae_is_kept(finished_run):
+    output_dir, _ = finished_run
+    log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
+    best = min(row["eval_mae"] for row in log if "eval_mae" in row)
+    assert json.loads((output_dir / "all_results.json").read_text())["validation_mae"] == pytest.approx(best, abs=1e-6)
+
+
+def test_log_and_plots_are_there(finished_run):
+    output_dir, _ = finished_run
+    log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
+    assert sum("train_statistical_loss" in row for row in log) == 2
+    assert sum("eval_statistical_loss" in row for row in log) == 2
+    for name in ("training_dynamics.png", "modulation.png"):
+        with Image.open(output_dir / name) as image:
+            pixels = np.asarray(image.convert("L"))
+        assert min(pixels.shape) > 300
+        assert pixels.std() > 5
+    assert not [path for path in output_dir.iterdir() if path.name.startswith(".")]
+
+
+def test_resolved_config_is_a_recipe_that_repeats_the_run(finished_run, tmp_path):
+    output_dir, _ = finished_run
+    config = yaml.safe_load((output_dir / "resolved_config.yaml").read_text())
+    assert config["seed"] == 0
+    assert {"torch", "transformers", "datasets", "python", "cpsl"} <= config["versions"].keys()
+    process = start(output_dir / "resolved_config.yaml", "--output_dir", tmp_path)
+    assert process.returncode == 0, process.stderr[-3000:]
+    first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (output_dir, tmp_path))
+    assert all(
+        first[name] == second[name]
+        for name in first
+        if name.startswith("test_") and "second" not in name and "runtime" not in name
+    )
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_row(finished_run, tmp_path):
+    output_dir, _ = finished_run
+    results = json.loads((output_dir / "all_results.json").read_text())
+    for seed, mae in enumerate((0.5, 0.7)):
+        folder = tmp_path / "full" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        config = yaml.safe_load((output_dir / "resolved_config.yaml").read_text())
+        (folder / "resolved_config.yaml").write_text(
+            yaml.safe_dump(config | {"seed": seed, "output_dir": str(folder)})
+        )
+        (folder / "all_results.json").write_text(json.dumps(results | {"test_mae": mae}))
+    table = compare_runs([tmp_path / "full" / "seed0", tmp_path / "full" / "seed1"], "test")
+    assert table.index.tolist() == [str(tmp_path / "full")]
+    assert table.iloc[0]["seeds"] == 2
+    assert table.iloc[0]["mae"] == "0.6000 +- 0.1000"
+    with pytest.raises(ValueError, match="no finished run"):
+        compare_runs([tmp_path], "test")
+
+
+@pytest.mark.parametrize("row", run_train.ABLATIONS)
+def test_every_row_of_table_2_trains(row, tmp_path, capsys):
+    run_train.main(
+        ["recipes/sample.yaml", "--ablation", row, "--max_steps", "3", "--output_dir", str(tmp_path), *QUICK, *TINY]
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    resolved = yaml.safe_load((tmp_path / "resolved_config.yaml").read_text())
+    on = {name for name in ("ame", "sl") if config[name]} | {name for name in ("gm", "ge", "cp") if resolved[name]}
+    assert on == set(run_train.ABLATIONS[row].split())
+    results = json.loads((tmp_path / "all_results.json").read_text())
+    assert np.isfinite([results[f"test_{name}"] for name in METRICS]).all()
+
+
+@pytest.mark.parametrize("modalities", ["text", "text,acoustic", "acoustic,visual", "text,visual,timing"])
+def test_any_choice_of_modalities_trains(modalities, tmp_path):
+    run_train.main(
+        [
+            *("recipes/sample.yaml", "--modalities", modalities, "--max_steps", "3", "--output_dir", str(tmp_path)),
+            *QUICK,
+            *TINY,
+        ]
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    names = set(modalities.split(","))
+    assert config["modality_sizes"].keys() == names - {"text"}
+    assert config["use_text"] == ("text" in names)
+    assert (tmp_path / "modulation.png").exists() == (names != {"text"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.yaml"], r"nowhere.yaml: not a readable YAML recipe"),
+        (["recipes/sample.yaml", "--dataset", "nowhere.pkl"], r"nowhere.pkl"),
+        (["recipes/sample.yaml", "--modalities", "text,smell"], r"smell"),
+        (["recipes/sample.yaml", "--no_gm"], r"GM"),
+        (["recipes/sample.yaml", "--fusion", "magic"], r"magic"),
+        (["recipes/sample.yaml", "--learning_rate", "fast"], r"fast"),
+        (["recipes/sample.yaml", "--alpha", "-1"], r"alpha"),
+        (["recipes/sample.yaml", "--model_name_or_path", "tests"], r"tests"),
+        (["recipes/sample.yaml", "--lerning_rate", "1"], r"lerning_rate"),
+    ],
+)
+def test_what_a_user_did_wrong_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SystemExit) as stop:
+        run_train.main([*arguments, "--output_dir", str(tmp_path)])
+    text = str(stop.value.code) if isinstance(stop.value.code, str) else capsys.readouterr().err.splitlines()[-1]
+    assert "error" in text
+    assert message in text
+    assert "\n" not in text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("learning_rates: 1.0e-3", "'learning_rates' is no option"), ("- 1", "YAML mapping"), ("a: [", "not a readable")],
+)
+def test_a_wrong_recipe_is_named(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        run_train.main([str(path)])
+
+
+def test_a_number_without_a_point_is_still_a_number(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"learning_rate: 1e-5\noutput_dir: {tmp_path}\ngm: false\nge: false\nlr_scheduler_type: cosine\n")
+    _, _, arguments = run_train.parse_arguments([str(path)])
+    assert arguments.learning_rate == 1e-5
+    assert (arguments.gm, arguments.ge, arguments.cp) == (False, False, True)
+
+
+def test_help_shows_every_group():
+    process = start("--help")
+    assert process.returncode == 0
+    for text in ("data:", "model:", "training:", "--modalities", "--residual_weight", "--alpha", "--ablation"):
+        assert text in process.stdout
+
+
+@pytest.mark.slow
+def test_the_sample_recipe_learns_from_voice_and_face(tmp_path):
+    correlations = {}
+    for name, options in {"all": [], "text": ["--modalities", "text"]}.items():
+        process = start("recipes/sample.yaml", "--output_dir", tmp_path / name, "--disable_tqdm", "true", *options)
+        assert process.returncode == 0, process.stderr[-3000:]
+        correlations[name] = json.loads((tmp_path / name / "all_results.json").read_text())["test_corr"]
+    assert correlations["all"] >= 0.80
+    assert correlations["text"] <= correlations["all"] - 0.10
