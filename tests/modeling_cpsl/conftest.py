@@ -62,7 +62,11 @@ def _make_model(backbone="deberta", seed=0, **fields):
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="pooling='cls'")
-        return CLASSES[backbone][1](config).eval()
+        model = CLASSES[backbone][1](config).eval()
+    with torch.no_grad():  # biases of 0 would hide what a bias does where nothing else speaks
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
 
 
 def _make_batch(config, lengths=(8, 6, 3), seed=0, labels=True):
@@ -99,7 +103,7 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_model():
-    """`make_model(backbone, seed, **fields)`: a tiny CPSL model in evaluation mode."""
+    """`make_model(backbone, seed, **fields)`: a tiny CPSL model in evaluation mode, off its initial weights."""
     return _make_model
 
 
