@@ -25,7 +25,8 @@ def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray)
     distance = np.abs(words.mean(axis=1)[:, None] - intervals.mean(axis=1)[None, :])
     alone = weights.sum(axis=1) == 0
     weights[alone, distance[alone].argmin(axis=1)] = 1
-    return (weights / weights.sum(axis=1, keepdims=True)) @ features
+    # Not a matrix product: BLAS starts threads for one, and they cost more than the product, most of all in workers.
+    return np.einsum("nk,kd->nd", weights / weights.sum(axis=1, keepdims=True), features)
 
 
 def spread_frames(features: np.ndarray, count: int) -> np.ndarray:
