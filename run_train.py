@@ -23,11 +23,13 @@ from transformers import (
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrainingArguments, reporting
+from modeling_cpsl.checkpoints import last_complete_checkpoint
 from modeling_cpsl.collation import encode_dataset, modality_rows, modality_sizes
 from modeling_cpsl.configuration_cpsl import CPSLFields
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.processing_cpsl import compute_feature_statistics
 from modeling_cpsl.sample_backbone import make_sample_backbone
+from modeling_cpsl.tracking import NonFiniteLossError
 
 
 SWITCHES = ("ame", "gm", "ge", "cp", "sl")
@@ -282,6 +284,8 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, DatasetDict, dict[st
         processing_class=processor,
         callbacks=[reporting.TrainingLog()],
     )
+    if training_arguments.resume_from_checkpoint == "last":
+        training_arguments.resume_from_checkpoint = last_complete_checkpoint(training_arguments.output_dir)
     config = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
     return trainer, encoded, config
 
@@ -293,7 +297,10 @@ def main(arguments: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"run_train.py: error: {' '.join(str(error).split())}")
     output_dir = Path(trainer.args.output_dir)
-    train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
+    try:
+        train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
+    except NonFiniteLossError as error:
+        sys.exit(f"run_train.py: stopped: {error}")
     trainer.save_model()
     metrics = train_metrics | evaluate_splits(trainer, dataset, output_dir)
     if trainer.is_world_process_zero():

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Array2D, Dataset, DatasetDict
+from datasets import Array2D, Dataset, DatasetDict, concatenate_datasets
+from datasets.fingerprint import Hasher
 
 from .processing_cpsl import CPSLProcessor
 
@@ -33,8 +34,18 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
     counts = {modality: _lengths(split, modality) for modality in processor.modality_sizes}
     if processor.use_text:
         _check_counts(split, counts)
-        # Only the words: features read here would become Python lists.
-        encoded = split.map(processor.encode_words, batched=True, input_columns=["words"], desc=f"Tokenising {name}")
+        # Only the words are read and only the ids are written: the features stay where they are. The fingerprint spares
+        # `datasets` from pickling the tokenizer to hash it.
+        tokenizer = processor.tokenizer.backend_tokenizer.to_str()
+        ids = split.select_columns(["words"]).map(
+            processor.encode_words,
+            batched=True,
+            input_columns=["words"],
+            remove_columns=["words"],
+            new_fingerprint=Hasher.hash([split._fingerprint, tokenizer, processor.max_length]),
+            desc=f"Tokenising {name}",
+        )
+        encoded = concatenate_datasets([split, ids], axis=1)
         columns = ["input_ids", "word_index"]
     else:
         longest = np.minimum(np.max(list(counts.values()), axis=0), processor.max_length)

@@ -292,6 +292,7 @@ class CPSLModelMixin:
 
     def _attach_regressor(self) -> None:
         self.multimodal = MultimodalRegressor(self.config)
+        self.base_model.requires_grad_(self.config.use_text)
         if self.config.pooling == "cls" and self.config.modality_sizes:
             warnings.warn(
                 "pooling='cls' reads the first token, which the injection of voice and face does not reach: they "

@@ -193,12 +193,15 @@ def _figure(panels: int, path: str | os.PathLike) -> Iterator[list[Any]]:
     """Yields the axes of a figure of at most three columns and saves it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(panels, 3)
     rows = -(-panels // columns)
     figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes[panels:]:
         axis.set_visible(False)
     yield axes[:panels]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -15,56 +14,12 @@ from transformers.trainer_utils import EvalLoopOutput
 from .encoding_cpsl import pooled_feature_bounds
 from .metrics import compute_sentiment_metrics
 from .modulation import GradientModulator
+from .tracking import LossWatch, MeanTracker
 from .training_args import CPSLTrainingArguments
 
 
 MODULATOR_FILE = "modulator.pt"
 EPOCH_MEANS_FILE = "epoch_means.pt"
-
-_COUNT = "count"
-
-
-class MeanTracker:
-    """Running means of scalar tensors, kept on the device until they are read.
-
-    A value counts by the number of samples that it is the mean of; non-finite values count too, so that they show.
-    """
-
-    def __init__(self) -> None:
-        self.totals: dict[str, Tensor] = {}
-
-    def update(self, values: dict[str, Tensor], count: int) -> None:
-        """Adds the means `values` over `count` samples."""
-        for name, value in values.items():
-            self.totals[name] = self.totals.get(name, 0.0) + value.detach().float() * count
-        self.totals[_COUNT] = self.totals.get(_COUNT, 0.0) + torch.full_like(value, count, dtype=torch.float32)
-
-    def pop(self, accelerator: Accelerator) -> dict[str, float]:
-        """Returns the means over all ranks since the last call; empty where nothing was added."""
-        totals = self._gather(accelerator)
-        self.totals = {}
-        count = totals.pop(_COUNT, None)
-        return {name: (total / count).item() for name, total in totals.items()}
-
-    def state_dict(self, accelerator: Accelerator) -> dict[str, Tensor]:
-        """Moves all ranks' totals to the main process and returns them; every rank calls it."""
-        totals = self._gather(accelerator)
-        self.totals = (
-            dict(totals) if accelerator.is_main_process else {name: total * 0 for name, total in totals.items()}
-        )
-        return totals
-
-    def load_state_dict(self, state: dict[str, Tensor], accelerator: Accelerator) -> None:
-        """Continues from `state_dict`'s totals."""
-        self.totals = (
-            dict(state) if accelerator.is_main_process else {name: total * 0 for name, total in state.items()}
-        )
-
-    def _gather(self, accelerator: Accelerator) -> dict[str, Tensor]:
-        if not self.totals:
-            return {}
-        summed = accelerator.reduce(torch.stack(list(self.totals.values())), reduction="sum")
-        return dict(zip(self.totals, summed, strict=True))
 
 
 class GradientModulationMixin:
@@ -128,6 +83,11 @@ class _EpochLogger(TrainerCallback):
     def __init__(self, trainer: "CPSLTrainer"):
         self.trainer = trainer
 
+    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # A checkpoint of an epoch's last step was written before that epoch's end was logged.
+        if state.global_step and state.epoch == int(state.epoch):
+            self.trainer.log_epoch_means()
+
     def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.log_epoch_means()
 
@@ -146,7 +106,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         **kwargs: As for `Trainer`; `compute_metrics` defaults to METHOD 10's.
 
     Raises:
-        ValueError: Several devices without a launcher, or a modality to modulate that the model does not have.
+        ValueError: Several devices without a launcher, no whole batch with `dataloader_drop_last`, or a modality to
+            modulate that the model does not have.
+        NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
     # compute_loss weighs each micro-batch by its share of the step's samples.
@@ -160,7 +122,14 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             )
         kwargs.setdefault("compute_metrics", _sentiment_metrics)
         super().__init__(model=model, args=args, **kwargs)
+        global_batch_size = args.train_batch_size * args.world_size
+        if args.dataloader_drop_last and len(self.train_dataset) < global_batch_size:
+            raise ValueError(
+                f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} processes "
+                f"leaves no step: dataloader_drop_last drops all {len(self.train_dataset)} samples"
+            )
         self._train_means, self._step_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
+        self._loss_watch = LossWatch()
         self.add_callback(_EpochLogger(self))
 
     def create_modulator(self) -> GradientModulator | None:
@@ -212,6 +181,10 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         if "diversity_loss" in losses:
             losses["feature_entropy"] = -losses["diversity_loss"]
         (self._train_means if model.training else self._eval_means).update(losses, count)
+        if model.training:
+            errors = {f"error of {name}": error.sum() for name, error in outputs.modality_errors.items()}
+            self._loss_watch.add(losses | errors, f"step {self.state.global_step}, samples {', '.join(self._ids)}")
+            self._loss_watch.check()
         if share is not None:
             loss = loss * share
         return (loss, outputs) if return_outputs else loss
@@ -228,7 +201,10 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
     def log_epoch_means(self) -> None:
         """Logs the means of all losses over the epoch's samples and of the modulation's statistics over its steps."""
+        self._loss_watch.check(wait=True)
         means = self._train_means.pop(self.accelerator)
+        if not means:
+            return
         if self.modulator is not None:
             means |= {name: value.item() for name, value in self.modulator.pop_statistics().items()}
         self.log({f"train_{name}": value for name, value in means.items()})
@@ -243,7 +219,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
-        inputs.pop("ids", None)
+        self._ids = inputs.pop("ids", [])
         return inputs
 
     def _num_real_samples(self, size: int) -> int:

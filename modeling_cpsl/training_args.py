@@ -71,6 +71,14 @@ class CPSLTrainingArguments(TrainingArguments):
     greater_is_better: bool | None = field(default=False, metadata={"help": "Whether that metric is to be large."})
     # Trainer's filter syncs at each step and hides a NaN that ought to stop the run.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave NaN and inf losses out of the logs."})
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "Checkpoint to go on from; `last`: the latest complete one in output_dir, if there is one."},
+    )
+    # Every trainable parameter of a CPSL model takes part in every step.
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without a gradient at each step under DDP."}
+    )
     # The collator reads columns that are no argument of the model's forward.
     remove_unused_columns: bool = field(default=False, metadata={"help": "Remove columns the model does not take."})
 

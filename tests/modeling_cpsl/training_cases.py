@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from data_builders.sample import sample_splits
 from modeling_cpsl import CPSLDataCollator, CPSLForSentimentRegression, CPSLProcessor
+from modeling_cpsl.checkpoints import last_complete_checkpoint
 from modeling_cpsl.collation import encode_dataset
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.trainer import CPSLTrainer
@@ -97,13 +98,16 @@ def train_and_record(folder, **options):
 
 def main(folder, output, options):
     """One process of a launched run: rank 0 writes weights, statistics, metrics and the number of processes."""
-    trainer = make_trainer(folder, **json.loads(options))
-    trainer.train()
+    options = json.loads(options)
+    resume = options.pop("resume", False)
+    trainer = make_trainer(folder, **options)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir) if resume else None)
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
         record = {
             "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
             "steps": trainer.recorded,
+            "log": [row for row in trainer.state.log_history if "train_task_loss" in row],
             "metrics": metrics,
             "num_processes": trainer.accelerator.num_processes,
         }
