@@ -140,6 +140,26 @@ class TestMissing:
         for loss in ("reconstruction", "diversity", "statistical"):
             assert_close(both[loss], alone[loss] / 2)
 
+    @pytest.mark.parametrize("name", ["acoustic", "visual"])
+    def test_a_missing_modality_pools_to_zero(self, make_model, make_batch, name):
+        model = make_model()
+        output = model(**make_batch(model.config), modality_mask={name: torch.tensor([True, False, True])})
+        bias = model.multimodal.unimodal_heads[name][1].bias
+        assert_close(output.unimodal_logits[name][1:2], bias)
+        assert (output.unimodal_logits[name][[0, 2]] != bias).all()
+
+    def test_the_unimodal_loss_counts_those_that_have_the_modality(self, make_model, make_batch):
+        model = make_model()
+        batch = make_batch(model.config)
+        there = {"acoustic": torch.tensor([True, False, True]), "text": torch.tensor([False, True, True])}
+        output = model(**batch, modality_mask=there)
+        expected = 0.0
+        for name, logits in output.unimodal_logits.items():
+            for sample in range(3):
+                if name not in there or there[name][sample]:
+                    expected += (logits[sample] - batch["labels"][sample]) ** 2 / 3
+        assert_close(output.losses["unimodal"], expected)
+
     def test_a_missing_modality_leaves_the_running_bounds(self, make_model, make_batch):
         model = make_model().train()
         batch = make_batch(model.config)
