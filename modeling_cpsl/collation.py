@@ -34,8 +34,8 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
     counts = {modality: _lengths(split, modality) for modality in processor.modality_sizes}
     if processor.use_text:
         _check_counts(split, counts)
-        # Only the words are read and only the ids are written: the features stay where they are. The fingerprint spares
-        # `datasets` from pickling the tokenizer to hash it.
+        # Only words are read and only ids are written: the features stay where they are. With a fingerprint of ours
+        # `datasets` need not pickle the tokenizer to hash it.
         tokenizer = processor.tokenizer.backend_tokenizer.to_str()
         ids = split.select_columns(["words"]).map(
             processor.encode_words,
