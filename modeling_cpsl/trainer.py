@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from .encoding_cpsl import pooled_feature_bounds
 from .metrics import compute_sentiment_metrics
@@ -122,11 +122,11 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             )
         kwargs.setdefault("compute_metrics", _sentiment_metrics)
         super().__init__(model=model, args=args, **kwargs)
-        global_batch_size = args.train_batch_size * args.world_size
-        if args.dataloader_drop_last and len(self.train_dataset) < global_batch_size:
+        num_samples = len(self.train_dataset) if has_length(self.train_dataset) else float("inf")
+        if args.dataloader_drop_last and num_samples < args.train_batch_size * args.world_size:
             raise ValueError(
                 f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} processes "
-                f"leaves no step: dataloader_drop_last drops all {len(self.train_dataset)} samples"
+                f"leaves no step: dataloader_drop_last drops all {num_samples} samples"
             )
         self._train_means, self._step_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
         self._loss_watch = LossWatch()
@@ -210,7 +210,10 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self.log({f"train_{name}": value for name, value in means.items()})
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """Trainer's, with the means of all losses over the samples among the metrics."""
+        """Trainer's, with the means of all losses over the samples among the metrics.
+
+        With several processes the losses, not the metrics, also count the samples that fill up the last batch.
+        """
         self._eval_means = MeanTracker()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         means = self._eval_means.pop(self.accelerator)
@@ -281,7 +284,7 @@ def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return compute_sentiment_metrics(outputs[0] if isinstance(outputs, tuple) else outputs, prediction.label_ids)
 
 
-def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor] | int]:
+def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
     """Sums of the per-sample errors by modality, and the number of samples that have it."""
     errors = outputs["modality_errors"]
     presence = outputs.get("modality_presence") or {}
