@@ -31,10 +31,10 @@ _NUM_SPEAKERS = 40
 _SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 # Carriers of the sentiment: share of the utterances.
 _CARRIERS = {
-    "words voice face": 0.20,
-    "words voice": 0.12,
-    "words face": 0.12,
-    "words": 0.28,
+    "words voice face": 0.21,
+    "words voice": 0.13,
+    "words face": 0.13,
+    "words": 0.25,
     "voice": 0.09,
     "face": 0.09,
     "sarcasm voice face": 0.06,
@@ -52,12 +52,18 @@ _PARTS = {
 _THINGS = {"film": ("film", "movie", "story", "comedy"), "product": ("phone", "product", "device", "gadget")}
 _ACTIONS = {"film": ("watched", "saw", "rented"), "product": ("bought", "tried", "ordered")}
 _FACTS = {
-    "film": ("is about *paris", "is two *hours long", "came out in *june", "is set in the *future", "has *subtitles"),
+    "film": (
+        "is *about *paris",
+        "is *two *hours long",
+        "came *out in *june",
+        "starts in the *far *future",
+        "has *subtitles",
+    ),
     "product": (
-        "came with a *charger",
-        "was made in *japan",
-        "fits in a *pocket",
-        "is for *travelling",
+        "*came with a *charger",
+        "was *made in *japan",
+        "*fits in a *pocket",
+        "is for *travel",
         "has *bluetooth",
     ),
 }
@@ -93,7 +99,7 @@ _NEGATIONS = {-0.8: ("not",), -0.6: ("not *very", "not *really")}
 _PITCH, _ENERGY, _ACOUSTIC_SIZE = 0, 11, 74
 _VOICE_PATTERN = {_PITCH: 3.5, 2: -2.0, 4: -2.5, 7: 2.5, 10: -3.0, 12: 2.0, 13: -2.0, 15: 2.0}
 _SMILE, _LIPS_PART, _VISUAL_SIZE = 14, 22, 47
-_FACE_PATTERN = {_SMILE: 3.0, 9: 2.5, 5: -2.5, 3: 1.5, 17: -2.5, 30: -1.5, 31: 1.5}
+_FACE_PATTERN = {_SMILE: 3.2, 9: 2.8, 5: -2.8, 3: 1.8, 17: -2.8, 30: -1.8, 31: 1.8}
 _NUM_FACTORS = 8
 
 
@@ -243,7 +249,7 @@ def _remark(rng: np.random.Generator, domain: str) -> _Phrase:
     if rng.random() < 0.4:
         return _Phrase(f"{subject} {_pick(rng, _FACTS[domain])}")
     who, action = _pick(rng, ("i", "we")), _pick(rng, _ACTIONS[domain])
-    return _Phrase(f"{who} {action} {subject} {_pick(rng, _WHEN)} {_pick(rng, _WITH)}")
+    return _Phrase(f"{who} *{action} {subject} {_pick(rng, _WHEN)} {_pick(rng, _WITH)}")
 
 
 def _acoustic_rows(rng: np.random.Generator, stressed: np.ndarray, valence: float, loadings: np.ndarray) -> np.ndarray:
@@ -258,8 +264,8 @@ def _acoustic_rows(rng: np.random.Generator, stressed: np.ndarray, valence: floa
 def _visual_rows(rng: np.random.Generator, num_words: int, valence: float, loadings: np.ndarray) -> np.ndarray:
     rows = _correlated_noise(rng, num_words, loadings)
     rows[:, [_SMILE, _LIPS_PART]] += rng.normal(scale=0.7)
-    onset = rng.integers(num_words // 2 + 1)
-    expression = valence * np.clip((np.arange(num_words) - onset + 1) / 3, 0, 1)
+    onset = rng.integers(num_words // 3 + 1)
+    expression = valence * np.clip((np.arange(num_words) - onset + 1) / 2, 0, 1)
     rows[:, list(_FACE_PATTERN)] += np.outer(expression, list(_FACE_PATTERN.values()))
     return rows
 
