@@ -40,6 +40,7 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
     format: str | None = None
+    labels: bool = True
     on_error: str = "raise"
 
 
@@ -53,7 +54,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         data_dir (`str` or `Path`): the file or folder.
         cache_dir (`str`, *optional*): where Arrow files go; `datasets`' own cache by default.
         streaming (`bool`): the rows will only be streamed, so the content is not read for the cache's key.
-        modalities, feature_sequences, folds, format, on_error: see `load_aligned_dataset`.
+        modalities, feature_sequences, folds, format, labels, on_error: see `load_aligned_dataset`.
 
     Attributes:
         replaced (`Counter`): how many non-finite values of each modality the build in this process replaced with 0.
@@ -90,6 +91,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             format=self.config.format,
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,
+            labels=self.config.labels,
         )
 
     def _info(self) -> datasets.DatasetInfo:
@@ -99,7 +101,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         source = self._open()
         self._source_was_read = True
         sizes = self._wanted_sizes(source)
-        self.info.features = row_features(sizes, source.timed)
+        self.info.features = row_features(sizes, source.timed, labels=self.config.labels)
         self.info.config_name = source.format
         return [
             datasets.SplitGenerator(
@@ -157,7 +159,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         if is_empty(row, sizes):
             return Skipped(row["id"], "no words", fault=False)
         try:
-            return checked_row(row, sizes)
+            return checked_row(row, sizes, labels=self.config.labels)
         except DataError as error:
             return Skipped(row["id"], str(error))
 
@@ -266,6 +268,7 @@ def load_aligned_dataset(
     feature_sequences: Mapping[str, str] | None = None,
     folds: Mapping[str, Sequence[str]] | None = None,
     format: str | None = None,
+    labels: bool = True,
     on_error: str = "raise",
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
@@ -282,6 +285,8 @@ def load_aligned_dataset(
         feature_sequences (mapping, *optional*): modality -> file or root name of a computational sequence.
         folds (mapping, *optional*): split -> video ids, for computational sequences.
         format (`str`, *optional*): the format's name, where the content is not to tell it.
+        labels (`bool`): False for data to predict on: labels are neither read nor checked, a table need not have
+            them, and rows have no `label`.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): where Arrow files are cached.
         num_proc (`int`, *optional*): processes that build the cache.
@@ -290,6 +295,7 @@ def load_aligned_dataset(
 
     Returns:
         `datasets.DatasetDict`, or `IterableDatasetDict` if streaming: those of train / validation / test that exist.
+        A single table without splits is `train`.
         Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
         where a sample lacks it), `label` in [-3, 3] and, where known, `start`, `end`, `word_start`, `word_end` in
         seconds. The format is `dataset.info.config_name`.
@@ -302,6 +308,7 @@ def load_aligned_dataset(
         "feature_sequences": feature_sequences,
         "folds": folds,
         "format": format,
+        "labels": labels,
         "on_error": on_error,
         "cache_dir": cache_dir,
         "streaming": streaming,

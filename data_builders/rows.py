@@ -60,9 +60,9 @@ class Source(NamedTuple):
         modality_sizes: size of one feature row of each modality.
         timed: whether the times of segments and words are known.
         splits: for each of train / validation / test, its shards: picklable pieces of work in order.
-        rows: gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label`, a
-            (number of words, size) array or `None` for each modality and, if timed, `start`, `end`, `word_start`,
-            `word_end`. `words` is empty where the source has lost them.
+        rows: gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label` (if
+            asked for), a (number of words, size) array or `None` for each modality and, if timed, `start`, `end`,
+            `word_start`, `word_end`. `words` is empty where the source has lost them.
     """
 
     path: Path
@@ -96,30 +96,34 @@ def as_text(value: str | bytes) -> str:
     return str(value)
 
 
-def row_features(modality_sizes: dict[str, int], timed: bool) -> Features:
+def row_features(modality_sizes: dict[str, int], timed: bool, *, labels: bool = True) -> Features:
     """The columns of a dataset in the row format."""
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
     features |= {name: Array2D((None, size), "float32") for name, size in modality_sizes.items()}
-    features["label"] = Value("float32")
+    if labels:
+        features["label"] = Value("float32")
     if timed:
         features |= {"start": Value("float32"), "end": Value("float32")}
         features |= {"word_start": List(Value("float32")), "word_end": List(Value("float32"))}
     return Features(features)
 
 
-def checked_row(row: Row, modality_sizes: dict[str, int]) -> Row:
+def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True) -> Row:
     """A reader's row with its label as a float, its features as float arrays, and derived modalities added.
 
     Args:
         row: as a reader gives it, see `Source.rows`.
         modality_sizes: the wanted modalities and their sizes; one that the row does not have is the derived `timing`.
+        labels: whether the label is wanted.
 
     Raises:
         DataError: a wrong label, a feature array of another shape than (number of words, size). The message does not
             name the file.
     """
     words = row["words"]
-    checked = {**row, "label": checked_label(row["label"])}
+    checked = dict(row)
+    if labels:
+        checked["label"] = checked_label(row["label"])
     length = len(words) or None
     for name in ("word_start", "word_end"):
         if len(row.get(name, ())) not in (0, len(words)):

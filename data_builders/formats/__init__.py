@@ -29,6 +29,7 @@ def open_source(
     format: str | None = None,
     feature_sequences: dict[str, str] | None = None,
     folds: dict[str, list[str]] | None = None,
+    labels: bool = True,
 ) -> Source:
     """Opens a file or folder with the reader of its format.
 
@@ -37,6 +38,7 @@ def open_source(
         format: name of the format; None to recognise it.
         feature_sequences: see `computational_sequence.read`.
         folds: see `computational_sequence.read`.
+        labels: whether a table must have them; the other formats always do.
 
     Raises:
         DataError: the format is unknown, or the file is broken; the message says what it is instead.
@@ -45,7 +47,7 @@ def open_source(
     if format == computational_sequence.FORMAT:
         return computational_sequence.read(path, feature_sequences=feature_sequences, folds=folds)
     if format == table.FORMAT:
-        return table.read(path)
+        return table.read(path, labels=labels)
     if format not in ("pickle", *_PICKLES):
         raise DataError(f"{path}: format={format!r} is none of {', '.join(READERS)}")
     data = _load_pickles(path)

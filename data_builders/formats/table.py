@@ -1,10 +1,11 @@
 """Tables of the user's own: Parquet, JSON lines or CSV with the columns of the row format.
 
-Columns: `id`, `words` (a list, or text that is split at spaces; `text` is the same), `label`, and where known
-`video_id`, `split`, `start`, `end`, `word_start`, `word_end`. Every other column is a modality if its cells are lists
-of rows or paths of `.npy` or `.npz` files, relative to the table; a column `features` of `.npz` paths gives a modality
-for each array in them. Splits come from the column `split`, or from the names of the files (`train.csv`,
-`test-00000-of-00004.parquet`); a single file of another name is the training split. Lists in CSV are JSON.
+Columns: `id`, `words` (a list, or text that is split at spaces; `text` is the same), `label` (not needed in data to
+predict on), and where known `video_id`, `split`, `start`, `end`, `word_start`, `word_end`. Every other column is a
+modality if its cells are lists of rows or paths of `.npy` or `.npz` files, relative to the table; a column `features`
+of `.npz` paths gives a modality for each array in them. Splits come from the column `split`, or from the names of the
+files (`train.csv`, `test-00000-of-00004.parquet`); a single file of another name is the training split. Lists in CSV
+are JSON.
 """
 
 import csv
@@ -51,6 +52,7 @@ class _Table(NamedTuple):
     folder: Path
     modalities: tuple[str, ...]
     timed: bool
+    labelled: bool
 
 
 def kind_of(path: Path) -> str | None:
@@ -62,7 +64,7 @@ def kind_of(path: Path) -> str | None:
     if first_line.startswith('{"'):
         return "json"
     columns = {column.strip().strip('"') for column in first_line.split(",")}
-    return "csv" if "label" in columns and columns & {"words", "text"} else None
+    return "csv" if columns & {"words", "text"} else None
 
 
 def table_files(folder: Path) -> list[Path]:
@@ -72,8 +74,12 @@ def table_files(folder: Path) -> list[Path]:
     return [file for file in files if kind_of(file) is not None]
 
 
-def read(path: Path) -> Source:
+def read(path: Path, *, labels: bool = True) -> Source:
     """Opens a table, or a folder of tables.
+
+    Args:
+        path: the file or folder.
+        labels: whether labels are wanted; without, the column need not be there.
 
     Raises:
         DataError: a needed column is missing, a file has no split, or a file is broken.
@@ -87,10 +93,12 @@ def read(path: Path) -> Source:
     for file in files:
         for split, shards in _shards(file, "split" in columns, alone=len(files) == 1).items():
             splits.setdefault(split, []).extend(shards)
-    if "label" not in columns or not columns - {"label"}:
-        raise DataError(f"{path}: a table needs the columns label and words (or text); it has: {sorted(columns)}")
+    if labels and "label" not in columns:
+        raise DataError(f"{path}: no column label; data to predict on is loaded with labels=False")
     sizes = _modality_sizes(folder, sorted(columns - _PLAIN), list(itertools.chain(*splits.values())))
-    table = _Table(folder, tuple(sizes), columns >= set(_TIMES))
+    if not columns & {"words", "text"} and not sizes:
+        raise DataError(f"{path}: a table needs a column words (or text) or features; it has: {sorted(columns)}")
+    table = _Table(folder, tuple(sizes), timed=columns >= set(_TIMES), labelled=labels)
     ordered = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
     return Source(path, FORMAT, sizes, table.timed, ordered, functools.partial(_rows, table))
 
@@ -135,7 +143,7 @@ def _split_of_name(path: Path, alone: bool) -> str:
 
 
 def _text_cells(path: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """The cells of each line of JSON or CSV by column; a line that cannot be read has none."""
+    """The cells of each line of JSON or CSV by column; a line that is no row has none."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         if kind == "csv":
             for cells in csv.DictReader(file):
@@ -198,6 +206,8 @@ def _rows(table: _Table, shard: _Shard) -> Iterator[Row | Skipped]:
     for index, cells in _cells(shard):
         name = str(cells.get("id") or f"{shard.path.stem}-{index}")
         try:
+            if not cells:
+                raise DataError(f"row {index + 1} cannot be read as a line of this table")
             row = _row(table, name, cells)
         except DataError as error:
             row = Skipped(name, str(error))
@@ -209,8 +219,9 @@ def _row(table: _Table, name: str, cells: dict[str, Any]) -> Row:
         "id": name,
         "video_id": str(cells.get("video_id") or video_of(name)),
         "words": _words(cells.get("words") if cells.get("words") is not None else cells.get("text")),
-        "label": _number(cells.get("label"), "label"),
     }
+    if table.labelled:
+        row["label"] = _number(cells.get("label"), "label")
     if table.timed:
         row |= {name: _number(cells.get(name), name) for name in ("start", "end")}
         row |= {

@@ -213,8 +213,9 @@ def test_bad_cells(tmp_path, cache, caplog, row, message):
         ("x.parquet", b"PAR1" + bytes(100), "not a readable table"),
         ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table"),
         ("x.csv", b'words,label\n"' + b"a" * 200_000 + b'",1\n', "not a readable table.*field limit"),
-        ("x.jsonl", b'{"words": ["a"]}\n', "needs the columns label and words"),
-        ("x.jsonl", b'{"label": 1}\n', "needs the columns label and words"),
+        ("x.jsonl", b'{"words": ["a"]}\n', "no column label; data to predict on is loaded with labels=False"),
+        ("x.csv", b"id,words\na,good\n", "no column label"),
+        ("x.jsonl", b'{"label": 1}\n', "needs a column words .or text. or features; it has: .'label'"),
         ("x.jsonl", b'{"split": "fold7", "label": 1, "words": ["a"]}\n', "split 'fold7' is none of"),
     ],
 )
@@ -229,6 +230,51 @@ def test_a_line_that_is_not_json_is_a_bad_sample(tmp_path, cache):
     path.write_text(
         json.dumps(GOOD) + "\nnot json\n" + "[" * 100_000 + "\n" + json.dumps({**GOOD, "id": "good_2"}) + "\n"
     )
-    with pytest.raises(DataError, match="sample mine-1: label 'None' is not a number"):
+    with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read"):
         load_aligned_dataset(path, cache_dir=cache)
     assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1", "good_2"]
+
+
+def write_unlabelled(folder, kind, rows):
+    path = folder / f"mine.{kind}"
+    if kind == "jsonl":
+        return write_jsonl(path, rows)
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    cells = [{**row, "words": json.dumps(row["words"]), "acoustic": json.dumps(row["acoustic"] or [])} for row in rows]
+    pd.DataFrame(cells).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_data_to_predict_on_needs_no_labels(tmp_path, cache, kind, streaming):
+    rows = [{name: as_lists(row)[name] for name in ("id", "words", "acoustic")} for row in example_rows()]
+    path = write_unlabelled(tmp_path, kind, rows)
+    splits = load_aligned_dataset(path, cache_dir=cache, labels=False, streaming=streaming)
+    assert list(splits) == ["train"]
+    found = list(splits["train"].with_format("numpy"))
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+    for row, original in zip(found, rows, strict=True):
+        assert "label" not in row and list(row["words"]) == original["words"]
+        np.testing.assert_array_equal(row["acoustic"], np.float32(original["acoustic"] or np.zeros((0, 3))))
+    with pytest.raises(DataError, match="no column label; data to predict on is loaded with labels=False"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_labels_that_are_not_wanted_are_not_checked(tmp_path, cache, mag_data, write_pickle):
+    rows = [{**GOOD, "label": "much"}, {**GOOD, "id": "good_2", "label": None}]
+    table = write_jsonl(tmp_path / "mine.jsonl", rows)
+    data = mag_data()
+    data["train"][0] = (data["train"][0][0], 9.0, "trainvideo0_1")
+    for path, count in ((table, 2), (write_pickle(data), 6)):
+        split = load_aligned_dataset(path, cache_dir=cache, labels=False)["train"]
+        assert len(split) == count and "label" not in split.column_names
+
+
+def test_a_line_that_is_no_row_is_never_lost_in_silence(tmp_path, cache):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(GOOD) + "\nnot json\n")
+    with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read as a line of this table"):
+        load_aligned_dataset(path, cache_dir=cache, labels=False)
