@@ -93,7 +93,8 @@ def _command_line_type(annotation: Any) -> Any:
     return float if annotation == float | int else annotation
 
 
-# What the data decides is no option of the command line.
+# What the data or a calibration decides is no option of the command line.
+DECIDED_FIELDS = ("modality_sizes", "use_text", "interval_half_width", "interval_coverage")
 ModelArguments = make_dataclass(
     "ModelArguments",
     [
@@ -116,7 +117,7 @@ ModelArguments = make_dataclass(
         *(
             (option.name, _command_line_type(option.type), field(default=option.default, metadata=option.metadata))
             for option in fields(CPSLFields)
-            if option.name not in ("modality_sizes", "use_text")
+            if option.name not in DECIDED_FIELDS
         ),
     ],
     namespace={"_argument_group_name": "model"},

@@ -160,6 +160,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         if batches:
             counts[-1] = self._num_real_samples(counts[-1])
             batches[-1] = _first_samples(batches[-1], counts[-1]) if counts[-1] else _without_modalities(batches[-1])
+        if self.args.modality_dropout:
+            for batch in batches:
+                self._drop_modalities(batch)
         total = self.accelerator.reduce(torch.tensor(float(sum(counts)), device=self.args.device), reduction="sum")
         bounds = self._pool_feature_bounds(batches)
         for batch, count in zip(batches, counts, strict=True):
@@ -247,6 +250,22 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self.accelerator.unwrap_model(self.model).multimodal.update_feature_bounds(bounds)
         return bounds
 
+    def _sample_generator(self, sample_id: str, purpose: str) -> np.random.Generator:
+        """A generator that depends on seed, step, sample and purpose, and not on how the step is cut into batches."""
+        key = f"{self.args.seed}/{self.state.global_step}/{sample_id}/{purpose}".encode()
+        return np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
+
+    def _drop_modalities(self, batch: dict[str, Any]) -> None:
+        """Takes modalities out of samples at random; where none would be left, the one with the largest draw stays."""
+        config, device = self.model.config, batch["labels"].device
+        names = [*(["text"] if config.use_text else []), *config.modality_sizes]
+        given, everywhere = batch.get("modality_mask", {}), torch.ones_like(batch["labels"], dtype=torch.bool)
+        present = torch.stack([given.get(name, everywhere) for name in names], dim=1)
+        draws = [self._sample_generator(name, "modality_dropout").random(len(names)) for name in batch["ids"]]
+        draws = torch.from_numpy(np.stack(draws)).to(device).masked_fill(~present, -1.0)
+        kept = (draws >= self.args.modality_dropout) | (draws == draws.amax(dim=1, keepdim=True))
+        batch["modality_mask"] = dict(zip(names, (kept & present).unbind(dim=1), strict=True))
+
     def _sample_noise(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """AME's noise, for each sample from (seed, step, id, modality) and the same whatever it is padded to."""
         shape = (batch["feature_mask"].shape[1], self.model.config.latent_size)
@@ -254,9 +273,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         for name in self.model.config.modality_sizes:
             draws = []
             for sample_id in batch["ids"]:
-                key = f"{self.args.seed}/{self.state.global_step}/{sample_id}/{name}".encode()
-                seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
-                draws.append(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+                draws.append(self._sample_generator(sample_id, name).standard_normal(shape, dtype=np.float32))
             noise[name] = torch.from_numpy(np.stack(draws)).to(batch["feature_mask"].device)
         return noise
 

@@ -57,6 +57,13 @@ class CPSLTrainingArguments(TrainingArguments):
             "choices": list(LATENT_NOISES),
         },
     )
+    modality_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability that a training sample goes without a modality, text included; each keeps at least "
+            "one. For a model that is to serve clips that lack some."
+        },
+    )
 
     num_train_epochs: float = field(default=30.0, metadata={"help": "Number of training epochs."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
@@ -90,6 +97,8 @@ class CPSLTrainingArguments(TrainingArguments):
             self.modulation_end_epoch = math.floor(WINDOW_FRACTION * self.num_train_epochs)
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} is none of {', '.join(LATENT_NOISES)}")
+        if not 0.0 <= self.modality_dropout < 1.0:
+            raise ValueError(f"modality_dropout={self.modality_dropout} must be in [0, 1)")
         if self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
             raise ValueError(
                 f"modulation_start_epoch={self.modulation_start_epoch} lies outside the {self.num_train_epochs:g} "
