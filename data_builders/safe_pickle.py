@@ -1,34 +1,29 @@
 """An unpickler that can only make NumPy arrays and plain containers.
 
 A pickle is a program for a small stack machine, and `pickle.load` runs it: it may import and call anything. Here is
-that machine without its dangerous half. A global is looked up in a short table of constructors and never imported, so
-nothing that a file says is executed, and every amount that a file claims is compared with the bytes that it really has
-before anything is allocated, so time and memory are bounded by the size of the file.
+that machine without its dangerous half. A global is looked up in the short table of `pickle_constructors` and never
+imported, so nothing that a file says is executed, and every amount that a file claims is compared with the bytes that
+it really has before anything is allocated, so time and memory are bounded by the size of the file.
 """
 
 import codecs
-import math
 import os
 import pickletools
-import re
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .errors import DataError, broken_files_are_data_errors
 from .files import open_file, read_head
+from .pickle_constructors import KEY_TYPES, Constructors, Global, checked_keys
 
 
 MAX_NESTING = 100
 MAX_OPERATIONS = 100_000_000
 
-_DTYPE_CODE = re.compile(r"[<>|=]?(?:[?biufcSU]\d{0,9}|O\d?)")
-_KEY_TYPES = frozenset((str, bytes, int, bool, type(None)))
-_SCALAR_TYPES = _KEY_TYPES | {float, complex, bytearray}
-# Larger integers with equal hashes are easy to write down, and they make a dict quadratic.
-_LARGEST_KEY = 2**60
+_SCALAR_TYPES = KEY_TYPES | {float, complex, bytearray}
 
 
 def safe_pickle_load(path: str | os.PathLike) -> Any:
@@ -64,44 +59,6 @@ def safe_pickle_load(path: str | os.PathLike) -> Any:
     return value
 
 
-class _Global:
-    """A name that the pickle looked up. It is inert until `REDUCE` calls its constructor."""
-
-    def __init__(self, name: str, build: Callable[..., Any] | None):
-        self.name, self.build = name, build
-
-
-class _DType:
-    """A dtype under construction: pickle makes it first, and gives its byte order and item size later."""
-
-    def __init__(self, code: str):
-        if not _DTYPE_CODE.fullmatch(code):
-            raise ValueError(f"arrays of type {code[:40]!r} are not of numbers, strings or objects")
-        self.dtype = np.dtype("O" if "O" in code else code)
-
-    def set_state(self, state: tuple) -> None:
-        order, subarray, names, fields, itemsize = state[1:6]
-        if subarray is not None or names is not None or fields is not None:
-            raise ValueError("structured arrays are not supported")
-        kind = self.dtype.kind
-        if kind in "SU" and itemsize >= 0:
-            self.dtype = np.dtype(f"{kind}{itemsize // np.dtype(kind + '1').itemsize}")
-        if _text(order) in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(_text(order))
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-def _raw(data: Any) -> bytes | bytearray:
-    """Array data; Python 2 wrote it as a string, which is read as latin-1."""
-    data = data.encode("latin-1") if isinstance(data, str) else data
-    if not isinstance(data, bytes | bytearray):
-        raise ValueError("array data is not bytes")
-    return data
-
-
 class _Machine:
     """The stack machine of pickle protocols 0 to 5, over a file of known size."""
 
@@ -111,7 +68,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.outer_stacks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0
+        self.constructors = Constructors(size)
 
     def run(self) -> Any:
         read = self.read_raw
@@ -146,12 +103,6 @@ class _Machine:
         if not line.endswith(b"\n"):
             raise EOFError
         return line[:-1]
-
-    def charge(self, count: int) -> None:
-        """Counts what is made out of values that are there already; an honest pickle uses each byte at most twice."""
-        self.copied += count
-        if self.copied > 2 * self.size:
-            raise ValueError(f"it claims more than {self.size} bytes of data, and the whole file has no more")
 
     def pop_to_mark(self) -> list[Any]:
         items = self.stack
@@ -277,7 +228,7 @@ class _Machine:
 
     def load_frozenset(self) -> None:
         items = self.pop_to_mark()
-        self.stack.append(frozenset(_checked_keys(items)))
+        self.stack.append(frozenset(checked_keys(items)))
 
     def append(self) -> None:
         item = self.stack.pop()
@@ -305,14 +256,14 @@ class _Machine:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise ValueError("keys and values do not go into a dict")
-        target.update(zip(_checked_keys(items[::2]), items[1::2], strict=True))
+        target.update(zip(checked_keys(items[::2]), items[1::2], strict=True))
 
     def add_items(self) -> None:
         items = self.pop_to_mark()
         target = self.stack[-1]
         if type(target) is not set:
             raise ValueError("items do not go into a set")
-        target.update(_checked_keys(items))
+        target.update(checked_keys(items))
 
     # The stack and the memo
 
@@ -373,100 +324,17 @@ class _Machine:
         raise ValueError("operation INST is not allowed")
 
     def push_global(self, module: str, name: str) -> None:
-        known = re.sub(r"^numpy\.core\b", "numpy._core", module).replace("__builtin__", "builtins")
-        builder = _GLOBALS.get((known, name), "refused")
-        if builder == "refused":
-            raise DataError(
-                f"the pickle asks for {str(module)[:100]}.{str(name)[:100]}, which is refused: only NumPy arrays and "
-                "plain containers are read; save the data as those"
-            )
-        self.stack.append(_Global(f"{module}.{name}", getattr(self, builder) if builder else None))
+        self.stack.append(self.constructors.look_up(module, name))
 
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if type(function) is not _Global or function.build is None or type(arguments) is not tuple:
+        if type(function) is not Global or function.build is None or type(arguments) is not tuple:
             raise ValueError("it calls something that is not a function")
         self.stack.append(function.build(*arguments))
 
     def build(self) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if type(state) is not tuple:
-            raise ValueError("an object's state is not a tuple")
-        if type(target) is _DType:
-            target.set_state(state)
-        elif type(target) is np.ndarray:
-            *_, shape, dtype, fortran_order, data = state
-            target.__setstate__((1, shape, *self.checked_data(shape, dtype, data, bool(fortran_order))))
-        else:
-            raise ValueError(f"it sets the state of a {type(target).__name__}")
-
-    def checked_data(self, shape: Any, dtype: Any, data: Any, fortran_order: bool) -> tuple:
-        """An array's dtype, order and data, after its claimed shape was compared with the data that is there."""
-        if type(dtype) is not _DType or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError("an array has no proper shape or type")
-        dtype = dtype.dtype
-        size = math.prod(shape)
-        if dtype.hasobject:
-            found, expected = len(data) if type(data) is list else -1, size
-        else:
-            data = _raw(data)
-            found, expected = len(data), size * dtype.itemsize
-        if found != expected or max(shape, default=0) > self.size:
-            raise ValueError(f"an array claims shape {shape} of {dtype}, and its data has a length of {found}")
-        self.charge(max(found, size))
-        if dtype.kind == "U" and found and np.frombuffer(data, dtype.str[0] + "u4").max() > 0x10FFFF:
-            raise ValueError("an array of strings holds what is no character")
-        return dtype, fortran_order, data
-
-    def make_array(self, kind: Any, shape: Any, code: Any) -> np.ndarray:
-        """NumPy's `_reconstruct`: an empty array, whose state follows."""
-        return np.empty(0, np.int8)
-
-    def make_array_from_buffer(self, data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-        """NumPy's `_frombuffer`, which protocol 5 uses for contiguous arrays."""
-        dtype, fortran_order, data = self.checked_data(shape, dtype, data, order == "F")
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
-
-    def make_scalar(self, dtype: Any, data: Any) -> np.generic:
-        dtype, _, data = self.checked_data((), dtype, data, False)
-        if dtype.hasobject:
-            raise ValueError("a scalar of objects")
-        return np.frombuffer(data, dtype)[0]
-
-    def make_dtype(self, code: Any, *_: Any) -> _DType:
-        return _DType(_text(code))
-
-    def make_encoded(self, text: str, encoding: str = "latin-1") -> bytes:
-        """Python 3 writes bytes in protocols 0 to 2 as text that `_codecs.encode` turns back."""
-        if type(text) is not str or encoding not in ("latin1", "latin-1"):
-            raise ValueError("bytes are made of latin-1 text only")
-        self.charge(len(text))
-        return text.encode("latin-1")
-
-    def make_bytes(self) -> bytes:
-        return b""
-
-    def make_bytearray(self, data: Any = b"", encoding: str = "latin-1") -> bytearray:
-        self.charge(len(data))
-        return bytearray(_raw(data))
-
-    def make_set(self, items: Any = ()) -> set:
-        self.charge(len(items))
-        return set(_checked_keys(items))
-
-    def make_frozenset(self, items: Any = ()) -> frozenset:
-        return frozenset(self.make_set(items))
-
-    def make_dict(self, pairs: Any = ()) -> dict:
-        self.charge(len(pairs))
-        return dict(zip(_checked_keys([key for key, _ in pairs]), [value for _, value in pairs], strict=True))
-
-
-def _checked_keys(keys: Iterable[Any]) -> Iterable[Any]:
-    for key in keys:
-        if type(key) not in _KEY_TYPES or (type(key) is int and abs(key) > _LARGEST_KEY):
-            raise ValueError(f"a {type(key).__name__} is in a set or a key; strings, bytes and small integers may be")
-    return keys
+        state = self.stack.pop()
+        self.constructors.set_state(self.stack[-1], state)
 
 
 def _children(value: Any) -> Iterable[Any]:
@@ -484,7 +352,7 @@ def _children(value: Any) -> Iterable[Any]:
         return value.ravel().tolist() if value.dtype.hasobject else ()
     if kind in _SCALAR_TYPES or isinstance(value, np.generic):
         return ()
-    name = value.name if kind is _Global else kind.__name__.strip("_")
+    name = value.name if kind is Global else kind.__name__.strip("_")
     raise DataError(f"the pickle holds {name} itself, which is neither an array nor a plain container")
 
 
@@ -515,20 +383,6 @@ def _check_plain(root: Any) -> None:
         if len(path) > MAX_NESTING or height > MAX_NESTING:
             raise DataError(f"the pickle nests deeper than {MAX_NESTING}")
 
-
-_GLOBALS = {
-    ("numpy", "ndarray"): None,
-    ("numpy", "dtype"): "make_dtype",
-    ("numpy._core.multiarray", "_reconstruct"): "make_array",
-    ("numpy._core.multiarray", "scalar"): "make_scalar",
-    ("numpy._core.numeric", "_frombuffer"): "make_array_from_buffer",
-    ("_codecs", "encode"): "make_encoded",
-    ("builtins", "bytes"): "make_bytes",
-    ("builtins", "bytearray"): "make_bytearray",
-    ("builtins", "set"): "make_set",
-    ("builtins", "frozenset"): "make_frozenset",
-    ("collections", "OrderedDict"): "make_dict",
-}
 
 _HANDLERS = {
     b"N": "load_none",
