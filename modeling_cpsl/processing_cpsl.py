@@ -1,5 +1,6 @@
 """Words and word-level features -> model inputs aligned to subword tokens (METHOD 1)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+
+logger = logging.getLogger(__name__)
 
 STANDARDIZED_LIMIT = 5.0
 SENTIMENT_CLASSES = (
@@ -45,8 +48,13 @@ class CPSLProcessor(ProcessorMixin):
         modality_sizes: Feature size by non-text modality.
         feature_statistics: `{"mean": [...], "std": [...]}` by modality; features of those modalities are standardised
             per column and clipped to +-5.
-        max_length: Longest sequence in subwords, special tokens included.
+        max_length: Longest sequence in subwords, special tokens included; what is longer is cut at the end.
         use_text: Without text, each feature row is one token and there are no special tokens.
+        feature_extractors: What made the features, by modality, such as `{"acoustic": "COVAREP"}`; a modality that is
+            not in it is of unknown origin. Features declared to be another extractor's are refused.
+
+    Raises:
+        ValueError: The tokenizer is not a fast one, or an extractor is named for a modality that there is not.
     """
 
     def __init__(
@@ -56,14 +64,22 @@ class CPSLProcessor(ProcessorMixin):
         feature_statistics: dict[str, dict[str, list[float]]] | None = None,
         max_length: int = 50,
         use_text: bool = True,
+        feature_extractors: dict[str, str] | None = None,
     ):
         self.modality_sizes = dict(sorted((modality_sizes or {}).items()))
         self.feature_statistics = dict(sorted((feature_statistics or {}).items()))
         self.max_length = max_length
         self.use_text = use_text
+        self.feature_extractors = dict(sorted((feature_extractors or {}).items()))
         super().__init__(tokenizer)
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} has no word_ids(); load the fast tokenizer")
+        self._check_modalities(self.feature_extractors)
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """Arguments that are saved in files of their own; `feature_extractors` would be taken for one by its name."""
+        return ["tokenizer"]
 
     @property
     def model_input_names(self) -> list[str]:
@@ -73,53 +89,64 @@ class CPSLProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        words: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        words: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
         acoustic: Any = None,
         visual: Any = None,
         extra_features: Mapping[str, Any] | None = None,
+        *,
+        text: str | Sequence[str | None] | None = None,
+        feature_extractors: Mapping[str, str] | None = None,
         return_tensors: str | None = "pt",
     ) -> CPSLBatch:
-        """Prepares one utterance or a batch of them.
+        """Prepares one utterance or a batch of them; a warning says how many were longer than `max_length`.
+
+        Where an utterance has no words, each of its feature rows is one token.
 
         Args:
-            words: The words of an utterance, or a list of such lists. Needed with `use_text`.
-            acoustic: (n, d_a) array for the utterance's n words, or a list of them; None, or None in the list,
-                where the voice is missing.
+            words: The words of an utterance, or a list of such lists; None, or None in the list, where the text is
+                missing.
+            acoustic: (n, d_a) array, lists or tensor for the utterance's n words, or a list of them; None, or None in
+                the list, where the voice is missing.
             visual: (n, d_v), likewise.
             extra_features: (n, d_m) by name, likewise.
+            text: A string or a list of them instead of `words`. Its words are what stands between white space, so
+                punctuation belongs to the word before it; features need one row for each of these.
+            feature_extractors: What made these features, by modality, to be checked against the processor's.
             return_tensors: `pt`; nothing else is made.
 
         Returns:
-            `input_ids`, `attention_mask`, `feature_mask` (B, L), each modality (B, L, d_m) float32, those other than
-            `acoustic` and `visual` in `extra_features`, and `modality_mask`, (B,) bool by modality.
+            `input_ids` unless no utterance has text, `attention_mask`, `feature_mask` (B, L), each modality
+            (B, L, d_m) float32, those other than `acoustic` and `visual` in `extra_features`, and `modality_mask`,
+            (B,) bool by modality, with `text` where an utterance lacks it.
 
         Raises:
-            ValueError: Words are missing, a modality is unknown, has a wrong size, another number of rows than there
-                are words, or a non-finite value.
+            ValueError: Nothing is given, or nothing for an utterance; there are no words, or none with a subword; a
+                word is not a string; a modality is unknown, of another extractor, no array of numbers, of a wrong
+                size, of another number of rows than there are words, or not finite. Names the utterance, counted
+                from 0.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: CPSL's inputs are PyTorch tensors, use 'pt'")
         given = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
         given = {name: values for name, values in given.items() if values is not None}
-        unknown = given.keys() - self.modality_sizes.keys()
-        if unknown:
-            raise ValueError(
-                f"modality {', '.join(sorted(unknown))} is unknown; the processor has {', '.join(self.modality_sizes)}"
-            )
-        if self.use_text and words is None:
-            raise ValueError("words are needed: the model reads text")
+        self._check_modalities(given)
+        self.check_extractors(feature_extractors or {})
+        words = _split_text(words, text)
         if words is None and not given:
-            raise ValueError(f"nothing is given; the processor takes {', '.join(['words', *self.modality_sizes])}")
-        single = _is_single_utterance(words, given)
-        if single:
-            words = None if words is None else [words]
-            given = {name: [values] for name, values in given.items()}
-        size = len(words) if words is not None else len(next(iter(given.values())))
-        features = {name: [_as_rows(value) for value in values] for name, values in given.items()}
-        names = [f"utterance {index}" for index in range(size)]
+            raise ValueError(f"nothing is given; the processor takes {self._inputs()}")
+        words, given = _as_batch(words, given)
+        names = [f"utterance {index}" for index in range(len(words))]
+        features = {name: _as_arrays(name, values) for name, values in given.items()}
+        self.check_words(words, names)
         self.check_features(words, features, names)
-        encoded = self.encode_words(words) if self.use_text else {"word_index": self.index_rows(features, size)}
-        return CPSLBatch(self.make_batch(features, **encoded))
+        self._check_presence(words, features, names)
+        encoded, lengths = self._encode(words, features, names)
+        warn_truncated(lengths, self.max_length)
+        batch = self.make_batch(features, **encoded)
+        has_text = [utterance is not None for utterance in words]
+        if self.use_text and any(has_text) and not all(has_text):
+            batch["modality_mask"]["text"] = torch.tensor(has_text)
+        return CPSLBatch(batch)
 
     def encode_words(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
         """Tokenises words, each alone, and keeps which word each subword comes from.
@@ -130,26 +157,52 @@ class CPSLProcessor(ProcessorMixin):
         Returns:
             `input_ids` and `word_index`, B lists each of at most `max_length`; `word_index` is -1 at special tokens.
         """
+        return {name: [self._cut(row) for row in rows] for name, rows in self._tokenize(words).items()}
+
+    def count_tokens(self, words: Sequence[Sequence[str]]) -> list[int]:
+        """How many subwords each of B utterances has before it is cut, special tokens included."""
+        return [len(ids) for ids in self._tokenize(words)["input_ids"]]
+
+    def _tokenize(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
+        # The tokenizer would keep a truncation asked of it in its own saved files, and cut on the side that they say.
         encoding = self.tokenizer(
             [list(utterance) for utterance in words],
             is_split_into_words=True,
-            truncation=True,
-            max_length=self.max_length,
+            add_special_tokens=True,
+            padding=False,
+            truncation=False,
             return_attention_mask=False,
             return_token_type_ids=False,
+            verbose=False,
         )
         word_index = [
             [-1 if word is None else word for word in encoding.word_ids(index)] for index in range(len(words))
         ]
         return {"input_ids": encoding["input_ids"], "word_index": word_index}
 
-    def index_rows(self, features: Features, size: int) -> list[list[int]]:
-        """The `word_index` of `size` utterances without text: one token a feature row, at most `max_length`."""
-        lengths = [
-            max((len(values[index]) for values in features.values() if values[index] is not None), default=0)
-            for index in range(size)
-        ]
-        return [list(range(min(length, self.max_length))) for length in lengths]
+    def _cut(self, row: list[int]) -> list[int]:
+        """At most `max_length`; the last token is a special one and stays."""
+        return row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]]
+
+    def _encode(
+        self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]
+    ) -> tuple[dict[str, list[list[int]]], list[int]]:
+        """What `make_batch` takes beside the features, and each utterance's number of tokens before it was cut."""
+        lengths = _row_counts(features, len(words))
+        word_index = [list(range(min(length, self.max_length))) for length in lengths]
+        spoken = [index for index, utterance in enumerate(words) if utterance is not None] if self.use_text else []
+        if not spoken:
+            return {"word_index": word_index}, lengths
+        input_ids = [[self.tokenizer.pad_token_id] * len(row) for row in word_index]
+        encoded = self._tokenize([words[index] for index in spoken])
+        for index, ids, positions in zip(spoken, encoded["input_ids"], encoded["word_index"], strict=True):
+            if max(positions) < 0:
+                raise ValueError(
+                    f"{names[index]}: no word in {list(words[index])} has a subword; leave out empty text"
+                )
+            lengths[index] = len(ids)
+            input_ids[index], word_index[index] = self._cut(ids), self._cut(positions)
+        return {"input_ids": input_ids, "word_index": word_index}, lengths
 
     def make_batch(
         self,
@@ -178,7 +231,7 @@ class CPSLProcessor(ProcessorMixin):
         modality_mask, extra_features = {}, {}
         for name, size in self.modality_sizes.items():
             rows = features.get(name, [None] * len(word_index))
-            present = np.array([row is not None and len(row) > 0 for row in rows], dtype=bool)
+            present = np.array([not _is_missing(row) for row in rows], dtype=bool)
             aligned = torch.from_numpy(self._align(name, rows, present, index, size))
             modality_mask[name] = torch.from_numpy(present)
             target = batch if name in ("acoustic", "visual") else extra_features
@@ -189,32 +242,98 @@ class CPSLProcessor(ProcessorMixin):
             batch["modality_mask"] = modality_mask
         return batch
 
-    def check_features(self, words: Sequence[Sequence[str]] | None, features: Features, names: Sequence[str]) -> None:
+    def check_extractors(self, feature_extractors: Mapping[str, str]) -> None:
+        """Refuses features of another extractor than the model learnt from; where one is not known, nothing is known.
+
+        Args:
+            feature_extractors: What made the features, by modality.
+
+        Raises:
+            ValueError: A modality is unknown or its extractor another one; names both.
+        """
+        self._check_modalities(feature_extractors)
+        for name, extractor in feature_extractors.items():
+            expected = self.feature_extractors.get(name, extractor)
+            if extractor != expected:
+                raise ValueError(
+                    f"{name} features are from {extractor!r}, but the model learnt from those of {expected!r}; "
+                    "extract them with that or leave the modality out"
+                )
+
+    def check_words(self, words: Sequence[Sequence[str] | None], names: Sequence[str]) -> None:
+        """Refuses what is not a list of words.
+
+        Args:
+            words: B lists of words, None where the text is missing.
+            names: What to call each sample in an error.
+
+        Raises:
+            ValueError: There is no word, or something that is not a string.
+        """
+        for name, utterance in zip(names, words, strict=True):
+            if utterance is None:
+                continue
+            if isinstance(utterance, str) or not isinstance(utterance, Sequence | np.ndarray):
+                raise ValueError(
+                    f"{name}: words are {utterance!r}, expected a list of strings; a string goes in text="
+                )
+            if not len(utterance):
+                raise ValueError(f"{name}: there are no words; give None where the text is missing")
+            for position, word in enumerate(utterance):
+                if not isinstance(word, str):
+                    raise ValueError(f"{name}: word {position} is {word!r} ({type(word).__name__}), not a string")
+
+    def check_features(
+        self, words: Sequence[Sequence[str] | None] | None, features: Features, names: Sequence[str]
+    ) -> None:
         """Refuses features that do not fit, naming sample, modality and sizes.
 
         Args:
-            words: B lists of words, or None.
+            words: B lists of words, or None where they are not known.
             features: B arrays (n, d_m) or None by modality.
             names: What to call each sample in an error.
 
         Raises:
-            ValueError: A wrong shape, another number of rows than words, or a non-finite value.
+            ValueError: A wrong shape, another number of rows than words or than another modality has, or a
+                non-finite value.
         """
+        first: dict[int, tuple[int, str]] = {}
+        for index, utterance in enumerate(words or ()):
+            if utterance is not None:
+                first[index] = (len(utterance), "words")
         for name, rows in features.items():
             size = self.modality_sizes[name]
             if len(rows) != len(names):
                 raise ValueError(f"{name}: {len(rows)} feature arrays for {len(names)} utterances")
             for index, row in enumerate(rows):
-                if row is None or len(row) == 0:
+                if _is_missing(row):
                     continue
                 if row.ndim != 2 or row.shape[1] != size:
                     raise ValueError(
                         f"{names[index]}: {name} features have shape {row.shape}, expected (words, {size})"
                     )
-                if words is not None and len(row) != len(words[index]):
-                    raise ValueError(f"{names[index]}: {len(row)} {name} rows for {len(words[index])} words")
+                count, counted = first.setdefault(index, (len(row), f"{name} rows"))
+                if len(row) != count:
+                    raise ValueError(f"{names[index]}: {len(row)} {name} rows for {count} {counted}; a word has one")
                 if not np.isfinite(row).all():
                     raise ValueError(f"{names[index]}: {name} features hold NaN or inf; replace them by 0")
+
+    def _check_modalities(self, given: Mapping[str, Any]) -> None:
+        unknown = given.keys() - self.modality_sizes.keys()
+        if unknown:
+            raise ValueError(
+                f"modality {', '.join(sorted(unknown))} is unknown; the processor has "
+                f"{', '.join(self.modality_sizes) or 'text alone'}"
+            )
+
+    def _check_presence(self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]) -> None:
+        counts = _row_counts(features, len(words))
+        for name, utterance, count in zip(names, words, counts, strict=True):
+            if not count and (utterance is None or not self.use_text):
+                raise ValueError(f"{name}: nothing is given; the processor takes {self._inputs()}")
+
+    def _inputs(self) -> str:
+        return ", ".join([*(["words or text"] if self.use_text else []), *self.modality_sizes])
 
     def decode_sentiment(self, logits: torch.Tensor | Sequence[float]) -> list[dict[str, Any]]:
         """Puts predictions into words.
@@ -284,17 +403,87 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     return padded
 
 
-def _as_rows(values: Any) -> np.ndarray | None:
-    if values is None:
-        return None
-    return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values, dtype=np.float32)
+def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> None:
+    """Logs, in one line, how many utterances are cut and how long the longest is; nothing where none is.
+
+    Args:
+        lengths: Number of tokens of each utterance, special ones included.
+        max_length: How many are kept.
+        where: What the utterances belong to, for the beginning of the line.
+    """
+    cut = [length for length in lengths if length > max_length]
+    if cut:
+        logger.warning(
+            "%s%d of %d utterances were cut to max_length=%d tokens, the longest has %d",
+            f"{where}: " if where else "", len(cut), len(lengths), max_length, max(cut),
+        )  # fmt: skip
 
 
-def _is_single_utterance(words: Any, features: Mapping[str, Any]) -> bool:
+def _split_text(words: Any, text: str | Sequence[str | None] | None) -> Any:
+    if isinstance(words, str):
+        raise ValueError(f"words is the string {words!r}, expected a list of words; a string goes in text=")
+    if text is None:
+        return words
     if words is not None:
-        return not words or isinstance(words[0], str)
-    values = next(iter(features.values()))
-    return getattr(values, "ndim", None) == 2 or (isinstance(values, list) and np.ndim(values[0]) == 1)
+        raise ValueError("words and text are both given; the words are taken from text, so give one of them")
+    if isinstance(text, str):
+        return text.split()
+    for index, utterance in enumerate(text):
+        if not isinstance(utterance, str | None):
+            raise ValueError(f"utterance {index}: text is {utterance!r} ({type(utterance).__name__}), not a string")
+    return [None if utterance is None else utterance.split() for utterance in text]
+
+
+def _as_batch(words: Any, features: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[Any]]]:
+    """One utterance becomes a batch of one; words that are not there become None for each utterance."""
+    if words is None:
+        single = max(map(_depth, features.values())) <= 2
+    else:
+        words = list(words)
+        single = not words or isinstance(words[0], str)
+    if single:
+        return [words], {name: [values] for name, values in features.items()}
+    for name, values in features.items():
+        if not _depth(values):
+            raise ValueError(f"{name}: features are {values!r}, expected an array for each utterance")
+    batch = {name: list(values) for name, values in features.items()}
+    return words or [None] * len(next(iter(batch.values()))), batch
+
+
+def _depth(values: Any) -> int:
+    """How many indices lead to a number, as far as the first entry that is there tells."""
+    if isinstance(values, torch.Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
+        return values.ndim
+    if not isinstance(values, list | tuple | np.ndarray):
+        return 0
+    return 1 + next(
+        (_depth(value) for value in values if value is not None and not (isinstance(value, list) and not value)), 0
+    )
+
+
+def _as_arrays(name: str, values: Sequence[Any]) -> list[np.ndarray | None]:
+    arrays: list[np.ndarray | None] = []
+    for index, value in enumerate(values):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().float().cpu()
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused by name
+                arrays.append(None if value is None else np.asarray(value, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"utterance {index}: {name} features are no (words, size) numbers: {error}") from error
+    return arrays
+
+
+def _is_missing(rows: np.ndarray | None) -> bool:
+    return rows is None or (rows.ndim > 0 and len(rows) == 0)
+
+
+def _row_counts(features: Features, size: int) -> list[int]:
+    """Number of feature rows of each utterance, 0 where every modality is missing."""
+    return [
+        max((len(rows[index]) for rows in features.values() if not _is_missing(rows[index])), default=0)
+        for index in range(size)
+    ]
 
 
 __all__ = ["CPSLProcessor", "compute_feature_statistics"]

@@ -62,6 +62,16 @@ def assert_golden(processor, utterances, batch):
             assert batch[name].dtype == torch.float32
 
 
+def assert_same(batch, expected):
+    """All tensors equal, those inside `modality_mask` and `extra_features` too."""
+    assert batch.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, dict):
+            assert_same(batch[name], value)
+        else:
+            assert torch.equal(batch[name], value), name
+
+
 def process(processor, utterances):
     features = {
         name: [make_rows(words, size, seed) for seed, words in enumerate(utterances)] for name, size in SIZES.items()
@@ -98,7 +108,13 @@ class TestAlignment:
     )
     def test_any_words(self, tokenizers, kind, utterances):
         processor = CPSLProcessor(tokenizers[kind], SIZES)
-        assert_golden(processor, utterances, process(processor, utterances))
+        utterances = [*utterances, ["great"]]
+        counts = [len(align_word_by_word(tokenizers[kind], u, make_rows(u, 1), 1)[0]) for u in utterances]
+        if min(counts) > 2:
+            assert_golden(processor, utterances, process(processor, utterances))
+        else:
+            with pytest.raises(ValueError, match=f"utterance {counts.index(2)}: no word .* has a subword"):
+                process(processor, utterances)
 
     @each_tokenizer
     @pytest.mark.parametrize("count", [47, 48, 49, 120])
@@ -138,16 +154,6 @@ class TestAlignment:
             assert_golden(processor, utterances, process(processor, utterances))
         finally:
             tokenizer.padding_side = side
-
-    def test_nothing_but_empty_words(self, unigram_tokenizer):
-        batch = process(CPSLProcessor(unigram_tokenizer, SIZES), [["", " "]])
-        assert batch["input_ids"].tolist() == [[unigram_tokenizer.cls_token_id, unigram_tokenizer.sep_token_id]]
-        assert not batch["feature_mask"].any() and not batch["acoustic"].any()
-
-    def test_an_utterance_without_words(self, unigram_tokenizer):
-        batch = CPSLProcessor(unigram_tokenizer, SIZES)([[], ["great"]])
-        assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
-        assert not batch["modality_mask"]["acoustic"].any()
 
 
 class TestStandardization:
@@ -261,6 +267,32 @@ class TestCalls:
             assert batch[name].shape == (*batch["input_ids"].shape, size)
             assert (batch[name] == 0).all()
 
+    @pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+    def test_text_is_split_at_white_space(self, tokenizers, kind):
+        processor = CPSLProcessor(tokenizers[kind], SIZES)
+        words = ["the", "movie,", "wasn't", "great!"]
+        features = {"acoustic": make_rows(words, 3), "visual": make_rows(words, 2)}
+        expected = processor(words, **features)
+        assert_same(processor(text="  the movie,\twasn't \n great! ", **features), expected)
+        several = processor(text=["the movie, wasn't great!", "ending"], acoustic=[features["acoustic"], None])
+        assert_same(several, processor([words, ["ending"]], acoustic=[features["acoustic"], None]))
+
+    @pytest.mark.parametrize("others", [[], [["great"]], [["the", "movie", "was", "really", "terrible"]]])
+    def test_an_utterance_without_text_has_one_token_a_row(self, unigram_tokenizer, others):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, max_length=6)
+        rows = make_rows(["a"] * 4, 3)
+        nothing = [None] * len(others)
+        batch = processor([None, *others] if others else None, acoustic=[rows, *nothing])
+        assert np.array_equal(batch["acoustic"][0, :4].numpy(), rows) and not batch["acoustic"][0, 4:].any()
+        for mask in ("attention_mask", "feature_mask"):
+            assert batch[mask][0].long().tolist() == [1] * 4 + [0] * (batch[mask].shape[1] - 4)
+        assert ("input_ids" in batch) == bool(others)
+        if others:
+            assert batch["modality_mask"]["text"].tolist() == [False] + [True] * len(others)
+            alone, length = processor(others), len(processor(others)["input_ids"][0])
+            for name in ("input_ids", "attention_mask", "feature_mask"):
+                assert torch.equal(batch[name][1:, :length], alone[name])
+
     def test_extra_features(self, unigram_tokenizer):
         processor = CPSLProcessor(unigram_tokenizer, {**SIZES, "pose": 4})
         pose = [make_rows(words, 4) for words in self.WORDS]
@@ -298,39 +330,84 @@ class TestCalls:
 
 
 class TestRefused:
+    """Each case is one line that names the sample, the modality and the sizes."""
+
+    def refusal(self, processor, *args, **kwargs):
+        with pytest.raises(ValueError) as caught:
+            processor(*args, **kwargs)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
     @pytest.mark.parametrize(
         ("features", "words"),
         [
             ({"acoustic": [np.zeros((1, 3)), np.zeros((3, 3))]}, ["utterance 1", "3 acoustic rows", "2 words"]),
             ({"visual": [np.zeros((1, 5)), None]}, ["utterance 0", "visual", "(1, 5)", "2"]),
             ({"visual": [np.zeros(2), None]}, ["utterance 0", "visual", "(2,)"]),
+            ({"visual": [None, 7.0]}, ["utterance 1", "visual", "()", "2"]),
             ({"visual": [np.zeros((1, 2))]}, ["visual", "1", "2 utterances"]),
+            ({"visual": 7.0}, ["visual", "7.0", "array"]),
+            ({"acoustic": np.zeros((2, 3))}, ["utterance 0", "acoustic", "(3,)", "(words, 3)"]),
             ({"acoustic": [np.zeros((1, 3)), np.array([[0, 0, 0], [0, np.nan, 0]])]}, ["utterance 1", "acoustic"]),
             ({"acoustic": [np.full((1, 3), -np.inf), None]}, ["utterance 0", "acoustic", "inf"]),
+            ({"acoustic": [[[0.0, 0.0, 1e300]], None]}, ["utterance 0", "acoustic", "inf"]),
+            ({"acoustic": [None, [[1, 2, 3], [1, 2]]]}, ["utterance 1", "acoustic"]),
+            ({"acoustic": [None, [[1, 2, 3], [1, 2, "loud"]]]}, ["utterance 1", "acoustic", "loud"]),
+            ({"acoustic": [None, [[1, 2, 3], [1, 2, None]]]}, ["utterance 1", "acoustic"]),
+            ({"acoustic": [None, [[1, 2, 3], [1, 2, {}]]]}, ["utterance 1", "acoustic"]),
             ({"extra_features": {"pose": [np.zeros((1, 3)), None]}}, ["pose", "acoustic, visual"]),
+            ({"feature_extractors": {"pose": "OpenPose"}}, ["pose", "acoustic, visual"]),
         ],
     )
-    def test_is_one_line_that_names_sample_modality_and_sizes(self, unigram_tokenizer, features, words):
-        with pytest.raises(ValueError) as caught:
-            CPSLProcessor(unigram_tokenizer, SIZES)([["great"], ["the", "movie"]], **features)
-        assert "\n" not in str(caught.value)
-        assert all(word in str(caught.value) for word in words)
+    def test_features(self, unigram_tokenizer, features, words):
+        message = self.refusal(CPSLProcessor(unigram_tokenizer, SIZES), [["great"], ["the", "movie"]], **features)
+        assert all(word in message for word in words)
 
-    def test_no_words(self, unigram_tokenizer):
-        with pytest.raises(ValueError, match="words are needed"):
-            CPSLProcessor(unigram_tokenizer, SIZES)(acoustic=np.zeros((1, 3)))
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            ({"words": []}, ["utterance 0", "no words"]),
+            ({"words": [["great"], []]}, ["utterance 1", "no words"]),
+            ({"words": ["great", 3]}, ["utterance 0", "word 1", "3", "int"]),
+            ({"words": [["great"], ["great", None]]}, ["utterance 1", "word 1", "None"]),
+            ({"words": [["great"], "the movie"]}, ["utterance 1", "'the movie'", "text="]),
+            ({"words": [["great"], 3]}, ["utterance 1", "3", "list of strings"]),
+            ({"words": "the movie"}, ["'the movie'", "text="]),
+            ({"words": ["great"], "text": "great"}, ["words and text"]),
+            ({"words": ["", " "]}, ["utterance 0", "subword"]),
+            ({"words": [["great"], ["", "\t"]]}, ["utterance 1", "subword"]),
+            ({"text": ""}, ["utterance 0", "no words"]),
+            ({"text": " \n\t"}, ["utterance 0", "no words"]),
+            ({"text": ["great", ""]}, ["utterance 1", "no words"]),
+            ({"text": ["great", 3]}, ["utterance 1", "3", "int"]),
+            ({"text": ["great", None]}, ["utterance 1", "nothing is given", "acoustic, visual"]),
+            ({"text": "the great movie", "acoustic": np.zeros((4, 3))}, ["utterance 0", "4 acoustic rows", "3 words"]),
+            ({"words": [["great"], None], "acoustic": [np.zeros((1, 3)), None]}, ["utterance 1", "nothing is given"]),
+            ({}, ["nothing is given", "words or text, acoustic, visual"]),
+        ],
+    )
+    def test_words_and_text(self, unigram_tokenizer, given, words):
+        message = self.refusal(CPSLProcessor(unigram_tokenizer, SIZES), **given)
+        assert all(word in message for word in words)
+
+    def test_rows_that_differ_where_there_are_no_words(self, unigram_tokenizer):
+        for use_text in (True, False):
+            processor = CPSLProcessor(unigram_tokenizer, SIZES, use_text=use_text)
+            message = self.refusal(processor, acoustic=np.zeros((3, 3)), visual=np.zeros((5, 2)))
+            assert "utterance 0: 5 visual rows for 3 acoustic rows" in message
+
+    def test_nothing_for_a_model_that_reads_no_text(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, use_text=False)
+        for words in (None, ["great"], [["great"], ["movie"]]):
+            assert "nothing is given; the processor takes acoustic, visual" in self.refusal(processor, words)
 
     def test_other_tensors(self, unigram_tokenizer):
-        with pytest.raises(ValueError, match=r"return_tensors='np'.*'pt'"):
-            CPSLProcessor(unigram_tokenizer, SIZES)(["great"], return_tensors="np")
+        message = self.refusal(CPSLProcessor(unigram_tokenizer, SIZES), ["great"], return_tensors="np")
+        assert "return_tensors='np'" in message and "'pt'" in message
 
     def test_no_tokenizer(self):
         with pytest.raises((ValueError, TypeError), match="tokenizer"):
             CPSLProcessor(None, SIZES)
-
-    def test_nothing_at_all(self, unigram_tokenizer):
-        with pytest.raises(ValueError, match="acoustic"):
-            CPSLProcessor(unigram_tokenizer, SIZES, use_text=False)()
 
 
 class TestDecodeSentiment:
