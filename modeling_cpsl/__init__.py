@@ -12,6 +12,7 @@ from .modeling_cpsl import (
     CPSLOutput,
 )
 from .modulation import GradientModulator, modulation_coefficients
+from .pipeline_cpsl import MultimodalSentimentPipeline
 from .processing_cpsl import CPSLProcessor
 from .trainer import CPSLTrainer, GradientModulationMixin
 from .training_args import CPSLTrainingArguments
@@ -36,6 +37,7 @@ __all__ = [
     "CPSLTrainingArguments",
     "GradientModulationMixin",
     "GradientModulator",
+    "MultimodalSentimentPipeline",
     "compute_sentiment_metrics",
     "modulation_coefficients",
 ]

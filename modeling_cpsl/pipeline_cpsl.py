@@ -1,0 +1,293 @@
+"""`pipeline("multimodal-sentiment")`: from words, voice and face to a sentiment with its parts and its uncertainty."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .processing_cpsl import CPSLProcessor
+from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_width
+
+
+TASK = "multimodal-sentiment"
+ON_ERROR = ("raise", "skip")
+# Batches of like length are made inside a window of this many batches, which is all that is held in memory.
+BATCHES_IN_WINDOW = 16
+# Columns of a data set that say nothing to the model.
+IGNORED_FIELDS = ("id", "video_id", "label", "start", "end", "word_start", "word_end")
+# What the processor takes by name; any other field is a modality.
+PROCESSOR_FIELDS = ("words", "text", "acoustic", "visual", "feature_extractors")
+
+
+class MultimodalSentimentPipeline(Pipeline):
+    """Predicts the sentiment of utterances.
+
+    An utterance is a dict of `words` (a list) or `text` and of word-level features by modality, (n, d_m) each; what
+    is None or left out is missing. A row of a data set is one, and so is a text by itself.
+
+    Args:
+        model: A CPSL model.
+        processor: Its [`CPSLProcessor`].
+        batch_size: Utterances in a forward pass, 1 by default.
+        num_samples: Above 1, predictions are means over that many latent draws, with their standard deviation.
+        explain: Whether to tell how much each modality matters, at the cost of a forward pass a modality.
+        on_error: `raise`, or `skip` to go on and give an `error` in place of a bad utterance's result.
+        **kwargs: As for [`~transformers.Pipeline`].
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    processor: CPSLProcessor
+
+    def __call__(
+        self, inputs: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
+        """Predicts one utterance, a list of them, or any stream of them.
+
+        Args:
+            inputs: An utterance, a list, or another iterable: a generator, a data set, a stream of any length.
+            batch_size: Overrides the pipeline's; results do not depend on it.
+            **kwargs: `num_samples`, `explain` and `on_error` override the pipeline's.
+
+        Returns:
+            For each utterance, in their order (a dict for one, a list for a list, else a generator), a dict of
+
+            - `score`: sentiment in [-3, 3]; `acc7_class`, -3 ... 3, and its name `label`;
+            - `modalities`: by name None where it is missing, else a dict of `score`, predicted from it alone, and
+              with `explain` `delta`, how much it adds to the score (None where it is all there is), and but for text
+              `weight`, its mean share in the fusion;
+            - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated, and `std` with
+              `num_samples`; None where there is neither.
+
+        Raises:
+            ValueError: An utterance is bad and `on_error` is `raise`; names it. Or an argument is out of range.
+        """
+        preprocess, forward, postprocess = (
+            {**defaults, **given}
+            for defaults, given in zip(
+                (self._preprocess_params, self._forward_params, self._postprocess_params),
+                self._sanitize_parameters(**kwargs),
+                strict=True,
+            )
+        )
+        batch_size = batch_size or self._batch_size or 1
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        single = isinstance(inputs, (str, Mapping))
+        results = self._stream([inputs] if single else inputs, batch_size, preprocess, forward, postprocess)
+        if single:
+            return next(results)
+        return list(results) if isinstance(inputs, (list, tuple)) else results
+
+    def calibrate(
+        self, held_out: Iterable[Mapping[str, Any]], coverage: float = DEFAULT_COVERAGE, batch_size: int | None = None
+    ) -> float:
+        """Fits the prediction interval and stores it in the model's config, which `save_pretrained` keeps.
+
+        Args:
+            held_out: Utterances with their `label`, none of which the model was trained on: residuals of training
+                samples are too small and the interval would not hold what it says.
+            coverage: Share of labels that the interval shall hold, in (0, 1).
+            batch_size: As for a call.
+
+        Returns:
+            Half the interval's width.
+
+        Raises:
+            ValueError: A label is missing, or there are too few samples for this coverage.
+        """
+        labels: list[float] = []
+
+        def utterances() -> Iterator[Mapping[str, Any]]:
+            for index, utterance in enumerate(held_out):
+                if utterance.get("label") is None:
+                    raise ValueError(f"{_name(utterance, index)}: no label; calibration needs one")
+                labels.append(float(utterance["label"]))
+                yield utterance
+
+        results = self(utterances(), batch_size=batch_size, num_samples=1, explain=False, on_error="raise")
+        half_width = conformal_half_width([result["score"] for result in results], labels, coverage)
+        self.model.config.interval_half_width, self.model.config.interval_coverage = half_width, coverage
+        return half_width
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Saves model, processor and the code of both and of the pipeline, for those who have not this package.
+
+        As with any custom pipeline, `pipeline` then asks for `trust_remote_code=True`; to keep a calibration in a
+        folder that is loaded without, save the model and the processor themselves.
+
+        Args:
+            save_directory: A folder; made where it is not there.
+            **kwargs: As for [`~transformers.PreTrainedModel.save_pretrained`].
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+    def _sanitize_parameters(
+        self, num_samples: int | None = None, explain: bool | None = None, on_error: str | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if on_error is not None and on_error not in ON_ERROR:
+            raise ValueError(f"on_error={on_error!r} is none of {', '.join(ON_ERROR)}")
+        if num_samples is not None and num_samples < 1:
+            raise ValueError(f"num_samples={num_samples} must be at least 1")
+        forward = {"num_samples": num_samples, "explain": explain}
+        preprocess = {} if on_error is None else {"on_error": on_error}
+        return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
+
+    def preprocess(self, input_: Any, on_error: str = "raise") -> dict[str, Any]:
+        """An utterance -> the model's inputs with a batch of 1, or under `skip` an `error` where that fails."""
+        try:
+            return self.processor(**_processor_arguments(input_, self.processor.use_text))
+        except ValueError as error:
+            # The processor counts from 0 within its call, which is of one utterance here.
+            message = str(error).removeprefix("utterance 0: ")
+            if on_error == "raise":
+                raise ValueError(message) from error
+            return {"error": message}
+
+    def _forward(self, input_tensors: dict[str, Any], num_samples: int = 1, explain: bool = False) -> dict[str, Any]:
+        output = self.model(**input_tensors, num_samples=num_samples)
+        fields = ("logits", "logits_std", "unimodal_logits", "modality_presence")
+        result = {name: output[name] for name in fields if name in output}
+        if explain:
+            result["weights"] = output["fusion_weights"]
+            plain = output if num_samples == 1 else self.model(**input_tensors)
+            result["deltas"] = self._leave_one_out(input_tensors, plain)
+        return result
+
+    def _leave_one_out(self, inputs: dict[str, Any], output: Any) -> dict[str, Tensor]:
+        """By modality (B,): the score less the score without it; NaN where nothing else is there."""
+        presence, score = output["modality_presence"], output["logits"].clamp(-3.0, 3.0)
+        deltas = {}
+        for name in presence:
+            others = [mask for other, mask in presence.items() if other != name]
+            nothing_left = ~torch.stack(others).any(dim=0) if others else torch.ones_like(presence[name])
+            without = presence | {name: torch.zeros_like(presence[name])}
+            reduced = self.model(**(inputs | {"modality_mask": without}))
+            deltas[name] = (score - reduced["logits"].clamp(-3.0, 3.0)).masked_fill(nothing_left, torch.nan)
+        return deltas
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
+        """The model's outputs for B utterances -> their B results."""
+        results = []
+        for index, sentiment in enumerate(self.processor.decode_sentiment(model_outputs["logits"])):
+            result = {"score": sentiment["value"], "label": sentiment["label"], "acc7_class": sentiment["acc7_class"]}
+            result["modalities"] = {
+                name: _modality_result(name, index, model_outputs) if present[index] else None
+                for name, present in model_outputs["modality_presence"].items()
+            }
+            result["uncertainty"] = self._uncertainty(sentiment["value"], index, model_outputs)
+            results.append(result)
+        return results
+
+    def _uncertainty(self, score: float, index: int, outputs: dict[str, Any]) -> dict[str, Any] | None:
+        uncertainty: dict[str, Any] = {}
+        if "logits_std" in outputs:
+            uncertainty["std"] = float(outputs["logits_std"][index])
+        half_width = self.model.config.interval_half_width
+        if half_width is not None:
+            uncertainty["interval"] = [max(score - half_width, -3.0), min(score + half_width, 3.0)]
+            uncertainty["coverage"] = self.model.config.interval_coverage
+        return uncertainty or None
+
+    def _stream(
+        self,
+        utterances: Iterable[Any],
+        batch_size: int,
+        preprocess: dict[str, Any],
+        forward: dict[str, Any],
+        postprocess: dict[str, Any],
+    ) -> Iterator[dict[str, Any]]:
+        """Results in the order of the utterances, of which one window at a time is in memory."""
+        window: list[dict[str, Any]] = []
+        for index, utterance in enumerate(utterances):
+            try:
+                window.append(self.preprocess(utterance, **preprocess))
+            except ValueError as error:
+                raise ValueError(f"{_name(utterance, index)}: {error}") from None
+            if "error" in window[-1]:
+                window[-1]["error"] = f"{_name(utterance, index)}: {window[-1]['error']}"
+            if len(window) == batch_size * BATCHES_IN_WINDOW:
+                yield from self._predict_window(window, batch_size, forward, postprocess)
+                window = []
+        yield from self._predict_window(window, batch_size, forward, postprocess)
+
+    def _predict_window(
+        self, window: list[dict[str, Any]], batch_size: int, forward: dict[str, Any], postprocess: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Batches of like length, longest first, so that what does not fit in memory shows itself at once."""
+        results: list[Any] = [{"score": None, **item} if "error" in item else None for item in window]
+        good = [index for index, item in enumerate(window) if "error" not in item]
+        good.sort(key=lambda index: window[index]["attention_mask"].shape[1], reverse=True)
+        # Utterances without text have no input_ids.
+        for with_text in (True, False):
+            alike = [index for index in good if ("input_ids" in window[index]) == with_text]
+            for start in range(0, len(alike), batch_size):
+                chosen = alike[start : start + batch_size]
+                batch = _pad_and_stack([window[index] for index in chosen], self.processor.tokenizer.pad_token_id)
+                outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
+                for index, output in zip(chosen, outputs, strict=True):
+                    results[index] = output
+        return results
+
+
+def _name(utterance: Any, index: int) -> str:
+    sample_id = utterance.get("id") if isinstance(utterance, Mapping) else None
+    return f"utterance {index}" if sample_id is None else f"utterance {index} (id {sample_id})"
+
+
+def _processor_arguments(utterance: Any, use_text: bool) -> dict[str, Any]:
+    if isinstance(utterance, str):
+        return {"text": utterance}
+    if not isinstance(utterance, Mapping):
+        raise ValueError(f"a {type(utterance).__name__} is no utterance; give a dict of words and features, or a text")
+    ignored = IGNORED_FIELDS if use_text else (*IGNORED_FIELDS, "words", "text")
+    fields = {name: value for name, value in utterance.items() if name not in ignored and value is not None}
+    arguments = {name: fields.pop(name) for name in PROCESSOR_FIELDS if name in fields}
+    if not isinstance(arguments.get("words", ""), str):
+        arguments["words"] = list(arguments["words"])
+    return arguments | {"extra_features": fields}
+
+
+def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:
+    result = {"score": float(outputs["unimodal_logits"][name][index].clamp(-3.0, 3.0))}
+    if "deltas" in outputs:
+        delta = float(outputs["deltas"][name][index])
+        result["delta"] = delta if delta == delta else None
+        if name in outputs["weights"]:
+            result["weight"] = float(outputs["weights"][name][index])
+    return result
+
+
+def _pad_and_stack(items: list[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
+    """Batches of 1 -> one batch, padded on the right to the longest."""
+
+    def join(name: str, values: list[Any]) -> Any:
+        if isinstance(values[0], Mapping):
+            return {key: join(key, [value[key] for value in values]) for key in values[0]}
+        if values[0].ndim == 1:
+            return torch.cat(values)
+        longest = max(value.shape[1] for value in values)
+        fill = pad_token_id if name == "input_ids" else 0
+        return torch.cat(
+            [
+                nn.functional.pad(value, [0, 0] * (value.ndim - 2) + [0, longest - value.shape[1]], value=fill)
+                for value in values
+            ]
+        )
+
+    return {name: join(name, [item[name] for item in items]) for name in items[0]}
+
+
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=MultimodalSentimentPipeline, pt_model=AutoModelForSequenceClassification, type="multimodal"
+)
+
+__all__ = ["MultimodalSentimentPipeline"]

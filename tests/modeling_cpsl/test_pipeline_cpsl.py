@@ -1,0 +1,279 @@
+"""The pipeline: what goes in, what comes out, and that neither batch nor neighbours change a result."""
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from datasets import IterableDataset
+from training_cases import make_trainer
+from transformers import pipeline
+
+from modeling_cpsl import MultimodalSentimentPipeline
+from modeling_cpsl.uncertainty_cpsl import conformal_half_width
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model that has trained a little."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    trainer = make_trainer(folder, num_samples=60, num_train_epochs=4)
+    trainer.train()
+    trainer.save_model(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def sentiment(folder):
+    return pipeline("multimodal-sentiment", model=str(folder), device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def not_calibrated(sentiment):
+    yield
+    sentiment.model.config.interval_half_width = sentiment.model.config.interval_coverage = None
+
+
+@pytest.fixture(scope="module")
+def utterances():
+    """20 utterances of many lengths with random features; some lack a modality or two."""
+    generator = np.random.default_rng(0)
+    words = ["this", "movie", "was", "really", "great", "but", "boring", "and", "long"]
+    rows = []
+    for index in range(20):
+        count = int(generator.integers(1, 9))
+        row = {"id": f"v_{index}", "words": list(generator.choice(words, count)), "label": float(index % 7 - 3)}
+        row["acoustic"] = generator.normal(size=(count, 74)) if index % 3 else None
+        row["visual"] = generator.normal(size=(count, 47)) if index % 4 else None
+        rows.append(row)
+    del rows[5]["words"]
+    return rows
+
+
+def scores(results):
+    return np.array([result["score"] for result in results])
+
+
+def test_it_is_found_by_its_task(sentiment, folder):
+    assert isinstance(sentiment, MultimodalSentimentPipeline)
+    assert type(sentiment.model).__name__ == "CPSLForSentimentRegression" and not sentiment.model.training
+
+
+def test_a_result_is_what_the_model_says(sentiment, utterances):
+    row = utterances[1]
+    result = sentiment(row)
+    inputs = sentiment.processor(words=row["words"], acoustic=row["acoustic"], visual=row["visual"])
+    with torch.no_grad():
+        output = sentiment.model(**inputs)
+    assert set(result) == {"score", "label", "acc7_class", "modalities", "uncertainty"}
+    assert result["score"] == pytest.approx(output.logits.clamp(-3, 3).item(), abs=1e-6)
+    assert result["acc7_class"] == round(result["score"]) and result["uncertainty"] is None
+    assert set(result["modalities"]) == {"text", "acoustic", "visual"}
+    for name, part in result["modalities"].items():
+        assert part == {"score": pytest.approx(output.unimodal_logits[name].clamp(-3, 3).item(), abs=1e-6)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64])
+@pytest.mark.parametrize("options", [{}, {"explain": True}])
+def test_batches_and_neighbours_change_nothing(sentiment, utterances, batch_size, options):
+    alone = [sentiment(row, **options) for row in utterances]
+    together = sentiment(utterances, batch_size=batch_size, **options)
+    np.testing.assert_allclose(scores(together), scores(alone), atol=1e-5)
+    for one, other in zip(alone, together, strict=True):
+        assert one["label"] == other["label"] and one["modalities"].keys() == other["modalities"].keys()
+        for name, part in one["modalities"].items():
+            assert other["modalities"][name] == (part and pytest.approx(part, abs=1e-5))
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "generator", "stream"])
+def test_any_iterable_goes_in_and_order_is_kept(sentiment, utterances, kind):
+    expected = scores([sentiment(row) for row in utterances] * 3)
+    rows = utterances * 3
+    given = {
+        "list": rows,
+        "tuple": tuple(rows),
+        "generator": (row for row in rows),
+        "stream": IterableDataset.from_generator(lambda: iter(rows)),
+    }[kind]
+    results = sentiment(given, batch_size=2)
+    assert isinstance(results, list) == (kind in ("list", "tuple"))
+    np.testing.assert_allclose(scores(results), expected, atol=1e-5)
+
+
+def test_no_utterance_at_all_is_no_result(sentiment):
+    assert sentiment([]) == [] and list(sentiment(iter(()))) == []
+
+
+def test_dataset_rows_go_in(tmp_path, sentiment):
+    dataset = make_trainer(tmp_path, num_samples=9).train_dataset.with_format(None)
+    dataset = dataset.select_columns(["id", "words", "label", "acoustic", "visual"])
+    streamed = list(sentiment(dataset, batch_size=4))
+    in_numpy = list(sentiment(dataset.with_format("numpy")))
+    assert len(streamed) == 9
+    np.testing.assert_allclose(scores(streamed), scores(in_numpy), atol=1e-5)
+
+
+def test_a_text_by_itself(sentiment):
+    result = sentiment("this movie was really great")
+    assert result["modalities"]["acoustic"] is None and result["modalities"]["text"] is not None
+    assert result["score"] == sentiment({"words": ["this", "movie", "was", "really", "great"]})["score"]
+    assert result["score"] == sentiment({"text": "this movie was really great"})["score"]
+
+
+def test_a_stream_is_read_a_window_at_a_time(sentiment, utterances):
+    read = 0
+
+    def stream():
+        nonlocal read
+        for row in utterances * 10:
+            read += 1
+            yield row
+
+    results = sentiment(stream(), batch_size=2)
+    assert read == 0
+    next(results)
+    assert read == 32
+
+
+def test_memory_does_not_grow_with_the_stream(sentiment, utterances):
+    def peak(times):
+        tracemalloc.start()
+        for _ in sentiment(dict(row) for _ in range(times) for row in utterances):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(8)
+    assert peak(40) < 1.1 * peak(8)
+
+
+def test_missing_modalities_are_told_and_do_not_matter(sentiment, utterances):
+    row = utterances[1]
+    for present in (["words"], ["acoustic"], ["visual"], ["words", "visual"], ["acoustic", "visual"]):
+        result = sentiment({name: row[name] for name in present}, explain=True)
+        names = {"text" if name == "words" else name for name in present}
+        assert {name for name, part in result["modalities"].items() if part is not None} == names
+        assert math.isfinite(result["score"])
+
+
+def test_explain_gives_leave_one_out_deltas_and_weights(sentiment, utterances):
+    row = utterances[1]
+    whole, result = sentiment(row)["score"], sentiment(row, explain=True)
+    for name in ("acoustic", "visual"):
+        without = sentiment({key: value for key, value in row.items() if key != name})["score"]
+        assert result["modalities"][name]["delta"] == pytest.approx(whole - without, abs=1e-5)
+    # Rows that stand for subwords weigh as often as there are subwords; without words each would weigh once.
+    inputs = sentiment.processor(words=row["words"], acoustic=row["acoustic"], visual=row["visual"])
+    inputs["modality_mask"]["text"] = torch.tensor([False])
+    with torch.no_grad():
+        without = sentiment.model(**inputs).logits.item()
+    assert result["modalities"]["text"]["delta"] == pytest.approx(whole - without, abs=1e-5)
+    weights = [result["modalities"][name]["weight"] for name in ("acoustic", "visual")]
+    assert sum(weights) == pytest.approx(1.0, abs=1e-5) and "weight" not in result["modalities"]["text"]
+    only = sentiment({"words": row["words"]}, explain=True)["modalities"]["text"]
+    assert only["delta"] is None
+
+
+def test_latent_draws_have_a_deviation(sentiment, utterances):
+    torch.manual_seed(0)
+    result = sentiment(utterances[1], num_samples=200)
+    assert result["uncertainty"].keys() == {"std"} and result["uncertainty"]["std"] > 0
+    torch.manual_seed(1)
+    again = sentiment(utterances[1], num_samples=200)
+    assert again["score"] == pytest.approx(result["score"], abs=5 * result["uncertainty"]["std"] / math.sqrt(200))
+
+
+def test_calibration_is_shown_and_saved(sentiment, utterances, tmp_path):
+    half_width = sentiment.calibrate(utterances, coverage=0.8, batch_size=4)
+    labels = [row["label"] for row in utterances]
+    assert half_width == pytest.approx(conformal_half_width(scores(sentiment(utterances)), labels, 0.8), abs=1e-5)
+    sentiment.model.save_pretrained(tmp_path)
+    sentiment.processor.save_pretrained(tmp_path)
+    again = pipeline("multimodal-sentiment", model=str(tmp_path), device="cpu")
+    result = again(utterances[2])
+    interval = [max(result["score"] - half_width, -3), min(result["score"] + half_width, 3)]
+    assert result["uncertainty"] == {"interval": pytest.approx(interval), "coverage": 0.8}
+    assert result["score"] == sentiment(utterances[2])["score"]
+
+
+def test_calibration_needs_labels_and_samples(sentiment, utterances):
+    with pytest.raises(ValueError, match=r"utterance 3 \(id v_3\): no label"):
+        sentiment.calibrate([{**row, "label": None if row["id"] == "v_3" else 0} for row in utterances])
+    with pytest.raises(ValueError, match=r"^5 held-out samples are too few"):
+        sentiment.calibrate(utterances[:5])
+    assert sentiment.model.config.interval_half_width is None
+
+
+def bad_utterances():
+    good = {"words": ["really", "great"], "acoustic": np.ones((2, 74)), "visual": np.ones((2, 47))}
+    return {
+        "no words": ({**good, "words": []}, "word"),
+        "empty text": ({"text": "  "}, "word"),
+        "nothing": ({}, "nothing|no "),
+        "wrong size": ({**good, "acoustic": np.ones((2, 73))}, r"acoustic .*73"),
+        "lengths differ": ({**good, "visual": np.ones((3, 47))}, "3 visual rows for 2 words"),
+        "not a number": ({**good, "visual": np.full((2, 47), np.nan)}, "visual .*NaN"),
+        "unknown modality": ({**good, "acustic": np.ones((2, 74))}, "acustic"),
+        "no utterance": (3, "int"),
+        "words are no strings": ({**good, "words": [1, 2]}, "word"),
+        "both": ({**good, "text": "really great"}, "text"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_utterances())
+def test_a_bad_utterance_is_named(sentiment, utterances, kind):
+    bad, message = bad_utterances()[kind]
+    with pytest.raises(ValueError, match=f"^utterance 2: .*({message})") as caught:
+        list(sentiment([*utterances[:2], bad, *utterances[2:4]], batch_size=2))
+    assert "\n" not in str(caught.value) and "utterance 0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", bad_utterances())
+def test_the_others_go_on(sentiment, utterances, kind):
+    bad, _ = bad_utterances()[kind]
+    results = sentiment([*utterances[:2], bad, *utterances[2:4]], batch_size=3, on_error="skip")
+    skipped = results.pop(2)
+    assert skipped["score"] is None and skipped["error"].startswith("utterance 2: ")
+    np.testing.assert_allclose(scores(results), scores(sentiment(utterances[:4])), atol=1e-5)
+
+
+def test_only_bad_ones(sentiment):
+    assert [result["score"] for result in sentiment([{}, {}], on_error="skip")] == [None, None]
+    assert sentiment({}, on_error="skip")["score"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "ignore"}, "on_error='ignore' is none of raise, skip"),
+        ({"num_samples": 0}, "num_samples=0"),
+        ({"batch_size": -1}, "batch_size=-1"),
+    ],
+)
+def test_options_out_of_range(sentiment, options, message):
+    with pytest.raises(ValueError, match=message):
+        sentiment("great", **options)
+
+
+def test_options_of_the_pipeline_hold_for_its_calls(folder, utterances):
+    sentiment = pipeline(
+        "multimodal-sentiment", model=str(folder), device="cpu", batch_size=4, on_error="skip", explain=True
+    )
+    results = sentiment([utterances[1], {}])
+    assert "delta" in results[0]["modalities"]["text"] and results[1]["score"] is None
+    assert "delta" not in sentiment(utterances[1], explain=False)["modalities"]["text"]
+
+
+def test_without_text(tmp_path):
+    fields = {"use_text": False}
+    trainer = make_trainer(tmp_path, num_samples=10, config_fields=fields)
+    trainer.processing_class.use_text = False
+    sentiment = MultimodalSentimentPipeline(trainer.model.eval(), processor=trainer.processing_class, device="cpu")
+    rows = [
+        {"words": ["ignored"], "acoustic": np.ones((count, 74)), "visual": np.ones((count, 47))} for count in (2, 5)
+    ]
+    results = sentiment(rows, batch_size=2)
+    assert set(results[0]["modalities"]) == {"acoustic", "visual"}
+    assert results[0]["score"] == pytest.approx(sentiment(rows[0])["score"], abs=1e-5)
