@@ -9,7 +9,7 @@ import torch
 from datasets import Array2D, Dataset, DatasetDict, concatenate_datasets
 from datasets.fingerprint import Hasher
 
-from .processing_cpsl import CPSLProcessor
+from .processing_cpsl import CPSLProcessor, warn_truncated
 
 
 def encode_dataset(dataset: DatasetDict, processor: CPSLProcessor) -> DatasetDict:
@@ -46,11 +46,18 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
             desc=f"Tokenising {name}",
         )
         encoded = concatenate_datasets([split, ids], axis=1)
+        encoded.info.config_name = split.info.config_name  # concatenation forgets it
         columns = ["input_ids", "word_index"]
+        lengths = _lengths(ids, "input_ids")
+        # Only those that fill the sequence may have been cut; how long they were is not kept.
+        full = np.flatnonzero(lengths == processor.max_length)
+        lengths[full] = processor.count_tokens(split.select(full)["words"][:]) if len(full) else []
     else:
-        longest = np.minimum(np.max(list(counts.values()), axis=0), processor.max_length)
+        lengths = np.max(list(counts.values()), axis=0)
+        longest = np.minimum(lengths, processor.max_length)
         encoded = split.add_column("word_index", [list(range(length)) for length in longest.tolist()])
         columns = ["word_index"]
+    warn_truncated(lengths.tolist(), processor.max_length, f"{name} split")
     return encoded.with_format("numpy", columns=["id", "label", *processor.modality_sizes, *columns])
 
 

@@ -420,14 +420,16 @@ def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> 
 
 
 def _split_text(words: Any, text: str | Sequence[str | None] | None) -> Any:
-    if isinstance(words, str):
-        raise ValueError(f"words is the string {words!r}, expected a list of words; a string goes in text=")
+    if words is not None and (isinstance(words, str) or not isinstance(words, Sequence | np.ndarray)):
+        raise ValueError(f"words are {words!r}, expected a list of strings; a string goes in text=")
     if text is None:
         return words
     if words is not None:
         raise ValueError("words and text are both given; the words are taken from text, so give one of them")
     if isinstance(text, str):
         return text.split()
+    if not isinstance(text, Sequence | np.ndarray):
+        raise ValueError(f"text is {text!r} ({type(text).__name__}), expected a string or a list of strings")
     for index, utterance in enumerate(text):
         if not isinstance(utterance, str | None):
             raise ValueError(f"utterance {index}: text is {utterance!r} ({type(utterance).__name__}), not a string")
@@ -456,9 +458,11 @@ def _depth(values: Any) -> int:
         return values.ndim
     if not isinstance(values, list | tuple | np.ndarray):
         return 0
-    return 1 + next(
-        (_depth(value) for value in values if value is not None and not (isinstance(value, list) and not value)), 0
-    )
+    return 1 + next((_depth(value) for value in values if value is not None and not _is_empty_list(value)), 0)
+
+
+def _is_empty_list(values: Any) -> bool:
+    return isinstance(values, list) and not values
 
 
 def _as_arrays(name: str, values: Sequence[Any]) -> list[np.ndarray | None]:

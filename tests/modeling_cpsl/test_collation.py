@@ -195,3 +195,17 @@ class TestModalities:
             found = modality_rows(dataset["test"], name)
             assert [array.shape for array in found] == [row[name].shape for row in rows[1:3]]
             assert all(np.array_equal(array, row[name]) for array, row in zip(found, rows[1:3], strict=True))
+
+
+@pytest.mark.parametrize("use_text", [True, False])
+def test_one_line_a_split_says_what_is_cut(unigram_tokenizer, caplog, use_text):
+    """Also where the ids come out of the cache. `["movie"] * 48` just fits beside the special tokens."""
+    limit = 50 if use_text else 48
+    rows = make_rows()
+    rows.append({**rows[0], "words": ["movie"] * 48, **{n: np.zeros((48, s), np.float32) for n, s in SIZES.items()}})
+    processor = CPSLProcessor(unigram_tokenizer, SIZES, max_length=limit, use_text=use_text)
+    dataset = make_dataset(rows)
+    for _ in range(2):
+        encode_dataset(dataset, processor)
+    line = f"train split: 1 of 6 utterances were cut to max_length={limit} tokens, the longest has {12 + limit}"
+    assert caplog.messages == [line, line]

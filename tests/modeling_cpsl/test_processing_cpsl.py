@@ -156,6 +156,46 @@ class TestAlignment:
             tokenizer.padding_side = side
 
 
+class TestTruncation:
+    @each_tokenizer
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_cuts_the_end_and_says_so_once(self, tokenizers, caplog, kind, side):
+        """48 words of one piece fit beside the two special tokens; the tokenizer's own side does not matter."""
+        tokenizer = tokenizers[kind]
+        tokenizer.truncation_side, before = side, tokenizer.truncation_side
+        try:
+            processor = CPSLProcessor(tokenizer, SIZES)
+            fitting = [["movie"] * 48, ["great"]]
+            process(processor, fitting)
+            assert not caplog.messages
+            utterances = [*fitting, ["great"] + ["movie"] * 48, ["great"] * 60]
+            assert_golden(processor, utterances, process(processor, utterances))
+        finally:
+            tokenizer.truncation_side = before
+        assert caplog.messages == ["2 of 4 utterances were cut to max_length=50 tokens, the longest has 62"]
+
+    def test_features_alone(self, unigram_tokenizer, caplog):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, max_length=4)
+        batch = processor(acoustic=[np.ones((4, 3)), np.ones((9, 3))])
+        assert batch["attention_mask"].tolist() == [[1] * 4] * 2
+        assert caplog.messages == ["1 of 2 utterances were cut to max_length=4 tokens, the longest has 9"]
+
+
+class TestExtractors:
+    def test_another_extractor_is_refused(self, unigram_tokenizer):
+        processor = CPSLProcessor(unigram_tokenizer, SIZES, feature_extractors={"acoustic": "COVAREP"})
+        given = {"words": ["great"], "acoustic": np.zeros((1, 3)), "visual": np.zeros((1, 2))}
+        plain = processor(**given)
+        for declared in ({"acoustic": "COVAREP"}, {"visual": "FACET"}, {"acoustic": "COVAREP", "visual": "FACET"}):
+            assert_same(processor(**given, feature_extractors=declared), plain)
+        with pytest.raises(ValueError, match=r"acoustic.*'openSMILE'.*'COVAREP'"):
+            processor(**given, feature_extractors={"acoustic": "openSMILE"})
+
+    def test_of_a_modality_that_there_is_not(self, unigram_tokenizer):
+        with pytest.raises(ValueError, match=r"pose is unknown.*acoustic, visual"):
+            CPSLProcessor(unigram_tokenizer, SIZES, feature_extractors={"pose": "OpenPose"})
+
+
 class TestStandardization:
     STATISTICS = {"acoustic": {"mean": [10.0, 9.0, 200.0], "std": [1.0, 0.2, 0.5]}}
 
@@ -451,17 +491,45 @@ class TestSaveAndLoad:
             name: compute_feature_statistics([generator.normal(size=(9, size))]) for name, size in SIZES.items()
         }
         processor = CPSLProcessor(
-            tokenizers[kind], dict(reversed(SIZES.items())), feature_statistics=statistics, max_length=7
+            tokenizers[kind],
+            dict(reversed(SIZES.items())),
+            feature_statistics=statistics,
+            max_length=7,
+            feature_extractors={"visual": "FACET 4.2"},
         )
         processor.save_pretrained(tmp_path)
         loaded = (AutoProcessor if auto else CPSLProcessor).from_pretrained(tmp_path)
         assert type(loaded) is CPSLProcessor
         assert (loaded.modality_sizes, loaded.feature_statistics) == (SIZES, statistics)
         assert (loaded.max_length, loaded.use_text) == (7, True)
+        assert loaded.feature_extractors == {"visual": "FACET 4.2"}
         utterances = [["movie", "terrible", "don't", "", "was", "great", "ending"], ["xyz"]]
         one, other = process(processor, utterances), process(loaded, utterances)
         for name in ("input_ids", "attention_mask", "feature_mask", *SIZES):
             assert torch.equal(one[name], other[name])
+
+    @each_tokenizer
+    def test_what_the_tokenizer_does_by_itself_does_not_leak(self, tokenizers, tmp_path, kind):
+        """Nor does what a call asks of the tokenizer come to stand in its files."""
+        utterances = [["movie", "terrible", "don't", "was", "great"], ["great"]]
+        CPSLProcessor(tokenizers[kind], SIZES).save_pretrained(tmp_path / "unused")
+        tokenizer = type(tokenizers[kind]).from_pretrained(tmp_path / "unused")
+        processor = CPSLProcessor(tokenizer, SIZES, max_length=7)
+        expected = process(processor, utterances)
+        processor.save_pretrained(tmp_path / "used")
+        used, unused = ((tmp_path / folder / "tokenizer.json").read_bytes() for folder in ("used", "unused"))
+        assert used == unused
+        tokenizer.padding_side = tokenizer.truncation_side = "left"
+        tokenizer.model_max_length = 3
+        tokenizer.backend_tokenizer.enable_truncation(4, direction="left")
+        tokenizer.backend_tokenizer.enable_padding(length=20, direction="left")
+        processor.save_pretrained(tmp_path / "odd")
+        loaded = CPSLProcessor.from_pretrained(tmp_path / "odd")
+        assert json.loads((tmp_path / "odd" / "tokenizer.json").read_text())["padding"], (
+            "the case must be what it says"
+        )
+        for other in (processor, loaded):
+            assert_same(process(other, utterances), expected)
 
     def test_beside_the_model(self, unigram_tokenizer, make_model, tmp_path):
         make_model().save_pretrained(tmp_path)
