@@ -26,12 +26,14 @@ from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrai
 from modeling_cpsl.checkpoints import last_complete_checkpoint
 from modeling_cpsl.collation import encode_dataset, modality_rows, modality_sizes
 from modeling_cpsl.configuration_cpsl import CPSLFields
+from modeling_cpsl.model_card import write_model_card
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.processing_cpsl import compute_feature_statistics
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.tracking import NonFiniteLossError
 
 
+MODEL_CARD_TEMPLATE = Path(__file__).resolve().parent / "model_cards" / "template.md"
 SWITCHES = ("ame", "gm", "ge", "cp", "sl")
 
 # The rows of the paper's table 2 and what is on in each (METHOD 11).
@@ -247,14 +249,16 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: DatasetDict, output_dir: Path
     return metrics
 
 
-def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], splits: list[str]) -> None:
-    """Writes results, resolved recipe and plots, and prints the table."""
+def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: DatasetDict) -> None:
+    """Writes results, resolved recipe, plots and the model card, and prints the table."""
     output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
     reporting.write_resolved_config(config, output_dir)
     reporting.plot_training_dynamics(history, output_dir / "training_dynamics.png")
     if reporting.has_modulation(history):
         reporting.plot_modulation(history, output_dir / "modulation.png")
     reporting.write_results(metrics, output_dir)
+    write_model_card(output_dir, dataset, MODEL_CARD_TEMPLATE)
+    splits = [name for name in dataset if name != "train"]
     if splits:
         print(reporting.results_table(metrics, splits))
     print(f"model, results, predictions and plots are in {output_dir}")
@@ -305,7 +309,9 @@ def main(arguments: Sequence[str]) -> None:
     trainer.save_model()
     metrics = train_metrics | evaluate_splits(trainer, dataset, output_dir)
     if trainer.is_world_process_zero():
-        report(trainer, metrics, config, [name for name in dataset if name != "train"])
+        report(trainer, metrics, config, dataset)
+    if trainer.args.push_to_hub:  # save_model pushed the model, without what the report has written
+        trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 

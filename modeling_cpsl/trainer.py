@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, has_length
@@ -222,6 +223,12 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         means = self._eval_means.pop(self.accelerator)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer's draft, which `push_to_hub` writes, but never over a card that is more than such a draft."""
+        card = Path(self.args.output_dir) / "README.md"
+        if not card.exists() or "generated_from_trainer" in (ModelCard.load(card).data.tags or []):
+            super().create_model_card(*args, **kwargs)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
