@@ -22,6 +22,10 @@ for _model in (CPSLForSentimentRegression, CPSLBertForSentimentRegression, CPSLM
     AutoConfig.register(_model.config_class.model_type, _model.config_class)
     AutoModelForSequenceClassification.register(_model.config_class, _model)
     AutoProcessor.register(_model.config_class, CPSLProcessor)
+    # `save_pretrained` then puts the code beside the weights, for those who have transformers and not this package.
+    _model.config_class.register_for_auto_class()
+    _model.register_for_auto_class("AutoModelForSequenceClassification")
+CPSLProcessor.register_for_auto_class()
 
 __all__ = [
     "CPSLBertConfig",

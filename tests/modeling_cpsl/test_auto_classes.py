@@ -1,0 +1,45 @@
+"""With the package imported, the Auto classes give its own, also from a folder that brings the code along."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
+
+import modeling_cpsl
+from modeling_cpsl.modeling_cpsl import CPSL_MODELS
+
+
+CLASSES = {
+    "deberta": (modeling_cpsl.CPSLConfig, modeling_cpsl.CPSLForSentimentRegression),
+    "bert": (modeling_cpsl.CPSLBertConfig, modeling_cpsl.CPSLBertForSentimentRegression),
+    "mpnet": (modeling_cpsl.CPSLMPNetConfig, modeling_cpsl.CPSLMPNetForSentimentRegression),
+}
+SIZES = {"acoustic": 5, "visual": 3}
+
+
+def test_every_backbone_is_covered():
+    assert {model for _, model in CLASSES.values()} == set(CPSL_MODELS.values())
+
+
+@pytest.mark.parametrize("backbone", CLASSES)
+@pytest.mark.parametrize("trust_remote_code", [None, True, False])
+def test_a_saved_folder_gives_the_package_s_classes(
+    make_model, unigram_tokenizer, tmp_path, backbone, trust_remote_code
+):
+    config_class, model_class = CLASSES[backbone]
+    model = make_model(backbone, vocab_size=len(unigram_tokenizer))
+    processor = modeling_cpsl.CPSLProcessor(unigram_tokenizer, SIZES)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+
+    config, loaded, loaded_processor = (
+        auto_class.from_pretrained(tmp_path, trust_remote_code=trust_remote_code)
+        for auto_class in (AutoConfig, AutoModelForSequenceClassification, AutoProcessor)
+    )
+    assert type(config) is config_class and config.modality_sizes == SIZES
+    assert type(loaded) is model_class and not loaded.training
+    assert type(loaded_processor) is modeling_cpsl.CPSLProcessor
+    inputs = {"text": "this movie was great", "acoustic": torch.randn(4, 5), "visual": torch.randn(4, 3)}
+    with torch.no_grad():
+        expected = model(**processor(**inputs)).logits
+        assert torch.equal(loaded(**loaded_processor(**inputs)).logits, expected)
+    assert type(AutoModelForSequenceClassification.from_config(config)) is model_class
