@@ -3,6 +3,7 @@
 A recipe is a YAML file of the options below; options on the command line override it.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import DatasetDict
+from datasets import DatasetDict, IterableDatasetDict
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -30,6 +31,7 @@ from modeling_cpsl.model_card import write_model_card
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.processing_cpsl import compute_feature_statistics
 from modeling_cpsl.sample_backbone import make_sample_backbone
+from modeling_cpsl.streaming import tables
 from modeling_cpsl.tracking import NonFiniteLossError
 
 
@@ -86,6 +88,13 @@ class DataArguments:
             "help": "Standardise feature columns with the training split's statistics; auto: where the source has "
             "not normalised them.",
             "choices": ["auto", "true", "false"],
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read samples while they are used, without a cache and, from Parquet, in constant memory; they "
+            "are shuffled in a buffer. The data is read once more before training, to count it."
         },
     )
     max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
@@ -164,7 +173,7 @@ def _recipe_options(path: str, parser: HfArgumentParser) -> list[str]:
     return options
 
 
-def load_data(arguments: DataArguments) -> tuple[DatasetDict, bool]:
+def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDict, bool]:
     """Loads the splits with the modalities asked for; says whether the model reads text."""
     names = None if arguments.modalities is None else [name.strip() for name in arguments.modalities.split(",")]
     use_text = names is None or "text" in names
@@ -174,14 +183,16 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict, bool]:
         data_dir=arguments.data_dir,
         modalities=None if names is None else [name for name in names if name != "text"],
         feature_sequences={name: sequence for name, _, sequence in pairs} or None,
+        streaming=arguments.streaming,
     )
-    if not len(dataset.get("train", ())):
+    filled = {name: split for name, split in dataset.items() if next(tables(split), None) is not None}
+    if "train" not in filled:
         raise ValueError(f"{arguments.dataset}: there is no training sample")
-    return DatasetDict({name: split for name, split in dataset.items() if len(split)}), use_text
+    return type(dataset)(filled), use_text
 
 
 def build_processor(
-    arguments: DataArguments, dataset: DatasetDict, name_or_path: str, use_text: bool
+    arguments: DataArguments, dataset: DatasetDict | IterableDatasetDict, name_or_path: str, use_text: bool
 ) -> CPSLProcessor:
     """The processor for this data, with the training split's feature statistics where they are needed."""
     train = dataset["train"]
@@ -229,7 +240,7 @@ def build_model(
     return model_class.from_pretrained(name_or_path, config=config, dtype="float32")
 
 
-def evaluate_splits(trainer: CPSLTrainer, dataset: DatasetDict, output_dir: Path) -> dict[str, float]:
+def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: Path) -> dict[str, float]:
     """Metrics of METHOD 10 on validation and test where they exist; writes each split's predictions."""
     metrics: dict[str, float] = {}
     for name, split in dataset.items():
@@ -240,7 +251,7 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: DatasetDict, output_dir: Path
         if trainer.is_world_process_zero():
             predictions, unimodal_predictions = result.predictions[:2]
             reporting.write_predictions(
-                split["id"],
+                [sample_id for table in tables(split, ["id"]) for sample_id in table["id"].to_pylist()],
                 result.label_ids,
                 predictions,
                 unimodal_predictions,
@@ -249,7 +260,7 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: DatasetDict, output_dir: Path
     return metrics
 
 
-def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: DatasetDict) -> None:
+def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: dict[str, Any]) -> None:
     """Writes results, resolved recipe, plots and the model card, and prints the table."""
     output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
     reporting.write_resolved_config(config, output_dir)
@@ -264,7 +275,7 @@ def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, An
     print(f"model, results, predictions and plots are in {output_dir}")
 
 
-def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, DatasetDict, dict[str, Any]]:
+def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict[str, Any]]:
     """From arguments to a trainer, the encoded data and the resolved recipe."""
     data_arguments, model_arguments, training_arguments = parse_arguments(arguments)
     set_seed(training_arguments.seed)
@@ -272,11 +283,14 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, DatasetDict, dict[st
         dataset, use_text = load_data(data_arguments)
         name_or_path = model_arguments.model_name_or_path
         if name_or_path == "sample":
-            words = (word for utterance in dataset["train"]["words"] for word in utterance)
+            rows = (row for table in tables(dataset["train"], ["words"]) for row in table["words"].to_pylist())
+            words = itertools.chain.from_iterable(rows)
             name_or_path = make_sample_backbone(words, Path(training_arguments.output_dir) / "sample_backbone")
         backbone = load_backbone_config(name_or_path)
         processor = build_processor(data_arguments, dataset, name_or_path, use_text)
-        encoded = encode_dataset(dataset, processor)
+        encoded = encode_dataset(dataset, processor, seed=training_arguments.seed)
+    if data_arguments.streaming:  # it is read forward, and shuffled already
+        training_arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
         training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
         print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)

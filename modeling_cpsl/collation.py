@@ -1,18 +1,22 @@
 """Dataset rows -> batches: tokenise once, align and pad a batch at a time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Array2D, Dataset, DatasetDict, concatenate_datasets
+from datasets import Array2D, Dataset, DatasetDict, IterableDataset, IterableDatasetDict, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from .processing_cpsl import CPSLProcessor, warn_truncated
+from .streaming import EncodedStream, feature_rows, tables
 
 
-def encode_dataset(dataset: DatasetDict, processor: CPSLProcessor) -> DatasetDict:
+def encode_dataset(
+    dataset: DatasetDict | IterableDatasetDict, processor: CPSLProcessor, *, seed: int = 0
+) -> dict[str, Dataset | EncodedStream]:
     """Adds `input_ids` and `word_index` to every row and keeps what the collator reads.
 
     The features stay word by word; repeating them on subwords here would only make the Arrow files larger.
@@ -20,13 +24,19 @@ def encode_dataset(dataset: DatasetDict, processor: CPSLProcessor) -> DatasetDic
     Args:
         dataset: Splits in the row format of `data_builders`.
         processor: Its tokenizer and lengths.
+        seed: Of the order of a streamed training split; others have an order that does not change, or a sampler.
 
     Returns:
-        The splits, cached by `datasets`, in numpy format.
+        The splits, cached by `datasets`, in numpy format; streamed ones as [`EncodedStream`].
 
     Raises:
         ValueError: A sample has another number of feature rows than words; names it.
     """
+    if isinstance(dataset, IterableDatasetDict):
+        return {
+            name: EncodedStream(name, split, processor, seed=seed if name == "train" else None)
+            for name, split in dataset.items()
+        }
     return DatasetDict({name: _encode_split(name, split, processor) for name, split in dataset.items()})
 
 
@@ -58,7 +68,8 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
         encoded = split.add_column("word_index", [list(range(length)) for length in longest.tolist()])
         columns = ["word_index"]
     warn_truncated(lengths.tolist(), processor.max_length, f"{name} split")
-    return encoded.with_format("numpy", columns=["id", "label", *processor.modality_sizes, *columns])
+    kept = ["id", *(["label"] if "label" in split.column_names else []), *processor.modality_sizes, *columns]
+    return encoded.with_format("numpy", columns=kept)
 
 
 def _lengths(split: Dataset, column: str) -> np.ndarray:
@@ -79,14 +90,15 @@ def _check_counts(split: Dataset, counts: dict[str, np.ndarray]) -> None:
             )
 
 
-def modality_sizes(dataset: Dataset) -> dict[str, int]:
+def modality_sizes(dataset: Dataset | IterableDataset) -> dict[str, int]:
     """Feature size of each non-text modality of a split, by name."""
     return {name: column.shape[1] for name, column in dataset.features.items() if isinstance(column, Array2D)}
 
 
-def modality_rows(dataset: Dataset, name: str) -> list[np.ndarray]:
-    """All feature arrays (n, d_m) of one modality of a split."""
-    return list(dataset.with_format("numpy", columns=[name])[:][name])
+def modality_rows(split: Dataset | IterableDataset | EncodedStream, name: str) -> Iterator[np.ndarray]:
+    """The feature array (n, d_m) of each sample of a split, of one modality."""
+    for table in tables(split, [name]):
+        yield from feature_rows(table[name])
 
 
 @dataclass

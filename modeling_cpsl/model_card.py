@@ -19,6 +19,7 @@ from transformers import AutoConfig
 from .collation import modality_rows
 from .processing_cpsl import CPSLProcessor
 from .reporting import CONFIG_FILE, LOG_FILE, METRICS, RESULTS_FILE, has_modulation, replacing
+from .streaming import tables
 from .uncertainty_cpsl import interval_coverage
 
 
@@ -169,12 +170,16 @@ def _modalities(train: Dataset, processor: CPSLProcessor) -> list[dict[str, Any]
 
 
 def _split_facts(split: Dataset, config: Any) -> dict[str, Any]:
-    labels = np.asarray(split.with_format("numpy", columns=["label"])[:]["label"])
-    columns = split.with_format(None)
+    labels, videos, words = [], set(), 0
+    for table in tables(split, ["label", "video_id", "words"]):
+        labels += table["label"].to_pylist()
+        videos.update(table["video_id"].to_pylist())
+        words += sum(map(len, table["words"].to_pylist()))
+    labels = np.array(labels)
     return {
         "samples": len(split),
-        "videos": len(set(columns["video_id"])),
-        "words": sum(map(len, columns["words"])),
+        "videos": len(videos),
+        "words": words,
         "label_mean": labels.mean(),
         "label_std": labels.std(),
         "zeros": int((labels == 0).sum()),

@@ -1,7 +1,8 @@
 """Words and word-level features -> model inputs aligned to subword tokens (METHOD 1)."""
 
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -376,11 +377,11 @@ class CPSLProcessor(ProcessorMixin):
         return np.clip((rows - mean) / std, -STANDARDIZED_LIMIT, STANDARDIZED_LIMIT)
 
 
-def compute_feature_statistics(rows: Sequence[np.ndarray]) -> dict[str, list[float]]:
+def compute_feature_statistics(rows: Iterable[np.ndarray]) -> dict[str, list[float]]:
     """Mean and deviation of each feature column over real word rows, for `CPSLProcessor` (METHOD 1).
 
     Args:
-        rows: Arrays (n, d_m) of the training split; empty ones are skipped.
+        rows: Arrays (n, d_m) of the training split, read once; empty ones are skipped.
 
     Returns:
         `mean` and `std`, d_m numbers each; the deviation of a constant column is given as 1.
@@ -388,12 +389,20 @@ def compute_feature_statistics(rows: Sequence[np.ndarray]) -> dict[str, list[flo
     Raises:
         ValueError: There is no row at all.
     """
-    rows = [row for row in rows if len(row)]
-    if not rows:
+    rows = filter(len, rows)
+    first = next(rows, None)
+    if first is None:
         raise ValueError("no feature row in the training split to take statistics from")
-    stacked = np.concatenate(rows).astype(np.float64)
-    std = stacked.std(axis=0)
-    return {"mean": stacked.mean(axis=0).tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
+    # Counted from one of the rows, so that a constant column has a deviation of 0 and large means cost no digits.
+    origin = first[0].astype(np.float64)
+    count, total, squares = 0, 0.0, 0.0
+    rows = itertools.chain([first], rows)
+    while some := list(itertools.islice(rows, 256)):
+        shifted = np.concatenate(some).astype(np.float64) - origin
+        count, total, squares = count + len(shifted), total + shifted.sum(axis=0), squares + (shifted**2).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return {"mean": (origin + mean).tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:

@@ -192,7 +192,7 @@ class TestModalities:
         rows = make_rows()
         dataset = make_dataset(rows)
         for name in SIZES:
-            found = modality_rows(dataset["test"], name)
+            found = list(modality_rows(dataset["test"], name))
             assert [array.shape for array in found] == [row[name].shape for row in rows[1:3]]
             assert all(np.array_equal(array, row[name]) for array, row in zip(found, rows[1:3], strict=True))
 
