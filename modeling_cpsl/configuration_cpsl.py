@@ -77,6 +77,9 @@ class CPSLFields:
         # JSON sorts the keys of a saved config; an order taken from the dict would swap W_g's inputs on reload.
         self.modality_sizes = dict(sorted(sizes.items()))
         self._check_fields()
+        if not __name__.startswith("transformers_modules."):
+            # The package has registered its pipeline; the folder's copy would have to be trusted for nothing.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**{"num_labels": 1, **kwargs})
 
     def _check_fields(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor, pipeline
 
 import modeling_cpsl
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
@@ -43,3 +43,16 @@ def test_a_saved_folder_gives_the_package_s_classes(
         expected = model(**processor(**inputs)).logits
         assert torch.equal(loaded(**loaded_processor(**inputs)).logits, expected)
     assert type(AutoModelForSequenceClassification.from_config(config)) is model_class
+
+
+@pytest.mark.parametrize("trust_remote_code", [None, True, False])
+def test_a_saved_pipeline_is_the_package_s_and_needs_no_trust(
+    make_model, unigram_tokenizer, tmp_path, trust_remote_code
+):
+    model = make_model(vocab_size=len(unigram_tokenizer))
+    processor = modeling_cpsl.CPSLProcessor(unigram_tokenizer, SIZES)
+    saved = modeling_cpsl.MultimodalSentimentPipeline(model=model, processor=processor)
+    saved.save_pretrained(tmp_path)
+    loaded = pipeline("multimodal-sentiment", model=str(tmp_path), trust_remote_code=trust_remote_code)
+    assert type(loaded) is modeling_cpsl.MultimodalSentimentPipeline
+    assert loaded("this movie was great") == saved("this movie was great")
