@@ -141,6 +141,18 @@ def wordpiece_tokenizer():
 
 
 @pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory):
+    """A saved DeBERTa CPSL model with its processor that has trained a little on the sample corpus."""
+    from training_cases import make_trainer
+
+    folder = tmp_path_factory.mktemp("trained")
+    trainer = make_trainer(folder, num_samples=60, num_train_epochs=4)
+    trainer.train()
+    trainer.save_model(str(folder / "model"))
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
 def sample_words():
     return SAMPLE_WORDS
 

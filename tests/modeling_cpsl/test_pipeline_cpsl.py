@@ -15,18 +15,8 @@ from modeling_cpsl.uncertainty_cpsl import conformal_half_width
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A saved model that has trained a little."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    trainer = make_trainer(folder, num_samples=60, num_train_epochs=4)
-    trainer.train()
-    trainer.save_model(str(folder / "model"))
-    return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def sentiment(folder):
-    return pipeline("multimodal-sentiment", model=str(folder), device="cpu")
+def sentiment(trained_folder):
+    return pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +45,7 @@ def scores(results):
     return np.array([result["score"] for result in results])
 
 
-def test_it_is_found_by_its_task(sentiment, folder):
+def test_it_is_found_by_its_task(sentiment):
     assert isinstance(sentiment, MultimodalSentimentPipeline)
     assert type(sentiment.model).__name__ == "CPSLForSentimentRegression" and not sentiment.model.training
 
@@ -261,9 +251,9 @@ def test_options_out_of_range(sentiment, options, message):
         sentiment("great", **options)
 
 
-def test_options_of_the_pipeline_hold_for_its_calls(folder, utterances):
+def test_options_of_the_pipeline_hold_for_its_calls(trained_folder, utterances):
     sentiment = pipeline(
-        "multimodal-sentiment", model=str(folder), device="cpu", batch_size=4, on_error="skip", explain=True
+        "multimodal-sentiment", model=str(trained_folder), device="cpu", batch_size=4, on_error="skip", explain=True
     )
     results = sentiment([utterances[1], {}])
     assert "delta" in results[0]["modalities"]["text"] and results[1]["score"] is None
