@@ -1,10 +1,13 @@
 """Models without text or without features, samples without a modality, latent draws, and what is refused."""
 
+import itertools
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from modeling_cpsl.modeling_cpsl import CPSLOutput
+from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
 each_backbone = pytest.mark.parametrize("backbone", ["deberta", "bert", "mpnet"])
@@ -120,6 +123,51 @@ class TestMissing:
             output.loss.backward()
             assert output.loss.isfinite() and output.logits.isfinite().all()
             assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+    @each_backbone
+    @each_fusion
+    def test_any_subset_in_any_sample_is_as_that_sample_alone(self, make_model, make_batch, backbone, fusion):
+        """Every non-empty subset in one batch, against a call without the argument and what stood in it."""
+        model = make_model(backbone, fusion=fusion)
+        subsets = [set(chosen) for size in (1, 2, 3) for chosen in itertools.combinations(ARGUMENTS, size)]
+        batch = make_batch(model.config, lengths=(8, 3, 6, 5, 8, 4, 7), labels=False)
+        mask = {name: torch.tensor([name in subset for subset in subsets]) for name in ARGUMENTS}
+        for name in ("acoustic", "visual"):
+            batch[name][~mask[name]] = 1e4
+        together = model(**batch, modality_mask=mask)
+        for sample, subset in enumerate(subsets):
+            given = {"attention_mask", *(ARGUMENTS[name] for name in subset)}
+            alone = model(**{name: batch[name][sample : sample + 1] for name in given})
+            assert alone.logits.isfinite().all()
+            assert_close(together.logits[sample], alone.logits[0], rtol=0, atol=1e-5)
+            weights = {name: together.fusion_weights[name][sample] for name in ("acoustic", "visual")}
+            assert {name for name, weight in weights.items() if weight > 0} == subset - {"text"}
+            if fusion in ("gated", "attention") and subset != {"text"}:
+                assert_close(sum(weights.values()), torch.tensor(1.0))
+
+    @pytest.mark.parametrize("use_text", [True, False])
+    def test_from_the_processor_any_subset_is_as_that_sample_alone(self, make_model, unigram_tokenizer, use_text):
+        """None for words, voice or face of a sample; lengths that differ, so that padding must not matter either."""
+        names = [name for name in ARGUMENTS if use_text or name != "text"]
+        subsets = [set(chosen) for size in range(1, len(names) + 1) for chosen in itertools.combinations(names, size)]
+        processor = CPSLProcessor(unigram_tokenizer, {"acoustic": 5, "visual": 3}, use_text=use_text)
+        model = make_model(use_text=use_text, vocab_size=len(unigram_tokenizer))
+        utterances = []
+        for index, subset in enumerate(subsets):
+            count = 2 + index
+            given = {"words": ["great"] * count, "acoustic": torch.randn(count, 5), "visual": torch.randn(count, 3)}
+            kept = {"words" if name == "text" else name for name in subset}
+            utterances.append({name: value if name in kept else None for name, value in given.items()})
+        columns = {name: [utterance[name] for utterance in utterances] for name in utterances[0]}
+        if not use_text:
+            del columns["words"]
+        together = model(**processor(**columns))
+        for index, utterance in enumerate(utterances):
+            alone = model(**processor(**utterance))
+            assert_close(together.logits[index], alone.logits[0], rtol=0, atol=1e-5)
+            for name in names:
+                assert together.modality_presence[name][index] == alone.modality_presence[name][0]
+                assert bool(alone.modality_presence[name][0]) == (name in subsets[index])
 
     @each_missing
     def test_a_missing_modality_teaches_its_own_parts_nothing(self, make_model, make_batch, missing):
