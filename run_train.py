@@ -5,6 +5,7 @@ A recipe is a YAML file of the options below; options on the command line overri
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
@@ -32,7 +33,6 @@ from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.processing_cpsl import compute_feature_statistics
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.streaming import tables
-from modeling_cpsl.tracking import NonFiniteLossError
 
 
 MODEL_CARD_TEMPLATE = Path(__file__).resolve().parent / "model_cards" / "template.md"
@@ -185,10 +185,12 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDi
         feature_sequences={name: sequence for name, _, sequence in pairs} or None,
         streaming=arguments.streaming,
     )
-    filled = {name: split for name, split in dataset.items() if next(tables(split), None) is not None}
-    if "train" not in filled:
-        raise ValueError(f"{arguments.dataset}: there is no training sample")
-    return type(dataset)(filled), use_text
+    if "train" not in dataset:
+        raise ValueError(f"{arguments.dataset}: there is no train split; it has {', '.join(dataset)}")
+    for name, split in dataset.items():
+        if next(tables(split), None) is None:
+            raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
+    return dataset, use_text
 
 
 def build_processor(
@@ -283,9 +285,10 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
         dataset, use_text = load_data(data_arguments)
         name_or_path = model_arguments.model_name_or_path
         if name_or_path == "sample":
-            rows = (row for table in tables(dataset["train"], ["words"]) for row in table["words"].to_pylist())
-            words = itertools.chain.from_iterable(rows)
-            name_or_path = make_sample_backbone(words, Path(training_arguments.output_dir) / "sample_backbone")
+            name_or_path = os.path.join(training_arguments.output_dir, "sample_backbone")
+            if training_arguments.local_process_index == 0:  # another would write what this one already reads
+                rows = (row for table in tables(dataset["train"], ["words"]) for row in table["words"].to_pylist())
+                make_sample_backbone(itertools.chain.from_iterable(rows), name_or_path)
         backbone = load_backbone_config(name_or_path)
         processor = build_processor(data_arguments, dataset, name_or_path, use_text)
         encoded = encode_dataset(dataset, processor, seed=training_arguments.seed)
@@ -309,25 +312,29 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
     return trainer, encoded, config
 
 
-def main(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> None:
     """Trains, evaluates and reports."""
-    try:
-        trainer, dataset, config = prepare(arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f"run_train.py: error: {' '.join(str(error).split())}")
-    output_dir = Path(trainer.args.output_dir)
-    try:
-        train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
-    except NonFiniteLossError as error:
-        sys.exit(f"run_train.py: stopped: {error}")
+    trainer, dataset, config = prepare(arguments)
+    train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
     trainer.save_model()
-    metrics = train_metrics | evaluate_splits(trainer, dataset, output_dir)
+    metrics = train_metrics | evaluate_splits(trainer, dataset, Path(trainer.args.output_dir))
     if trainer.is_world_process_zero():
         report(trainer, metrics, config, dataset)
     if trainer.args.push_to_hub:  # save_model pushed the model, without what the report has written
         trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs, and says in one line what went wrong where a user can put it right."""
+    try:
+        run(arguments)
+    except (ValueError, OSError) as error:
+        sys.exit(f"run_train.py: error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        print("run_train.py: interrupted; go on with --resume_from_checkpoint last", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

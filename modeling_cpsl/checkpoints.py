@@ -1,15 +1,60 @@
-"""Which checkpoint of a run that was killed can be trusted."""
+"""Outputs that are whole or not there, and which checkpoint of a run that was killed can be trusted."""
 
 import json
 import logging
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers.trainer import TRAINER_STATE_NAME
 
 
 logger = logging.getLogger(__name__)
+
+
+class WriteError(OSError):
+    """A model or checkpoint could not be written; the message names its folder and the space that is left."""
+
+
+@contextmanager
+def write_errors(folder: str | os.PathLike) -> Iterator[None]:
+    """Turns what Python, torch and safetensors raise on a full disk into a [`WriteError`] of one line."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(_existing(folder)).free
+        raise WriteError(
+            f"{folder}: could not be written, {free / 1e6:.0f} MB are free ({' '.join(str(error).split())[:200]}); "
+            "what was there before is whole"
+        ) from error
+
+
+@contextmanager
+def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yields an empty folder whose files take their places in `folder` at the end.
+
+    On an error or an interrupt the files of `folder` stay as they were.
+
+    Raises:
+        WriteError: A file could not be written.
+    """
+    folder = Path(folder)
+    temporary = folder / ".unfinished"
+    try:
+        with write_errors(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in temporary.iterdir():
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
@@ -31,6 +76,10 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
+def _existing(folder: str | os.PathLike) -> Path:
+    return next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
+
+
 def _name(path: Path) -> re.Match | None:
     return re.fullmatch(r"checkpoint-(\d+)", path.name)
 
@@ -42,4 +91,4 @@ def _step_of(checkpoint: Path) -> int | None:
         return None
 
 
-__all__ = ["last_complete_checkpoint"]
+__all__ = ["WriteError", "last_complete_checkpoint", "replacing_files", "write_errors"]

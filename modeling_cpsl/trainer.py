@@ -10,8 +10,10 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, has_length
 
+from .checkpoints import replacing_files, write_errors
 from .encoding_cpsl import pooled_feature_bounds
 from .metrics import compute_sentiment_metrics
 from .modulation import GradientModulator
@@ -297,6 +299,25 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         means = self._train_means.state_dict(self.accelerator)
         if self.args.should_save:
             torch.save(means, Path(output_dir) / EPOCH_MEANS_FILE)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            return super()._save(output_dir, state_dict=state_dict)
+        with replacing_files(output_dir or self.args.output_dir) as folder:
+            super()._save(str(folder), state_dict=state_dict)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with write_errors(checkpoint):
+            if self.args.should_save:
+                # What an earlier run left of this step would make a checkpoint that is cut short look whole.
+                (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
+            super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The file that says that a checkpoint is whole is written next, by one rank for all.
+        self.accelerator.wait_for_everyone()
 
 
 def _load_state(checkpoint: str, name: str, device: torch.device) -> dict[str, Any]:

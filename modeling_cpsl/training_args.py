@@ -99,11 +99,23 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(f"latent_noise={self.latent_noise!r} is none of {', '.join(LATENT_NOISES)}")
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ValueError(f"modality_dropout={self.modality_dropout} must be in [0, 1)")
-        if self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
+        if self.max_steps <= 0 and not self.num_train_epochs > 0:
+            raise ValueError(f"num_train_epochs={self.num_train_epochs:g} leaves no step; it must be above 0")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if (self.gm or self.cp) and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
             raise ValueError(
                 f"modulation_start_epoch={self.modulation_start_epoch} lies outside the {self.num_train_epochs:g} "
                 "epochs of this run; set --no_gm --no_ge --no_cp to train without modulation"
             )
+        if not 0 <= self.modulation_start_epoch <= self.modulation_end_epoch:
+            raise ValueError(
+                f"modulation_start_epoch={self.modulation_start_epoch} and modulation_end_epoch="
+                f"{self.modulation_end_epoch} are no window: it needs 0 <= start <= end"
+            )
+        if self.ge and not self.gm:
+            raise ValueError("ge=True needs gm=True: the noise of GE makes up for what GM damps; set --no_ge too")
         check_modulation_arguments(
             modulate=self.gm,
             penalize=self.cp,
