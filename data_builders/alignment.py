@@ -60,3 +60,20 @@ def unpadded_span(*arrays: np.ndarray) -> slice:
     """The rows from the first to the last one that is not all zero in every array: padding on either side is cut."""
     used = np.flatnonzero(np.any([(array != 0).any(axis=1) for array in arrays], axis=0))
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+
+
+def true_frames(values: np.ndarray, length: int | None) -> np.ndarray:
+    """The frames of a padded array.
+
+    Args:
+        values: `(padded length, size)`.
+        length: how many frames are true, or None where only the padding's zeros tell.
+
+    Returns:
+        The first `length` rows, or the last ones where the array is padded on the left.
+    """
+    span = unpadded_span(values)
+    if length is None:
+        return values[span]
+    padded_left = span.stop > length and span.start >= len(values) - length
+    return values[-length:] if padded_left else values[:length]

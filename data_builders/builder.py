@@ -27,7 +27,7 @@ from .timing import TIMING_FEATURES
 logger = logging.getLogger(__name__)
 
 # A new number here makes every cache be built anew: raise it with each change of what any reader gives.
-READER_VERSION = "1.0.0"
+READER_VERSION = "1.1.0"
 ROWS_PER_TABLE = 256
 
 
@@ -53,7 +53,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     Args:
         data_dir (`str` or `Path`): the file or folder.
         cache_dir (`str`, *optional*): where Arrow files go; `datasets`' own cache by default.
-        streaming (`bool`): the rows will only be streamed, so the content is not read for the cache's key.
+        streaming (`bool`): the rows will only be streamed, so the content is not read for the cache's key, and what
+            is replaced or left out is said once and not counted.
         modalities, feature_sequences, folds, format, labels, on_error: see `load_aligned_dataset`.
 
     Attributes:
@@ -82,6 +83,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         )
         self.replaced: Counter[str] = Counter()
         self.skipped: list[Skipped] = []
+        self._streaming = streaming
+        self._logged: set[str] = set()
         self._source_was_read = False
         self._building_process: int | None = None
 
@@ -136,7 +139,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             table, replaced = rows_to_table(batch, features)
             self.replaced += replaced
             yield Key(0, index), table
-        if self._building_process != os.getpid():  # a worker's or a stream's share, which no build will report
+        if self._streaming:
+            self._log_once()
+        elif self._building_process != os.getpid():  # a worker's share, which the build will not report
             self._log_report()
 
     def _accepted_rows(
@@ -181,6 +186,23 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             listed = ", ".join(f"{skipped.id} ({skipped.reason})" for skipped in self.skipped[:20])
             more = f" and {len(self.skipped) - 20} more" if len(self.skipped) > 20 else ""
             logger.warning("%s: left out %d samples: %s%s", path, len(self.skipped), listed, more)
+
+    def _log_once(self) -> None:
+        """Says what a stream replaces and leaves out, once and without counts, for a stream may be read many times."""
+        messages = {f"non-finite {name} values are replaced with 0" for name in self.replaced}
+        messages |= {f"left out {skipped.id} ({skipped.reason})" for skipped in self.skipped}
+        for message in sorted(messages - self._logged):
+            logger.warning("%s: %s", self.config.data_dir, message)
+        self._logged |= messages
+        self.replaced.clear()
+        self.skipped.clear()
+
+    def as_dataset(self, *args: Any, **kwargs: Any) -> datasets.DatasetDict | datasets.Dataset:
+        """As `datasets`' own, and raises DataError for a split without a sample, naming it."""
+        for name, split in self.info.splits.items():
+            if not split.num_examples:
+                raise DataError(f"{self.config.data_dir}: the {name} split is empty; give it samples or leave it out")
+        return super().as_dataset(*args, **kwargs)
 
     def _log_warnings(self) -> None:
         path = self.config.data_dir

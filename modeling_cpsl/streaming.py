@@ -13,7 +13,7 @@ from .processing_cpsl import CPSLProcessor, warn_truncated
 
 
 ROWS_AT_ONCE = 64
-SHUFFLE_BUFFER = 1024
+SHUFFLE_BUFFER = 512
 
 
 class EncodedStream(torch.utils.data.Dataset):

@@ -4,7 +4,8 @@
 `vision` (N, Lv, Dv); unaligned ones with `audio_lengths` and `vision_lengths`. Word boundaries are lost in them, so
 `raw_text` is split again at spaces and frames go to words by this rule: in an aligned file a sample's rows are those
 that are not padding, which is what is zero in both modalities at either end; if there are as many as words, each word
-has one. In an unaligned file a modality's rows are the first of its length, or without lengths what is not padding.
+has one. In an unaligned file a modality's rows are as many as its length says, from the side that is not padded, or
+without lengths what is not padding.
 Wherever rows and words differ in number, the rows are shared out evenly over the words
 (`data_builders.alignment.spread_frames`).
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..alignment import spread_frames, unpadded_span, zero_non_finite
+from ..alignment import spread_frames, true_frames, unpadded_span, zero_non_finite
 from ..errors import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name, video_of
 
@@ -98,10 +99,6 @@ def _rows(aligned: bool, shard: tuple) -> Iterator[Row | Skipped | Replaced]:
         span = unpadded_span(*frames.values())
         frames = {modality: values[span] for modality, values in frames.items()}
     else:
-        frames = {modality: _own_frames(values, lengths.get(modality)) for modality, values in frames.items()}
+        frames = {modality: true_frames(values, lengths.get(modality)) for modality, values in frames.items()}
     aligned_rows = {m: spread_frames(values, len(words)) if len(values) else None for m, values in frames.items()}
     yield {"id": name, "video_id": video_of(name), "words": words, "label": label, **aligned_rows}
-
-
-def _own_frames(values: np.ndarray, length: int | None) -> np.ndarray:
-    return values[unpadded_span(values)] if length is None else values[:length]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..alignment import spread_frames, zero_non_finite
+from ..alignment import spread_frames, true_frames, zero_non_finite
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name, video_of
 
 
@@ -84,7 +84,7 @@ def _rows(layout: Layout, shard: tuple[str, Any]) -> Iterator[Row | Skipped | Re
     for modality, column in MODALITIES.items():
         row[modality] = fields[column]
         if layout.lengths:
-            frames, replaced = zero_non_finite(fields[column][: int(fields[layout.lengths[modality]])])
+            frames, replaced = zero_non_finite(true_frames(fields[column], int(fields[layout.lengths[modality]])))
             yield Replaced(modality, replaced)
             row[modality] = spread_frames(frames, len(row["words"])) if len(frames) else None
     yield {**row, "label": label}

@@ -3,6 +3,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
@@ -83,3 +85,19 @@ def test_memory_of_a_stream_is_constant(write_pickle, tmp_path):
         assert rows == 300 * times
         peaks.append(peak)
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_what_is_replaced_and_left_out_is_said_once(tmp_path, caplog):
+    rows = [
+        {"id": f"v_{k}", "words": ["a"], "acoustic": [[float("nan") if k % 2 else 1.0]], "label": 1.0}
+        for k in range(8)
+    ]
+    rows[3]["label"] = 9.0
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=2)
+    stream = load_aligned_dataset(tmp_path / "x.parquet", streaming=True, on_error="skip")["train"]
+    for _ in range(2):
+        assert [row["id"] for row in stream] == [f"v_{k}" for k in range(8) if k != 3]
+    assert [record.message.removeprefix(f"{tmp_path}/x.parquet: ") for record in caplog.records] == [
+        "non-finite acoustic values are replaced with 0",
+        "left out v_3 (label 9 is outside of [-3, 3]; correct or remove the sample)",
+    ]

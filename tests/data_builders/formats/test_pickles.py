@@ -192,6 +192,61 @@ def test_mult_unaligned(write_pickle, cache):
     np.testing.assert_allclose(row["visual"], split["vision"][0, -60:].reshape(4, 15, 5).mean(axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+class TestPadding:
+    """The same sample, padded on either side, gives the same row."""
+
+    WORDS = ["a", "bad", "film"]
+
+    @pytest.fixture
+    def frames(self):
+        generator = np.random.default_rng(3)
+        return {"acoustic": generator.normal(size=(9, 5)), "visual": generator.normal(size=(6, 4))}
+
+    def padded(self, frames, length, side):
+        rows = ((length - len(frames), 0) if side == "left" else (0, length - len(frames)), (0, 0))
+        return np.pad(frames, rows)
+
+    def check(self, row, frames, count=3):
+        for name, values in frames.items():
+            expected = values.reshape(count, -1, values.shape[1]).mean(axis=1)
+            np.testing.assert_allclose(row[name], expected, rtol=1e-5, atol=1e-7)
+
+    @pytest.mark.parametrize("with_lengths", [True, False])
+    def test_mmsa_unaligned(self, write_pickle, cache, frames, side, with_lengths):
+        audio, vision = self.padded(frames["acoustic"], 20, side), self.padded(frames["visual"], 30, side)
+        split = {"raw_text": ["a bad film"], "id": ["v$_$1"], "regression_labels": [1.0]}
+        split |= {"audio": audio[None], "vision": vision[None]}
+        if with_lengths:
+            split |= {"audio_lengths": [9], "vision_lengths": [6]}
+        splits = load_aligned_dataset(write_pickle({"train": split}), cache_dir=cache)
+        self.check(splits["train"].with_format("numpy")[0], frames)
+
+    def test_mmim(self, tmp_path, cache, frames, side):
+        visual, acoustic = self.padded(frames["visual"], 30, side), self.padded(frames["acoustic"], 20, side)
+        sample = (([0, 1, 2], visual, acoustic, self.WORDS, 6, 9), np.array([[1.0]]), "v_1")
+        folder = write_folder(tmp_path / "mmim", {"train": [sample]})
+        splits = load_aligned_dataset(folder, cache_dir=cache)
+        assert list(splits["train"][0]["words"]) == self.WORDS
+        self.check(splits["train"].with_format("numpy")[0], frames)
+
+    def test_mult(self, write_pickle, cache, frames, side):
+        split = {"labels": np.ones((1, 1, 1)), "id": ["v_1"], "text": self.padded(np.ones((3, 300)), 50, side)[None]}
+        split |= {"audio": self.padded(frames["acoustic"], 20, side)[None]}
+        split |= {"vision": self.padded(frames["visual"], 30, side)[None]}
+        splits = load_aligned_dataset(write_pickle({"train": split}), cache_dir=cache)
+        self.check(splits["train"].with_format("numpy")[0], frames)
+
+
+def test_a_true_frame_of_zeros_is_kept(tmp_path, cache):
+    """Where the length is known, silence at the end is no padding."""
+    visual = np.zeros((10, 4))
+    visual[:4] = 1.0
+    sample = (([0, 1, 2], visual, np.ones((3, 5)), ["a", "bad", "film"], 6, 3), np.array([[1.0]]), "v_1")
+    splits = load_aligned_dataset(write_folder(tmp_path / "mmim", {"train": [sample]}), cache_dir=cache)
+    np.testing.assert_array_equal(splits["train"].with_format("numpy")[0]["visual"][:, 0], [1, 1, 0])
+
+
 # Which is which
 
 
