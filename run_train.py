@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from datasets import DatasetDict, IterableDatasetDict
 from transformers import (
@@ -25,14 +26,15 @@ from transformers import (
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrainingArguments, reporting
-from modeling_cpsl.checkpoints import last_complete_checkpoint
-from modeling_cpsl.collation import encode_dataset, modality_rows, modality_sizes
+from modeling_cpsl.checkpoints import last_complete_checkpoint, replacing_files
+from modeling_cpsl.collation import encode_dataset, feature_extractors, modality_rows, modality_sizes
 from modeling_cpsl.configuration_cpsl import CPSLFields
 from modeling_cpsl.model_card import write_model_card
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.processing_cpsl import compute_feature_statistics
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.streaming import tables
+from modeling_cpsl.uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_width
 
 
 MODEL_CARD_TEMPLATE = Path(__file__).resolve().parent / "model_cards" / "template.md"
@@ -209,6 +211,7 @@ def build_processor(
         feature_statistics=statistics,
         max_length=arguments.max_length,
         use_text=use_text,
+        feature_extractors=feature_extractors(train),
     )
 
 
@@ -262,9 +265,25 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: P
     return metrics
 
 
+def calibrate(trainer: CPSLTrainer, output_dir: Path) -> None:
+    """Fits the model's prediction interval on the validation split, which trained no weight, and saves it with it."""
+    validation = pd.read_parquet(output_dir / "predictions_validation.parquet")
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    try:
+        config.interval_half_width = conformal_half_width(validation["prediction"].clip(-3, 3), validation["label"])
+    except ValueError as error:
+        print(f"the model has no prediction interval: {error}", file=sys.stderr)
+        return
+    config.interval_coverage = DEFAULT_COVERAGE
+    with replacing_files(output_dir) as folder:
+        config.save_pretrained(folder)
+
+
 def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: dict[str, Any]) -> None:
-    """Writes results, resolved recipe, plots and the model card, and prints the table."""
+    """Calibrates, writes results, resolved recipe, plots and the model card, and prints the table."""
     output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
+    if "validation" in dataset:
+        calibrate(trainer, output_dir)
     reporting.write_resolved_config(config, output_dir)
     reporting.plot_training_dynamics(history, output_dir / "training_dynamics.png")
     if reporting.has_modulation(history):

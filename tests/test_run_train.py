@@ -10,15 +10,18 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
 from modeling_cpsl.reporting import METRICS, compare_runs
+from modeling_cpsl.uncertainty_cpsl import conformal_half_width, interval_coverage
 
 
 ROOT = Path(__file__).parents[1]
+MOSI = ROOT.parent / "shared" / "data" / "mosi"
 sys.path.insert(0, str(ROOT))
 import run_train  # noqa: E402
 
@@ -101,6 +104,28 @@ def test_log_and_plots_are_there(finished_run):
         assert min(pixels.shape) > 300
         assert pixels.std() > 5
     assert not [path for path in output_dir.iterdir() if path.name.startswith(".")]
+
+
+def test_model_card_has_the_figures_and_the_curves(finished_run):
+    output_dir, _ = finished_run
+    card = ModelCard.load(output_dir / "README.md")
+    results = json.loads((output_dir / "all_results.json").read_text())
+    assert len(card.data.eval_results) == 2 * len(METRICS)
+    for result in card.data.eval_results:
+        assert result.metric_value == pytest.approx(results[f"{result.dataset_split}_{result.metric_name}"], abs=6e-5)
+    assert "(training_dynamics.png)" in card.text
+    assert "(modulation.png)" in card.text
+    assert "The validation split also chose the epoch (by `mae`)" in card.text
+
+
+def test_the_model_has_an_interval_from_the_validation_split(finished_run):
+    output_dir, _ = finished_run
+    config = AutoModelForSequenceClassification.from_pretrained(output_dir).config
+    validation = pd.read_parquet(output_dir / "predictions_validation.parquet")
+    residuals = (validation["prediction"].clip(-3, 3) - validation["label"]).abs().sort_values()
+    assert config.interval_coverage == 0.9
+    assert config.interval_half_width == pytest.approx(residuals.iloc[int(np.ceil(0.9 * (len(residuals) + 1))) - 1])
+    assert "AutoModelForSequenceClassification" in json.loads((output_dir / "config.json").read_text())["auto_map"]
 
 
 def test_resolved_config_is_a_recipe_that_repeats_the_run(finished_run, tmp_path):
@@ -217,6 +242,38 @@ def test_help_shows_every_group():
         assert text in process.stdout
 
 
+def assert_interval_holds_what_it_says(run):
+    """Over random halves by video of held-out predictions, one of them calibrated on, mean coverage is 90 +- 3 %."""
+    held_out = pd.concat([pd.read_parquet(path) for path in sorted(run.glob("predictions_*.parquet"))])
+    videos = held_out["id"].str.rpartition("_")[0].to_numpy()
+    residuals, nothing = (held_out["prediction"].clip(-3, 3) - held_out["label"]).to_numpy(), np.zeros(len(held_out))
+    generator, names, coverages = np.random.default_rng(0), np.unique(videos), []
+    for _ in range(200):
+        fitted = np.isin(videos, generator.permutation(names)[: len(names) // 2])
+        half_width = conformal_half_width(nothing[fitted], residuals[fitted])
+        coverages.append(interval_coverage(nothing[~fitted], residuals[~fitted], half_width))
+    assert abs(np.mean(coverages) - 0.9) <= 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MOSI.exists(), reason="no CMU-MOSI data")
+def test_interval_on_real_mosi(tmp_path):
+    options = [
+        "--model_name_or_path",
+        "sample",
+        "--num_train_epochs",
+        "3",
+        "--learning_rate",
+        "1e-3",
+        "--warmup_steps",
+        "0",
+    ]
+    process = start("recipes/mosi_csd.yaml", "--data_dir", MOSI, "--output_dir", tmp_path, *options)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert json.loads((tmp_path / "all_results.json").read_text())["validation_corr"] > 0.2
+    assert_interval_holds_what_it_says(tmp_path)
+
+
 @pytest.mark.slow
 def test_the_sample_recipe_learns_from_voice_and_face(tmp_path):
     correlations = {}
@@ -224,5 +281,6 @@ def test_the_sample_recipe_learns_from_voice_and_face(tmp_path):
         process = start("recipes/sample.yaml", "--output_dir", tmp_path / name, "--disable_tqdm", "true", *options)
         assert process.returncode == 0, process.stderr[-3000:]
         correlations[name] = json.loads((tmp_path / name / "all_results.json").read_text())["test_corr"]
+        assert_interval_holds_what_it_says(tmp_path / name)
     assert correlations["all"] >= 0.80
     assert correlations["text"] <= correlations["all"] - 0.10
