@@ -4,22 +4,21 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig
 
-from .collation import modality_rows
 from .processing_cpsl import CPSLProcessor
 from .reporting import CONFIG_FILE, LOG_FILE, METRICS, RESULTS_FILE, has_modulation, replacing
-from .streaming import tables
+from .streaming import EncodedStream, feature_rows, tables
 from .uncertainty_cpsl import interval_coverage
 
 
@@ -34,7 +33,7 @@ UNKNOWN_LICENSE = "unknown"
 
 
 def write_model_card(
-    output_dir: str | os.PathLike, dataset: DatasetDict, template_path: str | os.PathLike
+    output_dir: str | os.PathLike, dataset: Mapping[str, Dataset | EncodedStream], template_path: str | os.PathLike
 ) -> ModelCard:
     """Writes `README.md` into the folder of a finished run, from what the run left there and the data it saw.
 
@@ -65,6 +64,7 @@ def write_model_card(
         "name": DATASET_NAMES.get(recipe["dataset"], Path(shown["dataset"]).name),
         "format": dataset["train"].info.config_name,
     }
+    splits = {name: _split_facts(split, config.modality_sizes) for name, split in dataset.items()}
     scored = [split for split in dataset if f"{split}_mae" in results]
     model_name = _without_paths(str(output_dir.resolve()))
     metadata = ModelCardData(
@@ -86,7 +86,8 @@ def write_model_card(
         encoder=encoder,
         interval=_interval(config, output_dir, results),
         metric_names=METRICS,
-        modalities=_modalities(dataset["train"], processor),
+        folder=recipe["hub_model_id"] or shown["output_dir"],
+        modalities=_modalities(splits["train"], processor),
         modulated=has_modulation(log),
         name=model_name,
         names=list(config.modality_sizes),
@@ -95,7 +96,7 @@ def write_model_card(
         recipe_yaml=yaml.safe_dump({k: v for k, v in shown.items() if v is not None}, sort_keys=False),
         results=results,
         scored=scored,
-        splits={name: _split_facts(split, config) for name, split in dataset.items()},
+        splits=splits,
     )
     path, own_tags = output_dir / CARD_FILE, (TAGS[0], "generated_from_trainer")
     if path.exists() and not any(tag in str(_metadata(path).get("tags")) for tag in own_tags):
@@ -156,34 +157,40 @@ def _switched_on(recipe: dict[str, Any], num_modalities: int) -> list[str]:
     return [name.upper() for name, is_possible in possible.items() if recipe[name] and is_possible]
 
 
-def _modalities(train: Dataset, processor: CPSLProcessor) -> list[dict[str, Any]]:
+def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
             "size": size,
             "extractor": _without_paths(processor.feature_extractors.get(name)),
             "standardized": name in processor.feature_statistics,
-            "of_utterance": all((rows == rows[:1]).all() for rows in modality_rows(train, name)),
+            "of_utterance": train_facts["of_utterance"][name],
         }
         for name, size in processor.modality_sizes.items()
     ]
 
 
-def _split_facts(split: Dataset, config: Any) -> dict[str, Any]:
-    labels, videos, words = [], set(), 0
-    for table in tables(split, ["label", "video_id", "words"]):
+def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> dict[str, Any]:
+    """What the card tells of a split, from one pass over it."""
+    labels, videos, num_words = [], set(), 0
+    missing, of_utterance = dict.fromkeys(modalities, 0), dict.fromkeys(modalities, True)
+    for table in tables(split, ["video_id", "words", "label", *modalities]):
         labels += table["label"].to_pylist()
-        videos.update(table["video_id"].to_pylist())
-        words += sum(map(len, table["words"].to_pylist()))
-    labels = np.array(labels)
+        videos |= set(table["video_id"].to_pylist())
+        num_words += sum(map(len, table["words"].to_pylist()))
+        for name in modalities:
+            for rows in feature_rows(table[name]):
+                missing[name] += not len(rows)
+                of_utterance[name] = of_utterance[name] and bool((rows == rows[:1]).all())
     return {
-        "samples": len(split),
+        "samples": len(labels),
         "videos": len(videos),
-        "words": words,
-        "label_mean": labels.mean(),
-        "label_std": labels.std(),
-        "zeros": int((labels == 0).sum()),
-        "missing": {name: sum(not len(rows) for rows in modality_rows(split, name)) for name in config.modality_sizes},
+        "words": num_words,
+        "label_mean": np.mean(labels),
+        "label_std": np.std(labels),
+        "zeros": labels.count(0.0),
+        "missing": missing,
+        "of_utterance": of_utterance,
     }
 
 
@@ -194,6 +201,7 @@ def _interval(config: Any, output_dir: Path, results: dict[str, float]) -> dict[
     interval = {"half_width": config.interval_half_width, "coverage": config.interval_coverage}
     if "test_mae" in results:
         test = pd.read_parquet(output_dir / "predictions_test.parquet")
+        interval["num_samples"] = len(test)
         # The interval stands around a score in [-3, 3].
         interval["measured"] = interval_coverage(
             test["prediction"].clip(-3.0, 3.0), test["label"], config.interval_half_width

@@ -16,6 +16,8 @@ import transformers.trainer
 import yaml
 from datasets import DatasetDict
 from huggingface_hub import ModelCard
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from training_cases import make_trainer
 
 from data_builders import load_aligned_dataset
@@ -118,20 +120,22 @@ def test_a_figure_that_could_not_be_computed_is_in_the_text_alone(finished, corp
     assert re.search(r"`acc2_nonzero` \| [\d.]+ \| nan \|", card.text)
 
 
-# Each in its folder and with names of its own; one process, since starting one takes longer than all the rest.
+# One process, since starting one takes longer than all the rest.
 SNIPPET_RUNNER = """
-import os, pathlib, re, sys
+import pathlib, re, sys
 for folder in sys.argv[1:]:
-    os.chdir(folder)
-    (snippet,) = re.findall(r"```python\\n(.*?)```", pathlib.Path("README.md").read_text(), flags=re.DOTALL)
-    exec(compile(snippet, folder, "exec"), {})
+    blocks = re.findall(r"```python\\n(.*?)```", pathlib.Path(folder, "README.md").read_text(), flags=re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(compile(block, folder, "exec"), names)
 """
 
 
-def test_snippets_run_as_written(runs):
+def test_snippets_run_as_written(runs, tmp_path):
     process = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", SNIPPET_RUNNER, *map(str, runs.values())],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-W", "error::UserWarning", "-c", SNIPPET_RUNNER, *runs],
+        cwd=runs["all"].parent,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -146,6 +150,18 @@ def test_snippets_run_as_written(runs):
     ]
     for (value, _), result in zip(printed, results, strict=True):
         assert result["score"] == pytest.approx(float(value), abs=1e-5)
+
+
+def test_snippet_of_a_pushed_model_names_it(finished, corpus):
+    assert 'folder = "somebody/mine"' in write_card(finished, corpus, hub_model_id="somebody/mine").text
+
+
+def test_a_stream_is_counted_likewise(runs, finished):
+    def of_data(text):
+        return text.partition("## Data")[2].partition("## Training")[0]
+
+    streamed = write_card(finished, load_aligned_dataset("sample", streaming=True))
+    assert of_data(streamed.text) == of_data((runs["all"] / "README.md").read_text())
 
 
 def test_resolved_configuration_in_the_card_is_the_runs(runs):
@@ -212,19 +228,6 @@ def test_plot_of_an_earlier_run_is_not_linked(runs, corpus, tmp_path):
     assert links(write_card(folder, corpus).text) == ["training_dynamics.png"]
 
 
-HOSTILE_NAMES = [
-    "a: b",
-    "- x",
-    "x\n---\ny",
-    "'\"`|<b>{{ 7 * 7 }}{% raw %}",
-    "caf\udce9",
-    "\x00\x07",
-    "```\n# no",
-    "~",
-    "1",
-]
-
-
 def test_data_without_other_splits_and_with_a_hostile_name(corpus, tmp_path):
     path = tmp_path / "x: {{ 7 * 7 }} `'\n---\n# y|.parquet"
     corpus["train"].to_parquet(path)
@@ -238,7 +241,16 @@ def test_data_without_other_splits_and_with_a_hostile_name(corpus, tmp_path):
     assert "| train | 20 |" in card.text
 
 
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@given(st.text(min_size=1))
+@example("a: b").via("YAML")
+@example("- x").via("YAML")
+@example("~").via("YAML")
+@example("x\n---\ny").via("end of the metadata")
+@example("'\"`|<b>{{ 7 * 7 }}{% raw %}").via("Jinja and Markdown")
+@example("```\n# no").via("end of the code block")
+@example("caf\udce9").via("a file name that is no UTF-8")
+@example("\x00\x07\x85\u2028").via("YAML's own line ends and what it refuses")
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_name_breaks_metadata_or_text(finished, corpus, name):
     card = write_card(finished, corpus, dataset=name, run_name=name)
     assert len(card.data.eval_results) == 2 * len(METRICS)
@@ -304,8 +316,10 @@ def test_encoder_from_the_hub_is_the_base_model(finished, corpus, monkeypatch, t
 
 
 def test_interval_and_its_measured_coverage(finished, corpus):
-    assert "**Interval**" not in write_card(finished, corpus).text
     config = CPSLConfig.from_pretrained(finished)
+    config.interval_half_width, config.interval_coverage = None, None
+    config.save_pretrained(finished)
+    assert "**Interval**" not in write_card(finished, corpus).text
     config.interval_half_width, config.interval_coverage = 1.25, 0.9
     config.save_pretrained(finished)
     predictions = pd.read_parquet(finished / "predictions_test.parquet")
@@ -316,7 +330,7 @@ def test_interval_and_its_measured_coverage(finished, corpus):
     assert covered[:5].all() and not covered.all()
     text = write_card(finished, corpus).text
     assert "a prediction ± 1.250 is meant to hold 90 % of the labels" in text
-    assert f"On the test split it held {100 * covered.mean():.1f} % of 20." in text
+    assert f"On the test split it held {100 * covered.mean():.1f} % of {len(predictions)}." in text
 
 
 def test_readme_that_is_no_card_is_left_alone(finished, corpus, caplog):
@@ -369,6 +383,16 @@ def test_what_is_pushed_has_the_card(tmp_path, monkeypatch):
 
 
 CARDS = [path for path in sorted((ROOT / "model_cards").rglob("*.md")) if path != TEMPLATE]
+
+
+def test_metadata_of_the_mosi_card_is_its_table():
+    card = ModelCard.load(ROOT / "model_cards" / "mosi_csd.md")
+    header, _, row = re.search(r"\| modalities \|(.*)\|\n(.*)\n\| text, acoustic(.*)\|\n", card.text).groups()
+    names = [name.strip().lower().replace("-", "").replace(" ", "_") for name in header.split("|")]
+    means = [float(value.split("±")[0]) for value in row.split("|")[1:]]
+    assert {result.metric_name: result.metric_value for result in card.data.eval_results} == dict(
+        zip(names, means, strict=True)
+    )
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: str(path.relative_to(ROOT)))
