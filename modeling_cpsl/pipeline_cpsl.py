@@ -118,10 +118,9 @@ class MultimodalSentimentPipeline(Pipeline):
         return half_width
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Saves model, processor and the code of both and of the pipeline, for those who have not this package.
+        """Saves model, processor and the code of both and of the pipeline.
 
-        As with any custom pipeline, `pipeline` then asks for `trust_remote_code=True`; to keep a calibration in a
-        folder that is loaded without, save the model and the processor themselves.
+        Who has transformers and not this package then says `pipeline(..., trust_remote_code=True)`.
 
         Args:
             save_directory: A folder; made where it is not there.
