@@ -27,7 +27,7 @@ from .timing import TIMING_FEATURES
 logger = logging.getLogger(__name__)
 
 # A new number here makes every cache be built anew: raise it with each change of what any reader gives.
-READER_VERSION = "1.1.0"
+READER_VERSION = "1.2.0"
 ROWS_PER_TABLE = 256
 
 
@@ -104,7 +104,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         source = self._open()
         self._source_was_read = True
         sizes = self._wanted_sizes(source)
-        self.info.features = row_features(sizes, source.timed, labels=self.config.labels)
+        self.info.features = row_features(
+            sizes, source.timed, labels=self.config.labels, feature_extractors=source.feature_extractors
+        )
         self.info.config_name = source.format
         return [
             datasets.SplitGenerator(

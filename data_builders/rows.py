@@ -6,8 +6,9 @@ tables; nothing downstream knows where a row came from.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,8 @@ class Source(NamedTuple):
         rows: gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label` (if
             asked for), a (number of words, size) array or `None` for each modality and, if timed, `start`, `end`,
             `word_start`, `word_end`. `words` is empty where the source has lost them.
+        feature_extractors: what made the features, for those modalities of which the source says it; it becomes the
+            `id` of the dataset's column.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class Source(NamedTuple):
     timed: bool
     splits: dict[str, list[Any]]
     rows: Callable[[Any], Iterator[Row | Skipped | Replaced]]
+    feature_extractors: Mapping[str, str] = MappingProxyType({})
 
 
 def split_name(name: Any, path: Path) -> str:
@@ -96,10 +100,19 @@ def as_text(value: str | bytes) -> str:
     return str(value)
 
 
-def row_features(modality_sizes: dict[str, int], timed: bool, *, labels: bool = True) -> Features:
+def row_features(
+    modality_sizes: dict[str, int],
+    timed: bool,
+    *,
+    labels: bool = True,
+    feature_extractors: Mapping[str, str] = MappingProxyType({}),
+) -> Features:
     """The columns of a dataset in the row format."""
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
-    features |= {name: Array2D((None, size), "float32") for name, size in modality_sizes.items()}
+    features |= {
+        name: Array2D((None, size), "float32", id=feature_extractors.get(name))
+        for name, size in modality_sizes.items()
+    }
     if labels:
         features["label"] = Value("float32")
     if timed:

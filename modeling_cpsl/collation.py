@@ -95,6 +95,11 @@ def modality_sizes(dataset: Dataset | IterableDataset) -> dict[str, int]:
     return {name: column.shape[1] for name, column in dataset.features.items() if isinstance(column, Array2D)}
 
 
+def feature_extractors(dataset: Dataset) -> dict[str, str]:
+    """What made the features of each modality of a split, as far as its source says it."""
+    return {name: column.id for name, column in dataset.features.items() if isinstance(column, Array2D) and column.id}
+
+
 def modality_rows(split: Dataset | IterableDataset | EncodedStream, name: str) -> Iterator[np.ndarray]:
     """The feature array (n, d_m) of each sample of a split, of one modality."""
     for table in tables(split, [name]):
@@ -134,4 +139,4 @@ class CPSLDataCollator:
         return batch | {"ids": ids}
 
 
-__all__ = ["CPSLDataCollator", "encode_dataset", "modality_rows", "modality_sizes"]
+__all__ = ["CPSLDataCollator", "encode_dataset", "feature_extractors", "modality_rows", "modality_sizes"]

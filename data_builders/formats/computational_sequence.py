@@ -96,7 +96,8 @@ def read(
         for split, videos in _split_videos(folder, labels, folds).items()
     }
     sizes = {name: sequence.size for name, sequence in sorted(modalities.items())}
-    return Source(folder, FORMAT, sizes, True, splits, functools.partial(_rows, contents))
+    extractors = {name: sequence.root for name, sequence in modalities.items()}
+    return Source(folder, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors)
 
 
 # HDF5, without leaving the file

@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
 
-from modeling_cpsl.collation import CPSLDataCollator, encode_dataset, modality_rows, modality_sizes
+from modeling_cpsl.collation import CPSLDataCollator, encode_dataset, feature_extractors, modality_rows, modality_sizes
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
@@ -209,3 +209,11 @@ def test_one_line_a_split_says_what_is_cut(unigram_tokenizer, caplog, use_text):
         encode_dataset(dataset, processor)
     line = f"train split: 1 of 6 utterances were cut to max_length={limit} tokens, the longest has {12 + limit}"
     assert caplog.messages == [line, line]
+
+
+def test_feature_extractors_are_those_that_the_columns_name(processor):
+    dataset = make_dataset(make_rows())
+    assert feature_extractors(dataset["train"]) == {}
+    named = dataset.cast_column("visual", Array2D((None, SIZES["visual"]), "float32", id="FACET 4.2"))
+    for split in (named["train"], encode_dataset(named, processor)["train"]):
+        assert feature_extractors(split) == {"visual": "FACET 4.2"}

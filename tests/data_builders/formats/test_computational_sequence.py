@@ -80,6 +80,9 @@ def test_one_row_a_segment_is_taken_row_by_row():
 def test_a_small_folder(small_corpus, cache):
     splits = load_aligned_dataset(small_corpus, cache_dir=cache)
     assert splits["train"].info.config_name == "computational_sequence"
+    again = load_aligned_dataset(small_corpus, cache_dir=cache)
+    for loaded in (splits, again, load_aligned_dataset(small_corpus, streaming=True)):
+        assert loaded["test"].features["acoustic"].id == "COVAREP"
     assert {name: split["id"] for name, split in splits.items()} == {
         "train": ["one_1", "one_2"],
         "validation": ["two_1", "two_2"],
