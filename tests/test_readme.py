@@ -52,7 +52,7 @@ def test_shell_block_runs(workspace, block):
 @pytest.mark.parametrize("block", PYTHON)
 def test_python_block_runs(workspace, block):
     (workspace / "snippet.py").write_text(block)
-    assert "positive" in run(workspace, "python snippet.py")
+    assert "'text'" in run(workspace, "python snippet.py")
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))
