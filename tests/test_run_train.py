@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from datasets import Array2D, DatasetDict
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoProcessor
@@ -17,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
 from modeling_cpsl.reporting import METRICS, compare_runs
+from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.uncertainty_cpsl import conformal_half_width, interval_coverage
 
 
@@ -233,6 +235,15 @@ def test_a_number_without_a_point_is_still_a_number(tmp_path):
     _, _, arguments = run_train.parse_arguments([str(path)])
     assert arguments.learning_rate == 1e-5
     assert (arguments.gm, arguments.ge, arguments.cp) == (False, False, True)
+
+
+def test_the_processor_knows_what_made_the_features(tmp_path):
+    train = load_aligned_dataset("sample")["train"].select(range(3))
+    train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
+    backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
+    arguments = run_train.DataArguments(dataset="sample")
+    processor = run_train.build_processor(arguments, DatasetDict(train=train), backbone, use_text=True)
+    assert processor.feature_extractors == {"visual": "FACET 4.2"}
 
 
 def test_help_shows_every_group():
