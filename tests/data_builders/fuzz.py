@@ -47,6 +47,11 @@ def pickle_seeds():
     misa = {
         "train": [(([1], f[1], f[2], f[0]), np.array([[label]]), name) for f, label, name in mag_samples(generator)]
     }
+    mmim = {
+        "dev": [
+            (([1], f[1], f[2], f[0], len(f[1]), len(f[2])), label, name) for f, label, name in mag_samples(generator)
+        ]
+    }
     arrays = {"audio": generator.normal(size=(2, 5, 3)), "vision": generator.normal(size=(2, 7, 4)).astype("f4")}
     mmsa = {"raw_text": ["good film", "bad"], "id": ["a$_$1", "a$_$2"], "regression_labels": np.zeros(2), **arrays}
     mmsa["audio_lengths"] = mmsa["vision_lengths"] = [4, 5]
@@ -56,8 +61,8 @@ def pickle_seeds():
         "text": generator.normal(size=(2, 5, 6)),
         **arrays,
     }
-    values = [mag, misa, {"train": mmsa}, {"valid": mult}]
-    return [("data.pkl", pickle.dumps(value, protocol)) for value in values for protocol in (0, 2, 4, 5)]
+    values = [mag, misa, mmim, {"train": mmsa}, {"valid": mult}]
+    return [("data.pkl", pickle.dumps(value, protocol)) for value in values for protocol in range(6)]
 
 
 def hdf5_seeds():

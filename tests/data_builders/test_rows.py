@@ -99,7 +99,17 @@ def test_a_table_holds_the_rows_exactly_and_counts_what_it_replaced():
     assert table.schema.field("label").type == pa.float32()
 
 
-@pytest.mark.parametrize(("name", "expected"), [("dev", "validation"), ("VALID", "validation"), ("test", "test")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dev", "validation"),
+        ("VALID", "validation"),
+        ("val", "validation"),
+        ("validation", "validation"),
+        ("training", "train"),
+        ("test", "test"),
+    ],
+)
 def test_split_names(tmp_path, name, expected):
     assert split_name(name, tmp_path) == expected
 

@@ -76,8 +76,8 @@ def test_rows_without_labels_stream_too(unigram_tokenizer):
     dataset = make_dataset(make_rows()).remove_columns("label")
     processor = CPSLProcessor(unigram_tokenizer, SIZES)
     for data in (dataset, streamed(dataset)):
-        batch = CPSLDataCollator(processor)([encode_dataset(data, processor)["train"][0]])
-        assert "labels" not in batch and batch["ids"] == ["video0$_$0"]
+        batch = CPSLDataCollator(processor)([encode_dataset(data, processor)["test"][0]])
+        assert "labels" not in batch and batch["ids"] == ["video0$_$1"]
 
 
 def test_faults_and_cuts_are_told(unigram_tokenizer, caplog):
@@ -133,6 +133,12 @@ def test_each_epoch_is_another_order_of_all_rows(many, many_encoded, unigram_tok
     # Well mixed: the first batches come from far apart.
     positions = {name: index for index, name in enumerate(plain)}
     assert np.std([positions[name] for name in first[:64]]) > SHUFFLE_BUFFER / 8
+
+
+def test_another_epoch_of_few_rows_is_another_order(many, many_encoded):
+    """All of them are at hand, so nothing but the epoch says that they must be read again."""
+    stream = EncodedStream("train", many.take(40), many_encoded.processor, seed=5)
+    assert len(stream) == 40 and order(stream, 0) != order(stream, 1)
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (3, 0), (2, 2)])
