@@ -15,6 +15,8 @@ import pandas as pd
 import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .checkpoints import write_errors
+
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "cpsl")
 METRICS = (
@@ -46,9 +48,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
-        yield Path(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with write_errors(path):
+            yield Path(temporary)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 

@@ -1,0 +1,182 @@
+"""What goes wrong in a run of run_train.py is one line, and never costs what was good before."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from data_builders import load_aligned_dataset
+from modeling_cpsl.checkpoints import last_complete_checkpoint
+
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+import run_train  # noqa: E402
+
+
+TINY = [
+    *("--latent_size", "16", "--modality_hidden_size", "16", "--fusion_size", "16", "--max_length", "24"),
+    *("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "2"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of small tables: `good`, two with one bad label, and two with an empty split."""
+    folder = tmp_path_factory.mktemp("data")
+    sample = load_aligned_dataset("sample")
+
+    def write(name, label=None, num_train=12, num_validation=4):
+        (folder / name).mkdir()
+        labels = list(sample["train"][:num_train]["label"])
+        labels[3:4] = labels[3:4] if label is None else [label]
+        train = sample["train"].select(range(num_train)).remove_columns("label").add_column("label", labels)
+        train.to_parquet(folder / name / "train.parquet")
+        validation = sample["validation"].select(range(num_validation))
+        validation.to_parquet(folder / name / "validation.parquet")
+
+    write("good")
+    write("label_nan", label=float("nan"))
+    write("label_5", label=5.0)
+    write("no_train", num_train=0)
+    write("no_validation", num_validation=0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "named"),
+    [
+        ("label_nan", "", ["label_nan", "sample speaker00_003", "label nan"]),
+        ("label_5", "", ["label_5", "sample speaker00_003", "label 5", "[-3, 3]"]),
+        ("no_train", "", ["no_train", "train split is empty"]),
+        ("no_validation", "", ["no_validation", "validation split is empty"]),
+        ("good", "--per_device_train_batch_size 64 --dataloader_drop_last", ["per_device_train_batch_size=64", "12"]),
+        ("good", "--per_device_train_batch_size 0", ["per_device_train_batch_size=0"]),
+        ("good", "--per_device_eval_batch_size 0", ["per_device_eval_batch_size=0"]),
+        ("good", "--gradient_accumulation_steps 0", ["gradient_accumulation_steps=0"]),
+        ("good", "--num_train_epochs 0", ["num_train_epochs=0"]),
+        ("good", "--num_train_epochs 2 --modulation_start_epoch 2", ["modulation_start_epoch=2", "the 2 epochs"]),
+        ("good", "--modulation_start_epoch -1", ["modulation_start_epoch=-1"]),
+        ("good", "--modulation_start_epoch 3 --modulation_end_epoch 2", ["modulation_end_epoch=2"]),
+        ("good", "--no_gm", ["ge=True", "gm=True", "--no_ge"]),
+        ("good", "--alpha -1", ["alpha=-1"]),
+        ("good", "--alpha nan", ["alpha=nan"]),
+        ("good", "--penalty_factor 1", ["penalty_factor=1"]),
+        ("good", "--penalty_factor 0", ["penalty_factor=0"]),
+        ("good", "--learning_rate 1e30 --warmup_steps 0", ["step 1", "samples speaker00_", "error of acoustic"]),
+        ("good", "--modulated_modalities acoustic smell", ["'smell'", "acoustic, visual"]),
+        ("good", "--resume_from_checkpoint nowhere", ["nowhere"]),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, dataset, options, named):
+    command = ["recipes/sample.yaml", "--dataset", str(data / dataset), "--output_dir", str(tmp_path), *TINY]
+    with pytest.raises(SystemExit) as stop:
+        run_train.main([*command, *options.split()])
+    assert stop.value.code.startswith("run_train.py: error: ")
+    assert "\n" not in stop.value.code
+    assert [text for text in named if text not in stop.value.code] == []
+
+
+def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path):
+    options = ("--num_train_epochs", "2", "--modulation_start_epoch", "2", "--modulation_end_epoch", "2")
+    off = ("--no_gm", "--no_ge", "--no_cp")
+    run_train.parse_arguments(["recipes/sample.yaml", "--output_dir", str(tmp_path), *options, *off])
+
+
+def start(code, *arguments):
+    """run_train.py in a process of its own, after `code`."""
+    program = f"import sys\nimport run_train\n{code}\nrun_train.main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "recipes/sample.yaml", *map(str, arguments), *TINY]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def errors_of(process):
+    return process.communicate(timeout=200)[1].decode()
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+# Stands in for a full disk: no file can grow beyond this after the first checkpoint.
+FULL_DISK = """
+import resource
+def fill(*_, **__):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+run_train.reporting.TrainingLog.on_{event} = fill
+"""
+
+
+def save_options(data, output_dir, num_epochs, seed=0):
+    return (
+        *("--dataset", data / "good", "--output_dir", output_dir, "--num_train_epochs", num_epochs, "--seed", seed),
+        *("--save_total_limit", 5),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [4096, "model"])
+def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limit):
+    if limit == "model":  # the weights fit, the optimizer's two moments of them do not
+        run_train.main([*map(str, ("recipes/sample.yaml", *save_options(data, tmp_path / "a", 1))), *TINY])
+        limit = (tmp_path / "a" / "model.safetensors").stat().st_size + 4096
+    output_dir = tmp_path / "run"
+    process = start(FULL_DISK.format(limit=limit, event="save"), *save_options(data, output_dir, 2))
+    errors = errors_of(process)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert "could not be written" in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith("run_train.py: error: ")
+    assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-6")
+    AutoModelForSequenceClassification.from_pretrained(output_dir / "checkpoint-6")
+    assert not list(tmp_path.rglob(".*"))
+    resumed = start("", *save_options(data, output_dir, 2), "--resume_from_checkpoint", "last")
+    errors = errors_of(resumed)
+    assert resumed.returncode == 0, errors[-3000:]
+    assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-12")
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
+    options = ("--save_strategy", "no", "--load_best_model_at_end", "false")
+    run_train.main(
+        [*map(str, ("recipes/sample.yaml", *save_options(data, tmp_path, 1), "--seed", 1)), *TINY, *options]
+    )
+    before = files_in(tmp_path)
+    code = FULL_DISK.format(limit=4096, event="train_end")
+    process = start(code, *save_options(data, tmp_path, 1), *options, "--seed", 1, "--learning_rate", "1e-2")
+    errors = errors_of(process)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert f"{tmp_path}: could not be written" in errors.splitlines()[-1]
+    after = files_in(tmp_path)
+    for name in before.keys() - {"training_log.jsonl"}:
+        assert after[name] == before[name], name
+    load_file(tmp_path / "model.safetensors")
+    assert after.keys() == before.keys()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_leaves_whole_checkpoints(data, tmp_path):
+    # A process started in the background may have inherited that SIGINT is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = start(code, *save_options(data, tmp_path, 2000))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoint-18").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = errors_of(process)
+    assert process.returncode == 130, errors[-3000:]
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "run_train.py: interrupted; go on with --resume_from_checkpoint last"
+    checkpoint = last_complete_checkpoint(tmp_path)
+    assert json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"] >= 12
+    AutoModelForSequenceClassification.from_pretrained(checkpoint)
