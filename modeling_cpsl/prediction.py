@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from data_builders import load_aligned_dataset
 
-from .collation import modality_sizes
+from .collation import feature_extractors, modality_sizes
 from .modeling_cpsl import CPSLModelMixin
 from .pipeline_cpsl import TASK, MultimodalSentimentPipeline
 from .reporting import replacing
@@ -68,7 +68,8 @@ def predict_table(
         How many utterances were predicted now, had been before, and were skipped.
 
     Raises:
-        ValueError: An utterance is bad, `out` is another model's or of an unknown kind, or `model` is no CPSL model.
+        ValueError: An utterance is bad, the features are another extractor's, `out` is another model's or of an
+            unknown kind, or `model` is no CPSL model.
     """
     out = Path(out)
     if out.suffix not in WRITE_TABLE:
@@ -78,6 +79,7 @@ def predict_table(
     journal = out.with_name(f"{out.name}.partial.jsonl")
     done = _read_done(out, journal, digest)
     dataset = _load_data(data, sentiment.model.config.modality_sizes, on_error=on_error, **data_options)
+    sentiment.processor.check_extractors(feature_extractors(next(iter(dataset.values()))))
     seen = set(done["id"]) if len(done) else set()
     left = {
         split: [index for index, sample_id in enumerate(samples["id"]) if sample_id not in seen]

@@ -9,6 +9,7 @@ real data; one that lies within another shares its words where it would be left 
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +97,8 @@ def read(
         for split, videos in _split_videos(folder, labels, folds).items()
     }
     sizes = {name: sequence.size for name, sequence in sorted(modalities.items())}
-    extractors = {name: sequence.root for name, sequence in modalities.items()}
+    # The same extractor's features of the other data set have another prefix.
+    extractors = {name: re.sub("^CMU_MOSE?I_", "", sequence.root) for name, sequence in modalities.items()}
     return Source(folder, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors)
 
 

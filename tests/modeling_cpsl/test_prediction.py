@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +38,23 @@ def write_jsonl(rows, path):
 @pytest.fixture
 def data(tmp_path):
     return write_jsonl(corpus(30), tmp_path / "data.jsonl")
+
+
+@pytest.fixture
+def small_csd(tmp_path):
+    """Computational sequences of one video of three words, with 74 COVAREP columns."""
+    sequences = {
+        "CMU_MOSI_TimestampedWords": (np.array([[b"a"], [b"good"], [b"film"]]), [[0, 1], [1, 2], [2, 3]]),
+        "CMU_MOSI_Opinion_Labels": (np.array([[1.0]], "f4"), [[0, 3]]),
+        "CMU_MOSI_COVAREP": (np.ones((6, 74)), [[k / 2, k / 2 + 0.5] for k in range(6)]),
+    }
+    folder = tmp_path / "csd"
+    folder.mkdir()
+    for name, (features, intervals) in sequences.items():
+        with h5py.File(folder / f"{name}.csd", "w") as file:
+            group = file.create_group(f"{name}/data/03bSnISJMiM")
+            group["features"], group["intervals"] = features, np.array(intervals, float)
+    return folder
 
 
 def run(*arguments):
@@ -177,6 +195,18 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     error = capsys.readouterr().err.split("error: ", 1)[1]
     assert message in error and error.count("\n") == 1
     assert foreign.read_text() == "a,b\n1,2\n" and not (tmp_path / "out.csv").exists()
+
+
+def test_features_of_another_extractor_are_refused(trained_folder, small_csd, tmp_path, capsys):
+    sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    sentiment.processor.feature_extractors = {"acoustic": "openSMILE"}
+    sentiment.model.save_pretrained(tmp_path / "model")
+    sentiment.processor.save_pretrained(tmp_path / "model")
+    assert run(tmp_path / "model", small_csd, tmp_path / "out.csv") == 1
+    assert (
+        "acoustic features are from 'COVAREP', but the model learnt from those of 'openSMILE'"
+        in capsys.readouterr().err
+    )
 
 
 def test_bad_usage_has_status_2():
