@@ -13,7 +13,7 @@ import pytest
 import torch
 from training_cases import make_trainer
 
-from modeling_cpsl.checkpoints import last_complete_checkpoint
+from modeling_cpsl.checkpoints import WriteError, last_complete_checkpoint, replacing_files
 from modeling_cpsl.tracking import NonFiniteLossError
 
 
@@ -71,6 +71,43 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog, state):
     with caplog.at_level(logging.WARNING):
         assert last_complete_checkpoint(tmp_path) == str(whole)
     assert [record.getMessage().split()[0] for record in caplog.records] == [str(tmp_path / "checkpoint-30"), str(cut)]
+
+
+def test_what_an_earlier_run_left_does_not_make_a_cut_checkpoint_look_whole(tmp_path, monkeypatch):
+    options = {"save_strategy": "steps", "save_steps": 4, "num_train_epochs": 1}
+    make_trainer(tmp_path, **options).train()
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    assert last_complete_checkpoint(tmp_path / "run") == str(checkpoint)
+    trainer = make_trainer(tmp_path, **options)
+
+    def interrupted(output_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert last_complete_checkpoint(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), OSError("No space left"), None])
+def test_files_take_their_places_together_or_not_at_all(tmp_path, error):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("old")
+
+    def write():
+        with replacing_files(tmp_path) as folder:
+            (folder / "config.json").write_text("new")
+            if error is not None:
+                raise error
+            (folder / "model.safetensors").write_text("new")
+
+    if error is None:
+        write()
+    else:
+        with pytest.raises(WriteError, match=rf"{tmp_path}: could not be written, \d+ MB are free \({error}\)"):
+            write()
+    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert contents == dict.fromkeys(("config.json", "model.safetensors"), "old" if error else "new")
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):

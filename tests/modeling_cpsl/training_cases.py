@@ -51,18 +51,6 @@ class RecordingTrainer(CPSLTrainer):
 def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, **arguments):
     """A trainer over the small corpus; `arguments` are training arguments, `config_fields` the model's."""
     folder = Path(folder)
-    corpus = small_corpus(num_samples)
-    words = [word for row in corpus["train"]["words"] for word in row]
-    backbone = make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
-    fields = config_fields or {}
-    sizes = fields.get("modality_sizes", SIZES)
-    processor = CPSLProcessor(AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes)
-    small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
-    config = CPSLForSentimentRegression.config_class.from_backbone(
-        AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
-    )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        setattr(config, name, 0.0)
     defaults = {
         "output_dir": str(folder / "run"),
         "num_train_epochs": 3,
@@ -76,6 +64,21 @@ def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=Recor
         "seed": 3,
     }
     args = CPSLTrainingArguments(**{**defaults, **arguments})
+    with args.main_process_first():
+        corpus = small_corpus(num_samples)
+        if args.process_index == 0:  # another would write what this one already reads
+            words = [word for row in corpus["train"]["words"] for word in row]
+            make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
+    backbone = folder / "backbone"
+    fields = config_fields or {}
+    sizes = fields.get("modality_sizes", SIZES)
+    processor = CPSLProcessor(AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes)
+    small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
+    config = CPSLForSentimentRegression.config_class.from_backbone(
+        AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
+    )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        setattr(config, name, 0.0)
     set_seed(args.seed)
     encoded = encode_dataset(corpus, processor)
     return trainer_class(
