@@ -13,7 +13,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +100,22 @@ def read(path: Path, *, labels: bool = True) -> Source:
         raise DataError(f"{path}: a table needs a column words (or text) or features; it has: {sorted(columns)}")
     table = _Table(folder, tuple(sizes), timed=columns >= set(_TIMES), labelled=labels)
     ordered = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
-    return Source(path, FORMAT, sizes, table.timed, ordered, functools.partial(_rows, table))
+    extractors = _feature_extractors(files, sizes)
+    return Source(path, FORMAT, sizes, table.timed, ordered, functools.partial(_rows, table), extractors)
+
+
+def _feature_extractors(files: list[Path], modalities: Iterable[str]) -> dict[str, str]:
+    """What made the features, where all files are Parquet of `datasets` that say it and the same."""
+    found: dict[str, set[str | None]] = {name: set() for name in modalities}
+    for file in files:
+        metadata = (pq.read_schema(file).metadata or {}) if kind_of(file) == "parquet" else {}
+        try:
+            columns = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+            for name, names in found.items():
+                names.add(columns[name].get("id"))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return {}
+    return {name: min(names) for name, names in found.items() if len(names) == 1 and isinstance(min(names), str)}
 
 
 # Files

@@ -132,6 +132,30 @@ def test_what_datasets_writes_is_read_back(tmp_path, cache, small_corpus):
         assert again[name].features == split.features and again[name].to_dict() == split.to_dict()
 
 
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        ({"id": "COVAREP"}, "COVAREP"),
+        ({"id": None}, None),
+        ({"id": "openSMILE"}, None),
+        ({"id": ["COVAREP"]}, None),
+        ({}, None),
+        ("COVAREP", None),
+    ],
+)
+def test_the_extractor_that_all_files_agree_on(tmp_path, cache, small_corpus, column, found):
+    splits = load_aligned_dataset(small_corpus, cache_dir=cache)
+    for name, split in splits.items():
+        split.to_parquet(tmp_path / f"{name}.parquet")
+    table = pq.read_table(tmp_path / "test.parquet")
+    metadata = json.dumps({"info": {"features": {"acoustic": column}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "test.parquet")
+    (tmp_path / "csd").rename(tmp_path.parent / f"{tmp_path.name}_csd")
+    again = load_aligned_dataset(tmp_path, cache_dir=cache)
+    assert splits["train"].features["acoustic"].id == "COVAREP"
+    assert again["train"].features["acoustic"].id == found
+
+
 def test_a_single_table_of_another_name_is_the_training_split(tmp_path, cache):
     rows = [
         {key: value for key, value in as_lists(row).items() if key not in ("split", "id")} for row in example_rows(3)
