@@ -198,6 +198,11 @@ def test_resumed_run_ends_in_the_same_weights_and_logs(tmp_path, strategy):
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+    # Training does not read the running bounds, so the weights do not tell whether they go on.
+    buffers = dict(resumed.model.named_buffers())
+    assert buffers["multimodal.normalizers.acoustic.num_updates"] == 12
+    for name, value in trainer.model.named_buffers():
+        assert torch.equal(value, buffers[name]), name
     timings = ("runtime", "per_second", "flos")
 
     def comparable(history):
