@@ -27,11 +27,16 @@ from transformers import (
 from data_builders import features_are_normalized, load_aligned_dataset
 from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrainingArguments, reporting
 from modeling_cpsl.checkpoints import last_complete_checkpoint, replacing_files
-from modeling_cpsl.collation import encode_dataset, feature_extractors, modality_rows, modality_sizes
+from modeling_cpsl.collation import (
+    compute_feature_statistics,
+    encode_dataset,
+    feature_extractors,
+    modality_rows,
+    modality_sizes,
+)
 from modeling_cpsl.configuration_cpsl import CPSLFields
 from modeling_cpsl.model_card import write_model_card
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
-from modeling_cpsl.processing_cpsl import compute_feature_statistics
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.streaming import tables
 from modeling_cpsl.uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_width

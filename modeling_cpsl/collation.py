@@ -1,6 +1,7 @@
 """Dataset rows -> batches: tokenise once, align and pad a batch at a time."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,34 @@ def modality_rows(split: Dataset | IterableDataset | EncodedStream, name: str) -
         yield from feature_rows(table[name])
 
 
+def compute_feature_statistics(rows: Iterable[np.ndarray]) -> dict[str, list[float]]:
+    """Mean and deviation of each feature column over real word rows, for `CPSLProcessor` (METHOD 1).
+
+    Args:
+        rows: Arrays (n, d_m) of the training split, read once; empty ones are skipped.
+
+    Returns:
+        `mean` and `std`, d_m numbers each; the deviation of a constant column is given as 1.
+
+    Raises:
+        ValueError: There is no row at all.
+    """
+    rows = filter(len, rows)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError("no feature row in the training split to take statistics from")
+    # Counted from one of the rows, so that a constant column has a deviation of 0 and large means cost no digits.
+    origin = first[0].astype(np.float64)
+    count, total, squares = 0, 0.0, 0.0
+    rows = itertools.chain([first], rows)
+    while some := list(itertools.islice(rows, 256)):
+        shifted = np.concatenate(some).astype(np.float64) - origin
+        count, total, squares = count + len(shifted), total + shifted.sum(axis=0), squares + (shifted**2).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return {"mean": (origin + mean).tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
+
+
 @dataclass
 class CPSLDataCollator:
     """Makes a batch of rows of [`encode_dataset`], padded to its longest.
@@ -139,4 +168,11 @@ class CPSLDataCollator:
         return batch | {"ids": ids}
 
 
-__all__ = ["CPSLDataCollator", "encode_dataset", "feature_extractors", "modality_rows", "modality_sizes"]
+__all__ = [
+    "CPSLDataCollator",
+    "compute_feature_statistics",
+    "encode_dataset",
+    "feature_extractors",
+    "modality_rows",
+    "modality_sizes",
+]

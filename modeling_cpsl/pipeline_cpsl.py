@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .processing_cpsl import CPSLProcessor
+from .processing_cpsl import CPSLProcessor, warn_truncated
 from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_width
 
 
@@ -127,6 +127,8 @@ class MultimodalSentimentPipeline(Pipeline):
             **kwargs: As for [`~transformers.PreTrainedModel.save_pretrained`].
         """
         super().save_pretrained(save_directory, **kwargs)
+        # Else the model by itself would name code that it does not bring when it is saved again.
+        del self.model.config.custom_pipelines
         self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
@@ -141,9 +143,13 @@ class MultimodalSentimentPipeline(Pipeline):
         return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
 
     def preprocess(self, input_: Any, on_error: str = "raise") -> dict[str, Any]:
-        """An utterance -> the model's inputs with a batch of 1, or under `skip` an `error` where that fails."""
+        """An utterance -> `inputs`, the model's with a batch of 1, and `num_tokens` before it was cut.
+
+        Under `skip`, an `error` where that fails.
+        """
         try:
-            return self.processor(**_processor_arguments(input_, self.processor.use_text))
+            inputs, (num_tokens,) = self.processor.prepare(**_processor_arguments(input_, self.processor.use_text))
+            return {"inputs": inputs, "num_tokens": num_tokens}
         except ValueError as error:
             # The processor counts from 0 within its call, which is of one utterance here.
             message = str(error).removeprefix("utterance 0: ")
@@ -224,13 +230,16 @@ class MultimodalSentimentPipeline(Pipeline):
         """Batches of like length, longest first, so that what does not fit in memory shows itself at once."""
         results: list[Any] = [{"score": None, **item} if "error" in item else None for item in window]
         good = [index for index, item in enumerate(window) if "error" not in item]
-        good.sort(key=lambda index: window[index]["attention_mask"].shape[1], reverse=True)
+        good.sort(key=lambda index: window[index]["num_tokens"], reverse=True)
+        warn_truncated([window[index]["num_tokens"] for index in good], self.processor.max_length)
         # Utterances without text have no input_ids.
         for with_text in (True, False):
-            alike = [index for index in good if ("input_ids" in window[index]) == with_text]
+            alike = [index for index in good if ("input_ids" in window[index]["inputs"]) == with_text]
             for start in range(0, len(alike), batch_size):
                 chosen = alike[start : start + batch_size]
-                batch = _pad_and_stack([window[index] for index in chosen], self.processor.tokenizer.pad_token_id)
+                batch = _pad_and_stack(
+                    [window[index]["inputs"] for index in chosen], self.processor.tokenizer.pad_token_id
+                )
                 outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
                 for index, output in zip(chosen, outputs, strict=True):
                     results[index] = output

@@ -1,8 +1,7 @@
 """Words and word-level features -> model inputs aligned to subword tokens (METHOD 1)."""
 
-import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,6 +127,27 @@ class CPSLProcessor(ProcessorMixin):
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: CPSL's inputs are PyTorch tensors, use 'pt'")
+        batch, lengths = self.prepare(
+            words, acoustic, visual, extra_features, text=text, feature_extractors=feature_extractors
+        )
+        warn_truncated(lengths, self.max_length)
+        return batch
+
+    def prepare(
+        self,
+        words: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
+        acoustic: Any = None,
+        visual: Any = None,
+        extra_features: Mapping[str, Any] | None = None,
+        *,
+        text: str | Sequence[str | None] | None = None,
+        feature_extractors: Mapping[str, str] | None = None,
+    ) -> tuple[CPSLBatch, list[int]]:
+        """As a call, but it is the caller who warns of what was cut.
+
+        Returns:
+            The batch, and each utterance's number of tokens before it was cut.
+        """
         given = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
         given = {name: values for name, values in given.items() if values is not None}
         self._check_modalities(given)
@@ -142,12 +162,11 @@ class CPSLProcessor(ProcessorMixin):
         self.check_features(words, features, names)
         self._check_presence(words, features, names)
         encoded, lengths = self._encode(words, features, names)
-        warn_truncated(lengths, self.max_length)
         batch = self.make_batch(features, **encoded)
         has_text = [utterance is not None for utterance in words]
         if self.use_text and any(has_text) and not all(has_text):
             batch["modality_mask"]["text"] = torch.tensor(has_text)
-        return CPSLBatch(batch)
+        return CPSLBatch(batch), lengths
 
     def encode_words(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
         """Tokenises words, each alone, and keeps which word each subword comes from.
@@ -377,34 +396,6 @@ class CPSLProcessor(ProcessorMixin):
         return np.clip((rows - mean) / std, -STANDARDIZED_LIMIT, STANDARDIZED_LIMIT)
 
 
-def compute_feature_statistics(rows: Iterable[np.ndarray]) -> dict[str, list[float]]:
-    """Mean and deviation of each feature column over real word rows, for `CPSLProcessor` (METHOD 1).
-
-    Args:
-        rows: Arrays (n, d_m) of the training split, read once; empty ones are skipped.
-
-    Returns:
-        `mean` and `std`, d_m numbers each; the deviation of a constant column is given as 1.
-
-    Raises:
-        ValueError: There is no row at all.
-    """
-    rows = filter(len, rows)
-    first = next(rows, None)
-    if first is None:
-        raise ValueError("no feature row in the training split to take statistics from")
-    # Counted from one of the rows, so that a constant column has a deviation of 0 and large means cost no digits.
-    origin = first[0].astype(np.float64)
-    count, total, squares = 0, 0.0, 0.0
-    rows = itertools.chain([first], rows)
-    while some := list(itertools.islice(rows, 256)):
-        shifted = np.concatenate(some).astype(np.float64) - origin
-        count, total, squares = count + len(shifted), total + shifted.sum(axis=0), squares + (shifted**2).sum(axis=0)
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    return {"mean": (origin + mean).tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
-
-
 def _pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     padded = np.full((len(rows), max(map(len, rows), default=0)), value, dtype=np.int64)
     for index, row in enumerate(rows):
@@ -499,4 +490,4 @@ def _row_counts(features: Features, size: int) -> list[int]:
     ]
 
 
-__all__ = ["CPSLProcessor", "compute_feature_statistics"]
+__all__ = ["CPSLProcessor"]

@@ -143,6 +143,22 @@ def test_memory_does_not_grow_with_the_stream(sentiment):
     assert peak(800) - peak(160) < held / 10
 
 
+def test_what_is_cut_is_counted_once_a_window(sentiment, caplog):
+    lengths = [3, 80, 60, 5] * 8
+    sentiment([{"words": ["great"] * length} for length in lengths], batch_size=2)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("16 of 32 utterances were cut to max_length=50 tokens")
+
+
+def test_a_saved_pipeline_leaves_the_model_as_it_was(sentiment, utterances, tmp_path):
+    sentiment.save_pretrained(str(tmp_path / "pipeline"))
+    assert (tmp_path / "pipeline" / "pipeline_cpsl.py").exists()
+    again = pipeline("multimodal-sentiment", model=str(tmp_path / "pipeline"), device="cpu")
+    assert again(utterances[1]) == sentiment(utterances[1])
+    sentiment.model.save_pretrained(tmp_path / "model")
+    assert "custom_pipelines" not in (tmp_path / "model" / "config.json").read_text()
+
+
 def test_missing_modalities_are_told_and_do_not_matter(sentiment, utterances):
     row = utterances[1]
     for present in (["words"], ["acoustic"], ["visual"], ["words", "visual"], ["acoustic", "visual"]):

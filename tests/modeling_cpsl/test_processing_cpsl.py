@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 from transformers import AutoProcessor
 
-from modeling_cpsl.processing_cpsl import CPSLProcessor, compute_feature_statistics
+from modeling_cpsl.collation import compute_feature_statistics
+from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
 SIZES = {"acoustic": 3, "visual": 2}
