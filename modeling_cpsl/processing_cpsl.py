@@ -54,7 +54,8 @@ class CPSLProcessor(ProcessorMixin):
             not in it is of unknown origin. Features declared to be another extractor's are refused.
 
     Raises:
-        ValueError: The tokenizer is not a fast one, or an extractor is named for a modality that there is not.
+        ValueError: The tokenizer is not a fast one, `max_length` leaves no word, or an extractor is named for a
+            modality that there is not.
     """
 
     def __init__(
@@ -75,6 +76,9 @@ class CPSLProcessor(ProcessorMixin):
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} has no word_ids(); load the fast tokenizer")
         self._check_modalities(self.feature_extractors)
+        shortest = 3 if use_text else 1
+        if max_length < shortest:
+            raise ValueError(f"max_length={max_length} leaves no word; it must be at least {shortest}")
 
     @classmethod
     def get_attributes(cls) -> list[str]:

@@ -158,7 +158,10 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
         """Trainer's, and adds to each micro-batch what is pooled over the whole optimizer step."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        try:
+            batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except ValueError as error:  # the collator's, which names the sample; loaders read up to a batch ahead
+            raise ValueError(f"reading the batches of step {self.state.global_step}: {error}") from error
         counts = [len(batch["ids"]) for batch in batches]
         if batches:
             counts[-1] = self._num_real_samples(counts[-1])

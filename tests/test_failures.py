@@ -73,6 +73,7 @@ def data(tmp_path_factory):
         ("good", "--learning_rate 1e30 --warmup_steps 0", ["step 1", "samples speaker00_", "error of acoustic"]),
         ("good", "--modulated_modalities acoustic smell", ["'smell'", "acoustic, visual"]),
         ("good", "--resume_from_checkpoint nowhere", ["nowhere"]),
+        ("good", "--max_length 2", ["max_length=2", "at least 3"]),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, dataset, options, named):

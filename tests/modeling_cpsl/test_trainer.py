@@ -225,3 +225,13 @@ def test_bf16_loses_no_more_than_fp32(tmp_path):
     assert dtypes == {torch.float32, torch.bfloat16}
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_features_that_are_not_finite_stop_training_by_name(tmp_path):
+    trainer = make_trainer(tmp_path)
+    rows = [dict(row) for row in trainer.train_dataset]
+    rows[20]["visual"] = np.full_like(rows[20]["visual"], np.nan)
+    trainer.train_dataset = rows
+    message = f"reading the batches of step [0-3]: sample {rows[20]['id']}: visual features hold NaN or inf"
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
