@@ -18,8 +18,6 @@ ON_ERROR = ("raise", "skip")
 BATCHES_IN_WINDOW = 16
 # Columns of a data set that say nothing to the model.
 IGNORED_FIELDS = ("id", "video_id", "label", "start", "end", "word_start", "word_end")
-# What the processor takes by name; any other field is a modality.
-PROCESSOR_FIELDS = ("words", "text", "acoustic", "visual", "feature_extractors")
 
 
 class MultimodalSentimentPipeline(Pipeline):
@@ -148,7 +146,7 @@ class MultimodalSentimentPipeline(Pipeline):
         Under `skip`, an `error` where that fails.
         """
         try:
-            inputs, (num_tokens,) = self.processor.prepare(**_processor_arguments(input_, self.processor.use_text))
+            inputs, (num_tokens,) = self.processor.prepare(*_split_fields(input_, self.processor.use_text))
             return {"inputs": inputs, "num_tokens": num_tokens}
         except ValueError as error:
             # The processor counts from 0 within its call, which is of one utterance here.
@@ -251,17 +249,15 @@ def _name(utterance: Any, index: int) -> str:
     return f"utterance {index}" if sample_id is None else f"utterance {index} (id {sample_id})"
 
 
-def _processor_arguments(utterance: Any, use_text: bool) -> dict[str, Any]:
+def _split_fields(utterance: Any, use_text: bool) -> tuple[Any, Any, dict[str, Any], Any]:
+    """An utterance's words, text, features by modality and extractors."""
     if isinstance(utterance, str):
-        return {"text": utterance}
+        return None, utterance, {}, None
     if not isinstance(utterance, Mapping):
         raise ValueError(f"a {type(utterance).__name__} is no utterance; give a dict of words and features, or a text")
-    ignored = IGNORED_FIELDS if use_text else (*IGNORED_FIELDS, "words", "text")
-    fields = {name: value for name, value in utterance.items() if name not in ignored and value is not None}
-    arguments = {name: fields.pop(name) for name in PROCESSOR_FIELDS if name in fields}
-    if not isinstance(arguments.get("words", ""), str):
-        arguments["words"] = list(arguments["words"])
-    return arguments | {"extra_features": fields}
+    features = {name: value for name, value in utterance.items() if name not in IGNORED_FIELDS}
+    words, text, extractors = (features.pop(name, None) for name in ("words", "text", "feature_extractors"))
+    return (words, text, features, extractors) if use_text else (None, None, features, extractors)
 
 
 def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:

@@ -131,29 +131,20 @@ class CPSLProcessor(ProcessorMixin):
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: CPSL's inputs are PyTorch tensors, use 'pt'")
-        batch, lengths = self.prepare(
-            words, acoustic, visual, extra_features, text=text, feature_extractors=feature_extractors
-        )
+        given = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
+        batch, lengths = self.prepare(words, text, given, feature_extractors)
         warn_truncated(lengths, self.max_length)
         return batch
 
     def prepare(
-        self,
-        words: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
-        acoustic: Any = None,
-        visual: Any = None,
-        extra_features: Mapping[str, Any] | None = None,
-        *,
-        text: str | Sequence[str | None] | None = None,
-        feature_extractors: Mapping[str, str] | None = None,
+        self, words: Any, text: Any, features: Mapping[str, Any], feature_extractors: Mapping[str, str] | None = None
     ) -> tuple[CPSLBatch, list[int]]:
-        """As a call, but it is the caller who warns of what was cut.
+        """As a call with all features by name, but it is the caller who warns of what was cut.
 
         Returns:
             The batch, and each utterance's number of tokens before it was cut.
         """
-        given = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
-        given = {name: values for name, values in given.items() if values is not None}
+        given = {name: values for name, values in features.items() if values is not None}
         self._check_modalities(given)
         self.check_extractors(feature_extractors or {})
         words = _split_text(words, text)
