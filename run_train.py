@@ -15,12 +15,14 @@ from typing import Any
 import pandas as pd
 import yaml
 from datasets import DatasetDict, IterableDatasetDict
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
     HfArgumentParser,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     set_seed,
 )
 
@@ -201,7 +203,10 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDi
 
 
 def build_processor(
-    arguments: DataArguments, dataset: DatasetDict | IterableDatasetDict, name_or_path: str, use_text: bool
+    arguments: DataArguments,
+    dataset: DatasetDict | IterableDatasetDict,
+    tokenizer: PreTrainedTokenizerBase,
+    use_text: bool,
 ) -> CPSLProcessor:
     """The processor for this data, with the training split's feature statistics where they are needed."""
     train = dataset["train"]
@@ -211,7 +216,7 @@ def build_processor(
     if standardize[arguments.standardize_features]:
         statistics = {name: compute_feature_statistics(modality_rows(train, name)) for name in sizes}
     return CPSLProcessor(
-        AutoTokenizer.from_pretrained(name_or_path),
+        tokenizer,
         modality_sizes=sizes,
         feature_statistics=statistics,
         max_length=arguments.max_length,
@@ -220,10 +225,10 @@ def build_processor(
     )
 
 
-def load_backbone_config(name_or_path: str) -> PreTrainedConfig:
-    """The text encoder's configuration; ValueError for what CPSL does not stand on."""
+def load_backbone(name_or_path: str) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """The text encoder's configuration and tokenizer; ValueError for what CPSL does not stand on."""
     try:
-        backbone = AutoConfig.from_pretrained(name_or_path)
+        backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
     except (ValueError, OSError) as error:
         raise ValueError(f"model_name_or_path {name_or_path}: {error}") from error
     if backbone.model_type not in CPSL_MODELS:
@@ -231,13 +236,19 @@ def load_backbone_config(name_or_path: str) -> PreTrainedConfig:
             f"{name_or_path}: model_type {backbone.model_type!r} is no text encoder that CPSL stands on "
             f"({', '.join(CPSL_MODELS)})"
         )
-    return backbone
+    # Where its files are missing, transformers makes a tokenizer that knows no word.
+    if not backbone.vocab_size / 2 < len(tokenizer) <= backbone.vocab_size:
+        raise ValueError(
+            f"model_name_or_path {name_or_path}: its tokenizer has {len(tokenizer)} entries and the text encoder "
+            f"{backbone.vocab_size}; put the encoder's own tokenizer files there"
+        )
+    return backbone, tokenizer
 
 
 def build_model(
     arguments: Any, processor: CPSLProcessor, backbone: PreTrainedConfig, name_or_path: str
 ) -> PreTrainedModel:
-    """The CPSL model over the checkpoint's text encoder."""
+    """The CPSL model over the checkpoint's text encoder; ValueError where that is not all in the checkpoint."""
     model_class = CPSL_MODELS[backbone.model_type]
     options = {option.name for option in fields(CPSLFields)} & asdict(arguments).keys()
     config = model_class.config_class.from_backbone(
@@ -247,7 +258,21 @@ def build_model(
         **{name: getattr(arguments, name) for name in options},
     )
     # An fp16 checkpoint would otherwise make the new modules fp16 too.
-    return model_class.from_pretrained(name_or_path, config=config, dtype="float32")
+    try:
+        model, info = model_class.from_pretrained(
+            name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"model_name_or_path {name_or_path}: its weights cannot be read: {error}") from error
+    # transformers fills what a checkpoint lacks with random numbers: an encoder that silently was not pretrained.
+    unfit = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    unfit = sorted(name for name in unfit if name.startswith(f"{model.base_model_prefix}."))
+    if unfit and processor.use_text:
+        raise ValueError(
+            f"model_name_or_path {name_or_path}: {len(unfit)} tensors of the text encoder are missing in its weights "
+            f"or have another size, the first is {unfit[0]}; get the whole checkpoint of a {backbone.model_type}"
+        )
+    return model
 
 
 def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: Path) -> dict[str, float]:
@@ -313,8 +338,8 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
             if training_arguments.local_process_index == 0:  # another would write what this one already reads
                 rows = (row for table in tables(dataset["train"], ["words"]) for row in table["words"].to_pylist())
                 make_sample_backbone(itertools.chain.from_iterable(rows), name_or_path)
-        backbone = load_backbone_config(name_or_path)
-        processor = build_processor(data_arguments, dataset, name_or_path, use_text)
+        backbone, tokenizer = load_backbone(name_or_path)
+        processor = build_processor(data_arguments, dataset, tokenizer, use_text)
         encoded = encode_dataset(dataset, processor, seed=training_arguments.seed)
     if data_arguments.streaming:  # it is read forward, and shuffled already
         training_arguments.train_sampling_strategy = "sequential"

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from data_builders import load_aligned_dataset
 from modeling_cpsl.checkpoints import last_complete_checkpoint
+from modeling_cpsl.sample_backbone import make_sample_backbone
 
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,49 @@ def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, dataset, option
     with pytest.raises(SystemExit) as stop:
         run_train.main([*command, *options.split()])
     assert stop.value.code.startswith("run_train.py: error: ")
+    assert "\n" not in stop.value.code
+    assert [text for text in named if text not in stop.value.code] == []
+
+
+def _without_a_layer(folder):
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_a_smaller_vocabulary(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"] = tensors["embeddings.word_embeddings.weight"][:5].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _cut_short(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def _without_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (_without_a_layer, ["16 tensors", "deberta.encoder.layer.1."]),
+        (_with_a_smaller_vocabulary, ["1 tensors", "deberta.embeddings.word_embeddings.weight"]),
+        (_cut_short, ["weights cannot be read"]),
+        (lambda folder: (folder / "model.safetensors").unlink(), ["model.safetensors"]),
+        (_without_tokenizer, ["tokenizer has 7 entries"]),
+    ],
+)
+def test_a_backbone_that_is_not_whole_does_not_train_from_random_numbers(data, tmp_path, damage, named):
+    backbone = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
+    damage(backbone)
+    options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
+    with pytest.raises(SystemExit) as stop:
+        run_train.main(["recipes/sample.yaml", "--model_name_or_path", str(backbone), *options])
+    assert stop.value.code.startswith(f"run_train.py: error: model_name_or_path {backbone}: ")
     assert "\n" not in stop.value.code
     assert [text for text in named if text not in stop.value.code] == []
 

@@ -241,8 +241,9 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
     train = load_aligned_dataset("sample")["train"].select(range(3))
     train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
     backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
+    _, tokenizer = run_train.load_backbone(backbone)
     arguments = run_train.DataArguments(dataset="sample")
-    processor = run_train.build_processor(arguments, DatasetDict(train=train), backbone, use_text=True)
+    processor = run_train.build_processor(arguments, DatasetDict(train=train), tokenizer, use_text=True)
     assert processor.feature_extractors == {"visual": "FACET 4.2"}
 
 
