@@ -164,7 +164,7 @@ def compare_runs(runs: Sequence[str | os.PathLike], split: str, metrics: Sequenc
         A row a group of runs, named by the folder that holds them, with the number of seeds and `mean +- std` texts.
 
     Raises:
-        ValueError: A folder holds no finished run, or a run has no such split.
+        ValueError: A folder holds no finished run, or a run has no such split or metric.
     """
     groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
     for run in map(Path, runs):
@@ -173,6 +173,8 @@ def compare_runs(runs: Sequence[str | os.PathLike], split: str, metrics: Sequenc
         results = json.loads((run / RESULTS_FILE).read_text())
         if f"{split}_mae" not in results:
             raise ValueError(f"{run / RESULTS_FILE}: no metrics of the {split} split")
+        if unknown := [metric for metric in metrics if f"{split}_{metric}" not in results]:
+            raise ValueError(f"{unknown[0]!r} is no metric; there are {', '.join(METRICS)}")
         config = yaml.safe_load((run / CONFIG_FILE).read_text())
         key = json.dumps({name: value for name, value in config.items() if name not in ("seed", "output_dir")})
         groups.setdefault(key, []).append((run, results))

@@ -104,3 +104,5 @@ def test_compare_says_what_is_missing(tmp_path, capsys):
     assert "no metrics of the test split" in capsys.readouterr().err
     assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
     assert "1.0000 +- 0.0000" in capsys.readouterr().out
+    assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
+    assert capsys.readouterr().err.startswith("error: 'accuracy' is no metric; there are mae, corr, acc7")
