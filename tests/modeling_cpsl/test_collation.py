@@ -1,11 +1,22 @@
 """Dataset rows -> batches: the same tensors as the processor gives for the same utterances."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modeling_cpsl.collation import CPSLDataCollator, encode_dataset, feature_extractors, modality_rows, modality_sizes
+from modeling_cpsl.collation import (
+    CPSLDataCollator,
+    compute_feature_statistics,
+    encode_dataset,
+    feature_extractors,
+    modality_rows,
+    modality_sizes,
+)
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
@@ -217,3 +228,35 @@ def test_feature_extractors_are_those_that_the_columns_name(processor):
     named = dataset.cast_column("visual", Array2D((None, SIZES["visual"]), "float32", id="FACET 4.2"))
     for split in (named["train"], encode_dataset(named, processor)["train"]):
         assert feature_extractors(split) == {"visual": "FACET 4.2"}
+
+
+class TestFeatureStatistics:
+    @settings(deadline=None)
+    @given(
+        lengths=st.lists(st.integers(0, 6), min_size=1, max_size=6).filter(any),
+        seed=st.integers(0, 100),
+        shift=st.sampled_from([0.0, 300.0]),
+    )
+    def test_statistics_are_of_all_word_rows_together(self, lengths, seed, shift):
+        generator = np.random.default_rng(seed)
+        rows = [(generator.normal(size=(length, 3)) + shift).astype(np.float32) for length in lengths]
+        statistics = compute_feature_statistics(rows)
+        for column in range(3):
+            values = [float(row[column]) for array in rows for row in array]
+            mean = sum(values) / len(values)
+            deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+            assert statistics["mean"][column] == pytest.approx(mean, rel=1e-9, abs=1e-9)
+            if len(values) > 1:
+                assert statistics["std"][column] == pytest.approx(deviation, rel=1e-6)
+        assert json.loads(json.dumps(statistics)) == statistics, "plain numbers, for the processor's JSON"
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, 0.3, -7.7, 1e-3, 123.4])
+    @pytest.mark.parametrize("count", [1, 3, 1000])
+    def test_a_constant_column_has_deviation_1(self, value, count):
+        rows = np.full((count, 2), value, dtype=np.float32)
+        rows[:, 1] = np.arange(count)
+        assert compute_feature_statistics([rows])["std"][0] == 1.0
+
+    def test_no_row_at_all(self):
+        with pytest.raises(ValueError, match="no feature row"):
+            compute_feature_statistics([np.zeros((0, 3), dtype=np.float32)])
