@@ -6,7 +6,8 @@
 - `loop`: MAG-BERT's and ITHP's preparation: load the pickle, tokenise each word alone, copy its frames to its pieces,
   cut, add zero frames for the special tokens, pad, make tensors;
 - `ours`: `load_aligned_dataset` and `encode_dataset` on an empty cache: model inputs ready in Arrow;
-- `ours, tensors`: the same, then every sample collated into batches of 8;
+- `ours_tensors`: the same, then every sample collated into batches of 8; its memory counts the mapped pages of the
+  Arrow file, which the system takes back when it needs them;
 - `processes`: building computational sequences with 1 and 2 processes;
 - `stream`: peak memory of streaming the data once, 4 and 16 times as large.
 
