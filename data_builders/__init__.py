@@ -1,6 +1,13 @@
 """Where data comes from: one call that reads word-aligned multimodal sentiment data in every form people have it."""
 
-from .builder import AlignedSentimentBuilder, CMUMosei, CMUMosi, features_are_normalized, load_aligned_dataset
+from .builder import (
+    AlignedSentimentBuilder,
+    CMUMosei,
+    CMUMosi,
+    features_are_normalized,
+    load_aligned_dataset,
+    make_builder,
+)
 from .errors import DataError
 from .safe_pickle import safe_pickle_load
 
@@ -12,5 +19,6 @@ __all__ = [
     "DataError",
     "features_are_normalized",
     "load_aligned_dataset",
+    "make_builder",
     "safe_pickle_load",
 ]

@@ -4,12 +4,11 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -27,8 +26,17 @@ from .timing import TIMING_FEATURES
 logger = logging.getLogger(__name__)
 
 # A new number here makes every cache be built anew: raise it with each change of what any reader gives.
-READER_VERSION = "1.3.0"
+READER_VERSION = "1.4.0"
 ROWS_PER_TABLE = 256
+BYTES_PER_TABLE = 64 * 2**20
+
+
+class LeftOut(NamedTuple):
+    """A sample that a build left out: its id, the reason, and the split that it would have been in."""
+
+    id: str
+    reason: str
+    split: str
 
 
 @dataclass
@@ -58,8 +66,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         modalities, feature_sequences, folds, format, labels, on_error: see `load_aligned_dataset`.
 
     Attributes:
-        replaced (`Counter`): how many non-finite values of each modality the build in this process replaced with 0.
-        skipped (list of `Skipped`): the samples that it left out, each with the reason.
+        replaced (`Counter`): how many non-finite values of each modality the build replaced with 0.
+        skipped (list of `LeftOut`): the samples that it left out, each with `id`, `reason` and `split`. Both are known
+            after `download_and_prepare`, also where that finds the cache of an earlier build.
     """
 
     BUILDER_CONFIG_CLASS = AlignedSentimentConfig
@@ -82,11 +91,10 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             **options,
         )
         self.replaced: Counter[str] = Counter()
-        self.skipped: list[Skipped] = []
+        self.skipped: list[LeftOut] = []
         self._streaming = streaming
         self._logged: set[str] = set()
         self._source_was_read = False
-        self._building_process: int | None = None
 
     def _open(self) -> Source:
         return open_source(
@@ -110,7 +118,14 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         self.info.config_name = source.format
         return [
             datasets.SplitGenerator(
-                split, gen_kwargs={"shards": shards, "rows": source.rows, "sizes": sizes, "path": source.path}
+                split,
+                gen_kwargs={
+                    "shards": shards,
+                    "rows": source.rows,
+                    "sizes": sizes,
+                    "path": source.path,
+                    "split": str(split),
+                },
             )
             for split, shards in source.splits.items()
         ]
@@ -130,28 +145,39 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         return {name: found[name] for name in wanted}
 
     def _generate_tables(
-        self, shards: list, rows: Callable, sizes: dict[str, int], path: Path
+        self, shards: list, rows: Callable, sizes: dict[str, int], path: Path, split: str
     ) -> Iterator[tuple[Key, pa.Table]]:
-        accepted = self._accepted_rows(itertools.chain.from_iterable(map(rows, shards)), sizes, path)
+        accepted = self._accepted_rows(itertools.chain.from_iterable(map(rows, shards)), sizes, path, split)
         features = self.info.features
-        for index in itertools.count():
-            batch = list(itertools.islice(accepted, ROWS_PER_TABLE))
-            if not batch:
-                break
+        for index, batch in enumerate(_batches(accepted)):
             table, replaced = rows_to_table(batch, features)
             self.replaced += replaced
             yield Key(0, index), table
         if self._streaming:
             self._log_once()
-        elif self._building_process != os.getpid():  # a worker's share, which the build will not report
-            self._log_report()
+
+    def _prepare_split_single(self, *, gen_kwargs: dict[str, Any], job_id: int, **options: Any) -> Iterator[tuple]:
+        """As `datasets`' own: one process' share of a split. It notes beside the Arrow files what it left out."""
+        self.replaced, self.skipped = Counter(), []
+        yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
+        report = {"replaced": self.replaced, "skipped": [skipped._asdict() for skipped in self.skipped]}
+        name = f"report-{gen_kwargs['split']}-{job_id:05d}.json"
+        Path(self._output_dir, name).write_text(json.dumps(report), encoding="utf-8")
+
+    def _read_reports(self) -> None:
+        self.replaced, self.skipped = Counter(), []
+        for split in self.info.splits:
+            for file in sorted(Path(self._output_dir).glob(f"report-{split}-*.json")):
+                report = json.loads(file.read_text(encoding="utf-8"))
+                self.replaced.update(report["replaced"])
+                self.skipped += [LeftOut(**skipped) for skipped in report["skipped"]]
 
     def _accepted_rows(
-        self, rows: Iterable[Row | Skipped | Replaced], sizes: dict[str, int], path: Path
+        self, rows: Iterable[Row | Skipped | Replaced], sizes: dict[str, int], path: Path, split: str
     ) -> Iterator[Row]:
         for item in rows:
             if isinstance(item, Replaced):
-                self.replaced[item.modality] += item.count
+                self.replaced[item.modality] += int(item.count)
                 continue
             if not isinstance(item, Skipped):
                 item = self._checked(item, sizes)
@@ -160,23 +186,26 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             elif item.fault and self.config.on_error == "raise":
                 raise DataError(f"{path}: sample {item.id}: {item.reason}; on_error='skip' leaves such samples out")
             else:
-                self.skipped.append(item)
+                self.skipped.append(LeftOut(item.id, item.reason, split))
 
     def _checked(self, row: Row, sizes: dict[str, int]) -> Row | Skipped:
         if is_empty(row, sizes):
-            return Skipped(row["id"], "no words", fault=False)
+            # Training does without it; who asks for predictions expects one for each utterance.
+            return Skipped(row["id"], "neither words nor features", fault=not self.config.labels)
         try:
             return checked_row(row, sizes, labels=self.config.labels)
         except DataError as error:
             return Skipped(row["id"], str(error))
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Builds the Arrow cache unless it is there, and logs once what the build replaced, left out and found odd."""
-        self._building_process = os.getpid()
+        """Builds the Arrow cache unless it is there, and logs what the build replaced and left out.
+
+        Duplicate ids and videos in several splits are looked for, and logged, when the cache is built.
+        """
         super().download_and_prepare(*args, **kwargs)
-        self._building_process = None
+        self._read_reports()
+        self._log_report()
         if self._source_was_read:
-            self._log_report()
             self._log_warnings()
 
     def _log_report(self) -> None:
@@ -265,6 +294,20 @@ class SampleCorpus(AlignedSentimentBuilder):
         )
 
 
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows of one table each: so many, or fewer where they are large, that memory is bounded."""
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
+        # `datasets` gathers tables of one row in memory, so a table has two at least.
+        if len(batch) == ROWS_PER_TABLE or (size >= BYTES_PER_TABLE and len(batch) > 1):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
 def _single_row(row: Row) -> Iterator[Row]:
     yield row
 
@@ -282,6 +325,33 @@ def features_are_normalized(format_name: str) -> bool:
 
 
 _BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}
+
+
+def make_builder(
+    name_or_path: str | Path, *, data_dir: str | Path | None = None, **options: Any
+) -> AlignedSentimentBuilder:
+    """The builder that `load_aligned_dataset` uses, for those who want to know what the build left out.
+
+    It has built nothing yet: call `download_and_prepare(num_proc=...)`, then `as_dataset()`; `skipped` and `replaced`
+    are known then.
+
+    Args:
+        name_or_path: see `load_aligned_dataset`.
+        data_dir: see `load_aligned_dataset`.
+        options: its other options, without `num_proc`.
+
+    Raises:
+        DataError: the name or an option is wrong, or there is no such file.
+    """
+    if name_or_path == "sample":
+        return SampleCorpus(**options)
+    if name_or_path in _BUILDERS:
+        if data_dir is None:
+            raise DataError(f"{name_or_path}: give data_dir, the file or folder where it is; it cannot be downloaded")
+        return _BUILDERS[name_or_path](data_dir, **options)
+    if data_dir is not None:
+        raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
+    return AlignedSentimentBuilder(name_or_path, **options)
 
 
 def load_aligned_dataset(
@@ -327,26 +397,18 @@ def load_aligned_dataset(
     Raises:
         DataError: one line that names the file, the sample, the field and the way out.
     """
-    options = {
-        "modalities": modalities,
-        "feature_sequences": feature_sequences,
-        "folds": folds,
-        "format": format,
-        "labels": labels,
-        "on_error": on_error,
-        "cache_dir": cache_dir,
-        "streaming": streaming,
-    }
-    if name_or_path == "sample":
-        builder = SampleCorpus(**options)
-    elif name_or_path in _BUILDERS:
-        if data_dir is None:
-            raise DataError(f"{name_or_path}: give data_dir, the file or folder where it is; it cannot be downloaded")
-        builder = _BUILDERS[name_or_path](data_dir, **options)
-    elif data_dir is not None:
-        raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
-    else:
-        builder = AlignedSentimentBuilder(name_or_path, **options)
+    builder = make_builder(
+        name_or_path,
+        data_dir=data_dir,
+        modalities=modalities,
+        feature_sequences=feature_sequences,
+        folds=folds,
+        format=format,
+        labels=labels,
+        on_error=on_error,
+        cache_dir=cache_dir,
+        streaming=streaming,
+    )
     if streaming:
         return builder.as_streaming_dataset()
     builder.download_and_prepare(num_proc=num_proc)

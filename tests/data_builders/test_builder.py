@@ -1,3 +1,4 @@
+import json
 import logging
 import multiprocessing
 import os
@@ -18,8 +19,20 @@ from data_builders import (
     DataError,
     features_are_normalized,
     load_aligned_dataset,
+    make_builder,
 )
+from data_builders.rows import rows_to_table
 from data_builders.sample import sample_splits
+
+
+@pytest.fixture
+def write_jsonl(tmp_path):
+    def write(rows):
+        path = tmp_path / "x.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
 
 
 def test_names_need_their_data(cache):
@@ -70,20 +83,64 @@ def test_only_the_wanted_modalities(mag_data, write_pickle, cache):
         load_aligned_dataset(path, cache_dir=cache, modalities=["timing"])
 
 
-def test_non_finite_values_are_reported_once(mag_data, write_pickle, cache, caplog):
+def test_non_finite_values_are_reported(mag_data, write_pickle, cache, caplog):
     data = mag_data()
     data["train"][0][0][2][0, :3] = [np.nan, np.inf, -np.inf]
     data["test"][1][0][1][0, 0] = np.nan
     path = write_pickle(data)
     splits = load_aligned_dataset(path, cache_dir=cache)
-    assert [r.message for r in caplog.records] == [
+    messages = [
         f"{path}: 3 non-finite acoustic values were replaced with 0",
         f"{path}: 1 non-finite visual values were replaced with 0",
     ]
+    assert [r.message for r in caplog.records] == messages
     assert splits["train"].with_format("numpy")[0]["acoustic"][0, :3].tolist() == [0, 0, 0]
     caplog.clear()
     load_aligned_dataset(path, cache_dir=cache)
-    assert not caplog.records
+    assert [r.message for r in caplog.records] == messages
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_what_a_build_left_out_is_known_from_its_cache_too(mag_data, write_pickle, cache, caplog, num_proc):
+    data = mag_data((20, 10, 3))
+    for split, index in (("train", 1), ("train", 18), ("dev", 2)):
+        data[split][index] = (data[split][index][0], 9.0, f"{split}_{index}")
+    data["train"][0][0][2][0, 0] = data["train"][19][0][2][0, 0] = np.nan
+    path = write_pickle(data)
+    reason = "label 9 is outside of [-3, 3]; correct or remove the sample"
+    builders = [make_builder(path, cache_dir=cache, on_error="skip") for _ in range(2)]
+    for builder in builders:
+        caplog.clear()
+        builder.download_and_prepare(num_proc=num_proc)
+        assert builder.skipped == [
+            ("train_1", reason, "train"), ("train_18", reason, "train"), ("dev_2", reason, "validation"),
+        ]  # fmt: skip
+        assert builder.skipped[2].id == "dev_2" and builder.skipped[2].split == "validation"
+        assert builder.replaced == {"acoustic": 2}
+        assert f"{path}: left out 3 samples: train_1 ({reason}), train_18 (" in caplog.text
+        assert f"{path}: 2 non-finite acoustic values were replaced with 0" in caplog.text
+
+
+def test_an_utterance_of_nothing_is_a_fault_where_predictions_are_wanted(write_jsonl, cache):
+    path = write_jsonl([{"id": "a", "words": ["x"], "label": 1}, {"id": "b", "words": [], "label": 1}])
+    builder = make_builder(path, cache_dir=cache)
+    builder.download_and_prepare()
+    expected = [("b", "neither words nor features", "train")]
+    assert builder.skipped == expected
+    with pytest.raises(DataError, match=r"x\.jsonl: sample b: neither words nor features; on_error='skip'"):
+        load_aligned_dataset(path, cache_dir=cache, labels=False)
+    builder = make_builder(path, cache_dir=cache, labels=False, on_error="skip")
+    builder.download_and_prepare()
+    assert builder.skipped == expected and builder.as_dataset()["train"]["id"] == ["a"]
+
+
+def test_large_rows_make_small_tables(mag_data, write_pickle, cache, monkeypatch):
+    path = write_pickle(mag_data((10, 2, 2)))
+    monkeypatch.setattr("data_builders.builder.BYTES_PER_TABLE", 100)
+    made = []
+    monkeypatch.setattr("data_builders.builder.rows_to_table", lambda *a: made.append(len(a[0])) or rows_to_table(*a))
+    assert len(load_aligned_dataset(path, cache_dir=cache)["train"]) == 10
+    assert made == [2] * 7
 
 
 def test_repeated_ids_and_leaking_videos_are_warned_of(mag_data, write_pickle, cache, caplog):

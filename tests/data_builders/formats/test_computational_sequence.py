@@ -117,12 +117,12 @@ def test_non_finite_frames_are_zero_before_they_are_averaged(small_corpus, cache
         expected = np.nan_to_num(frames[()], nan=0, posinf=0, neginf=0)
     split = load_aligned_dataset(small_corpus, cache_dir=cache)["train"].with_format("numpy")
     np.testing.assert_allclose(split[1]["acoustic"][0], (0.3 * expected[2] + 0.4 * expected[3]) / 0.7, rtol=1e-5)
-    assert [r.message for r in caplog.records if "non-finite" in r.message] == [
-        f"{small_corpus}: 3 non-finite acoustic values were replaced with 0"
-    ]
-    caplog.clear()
-    load_aligned_dataset(small_corpus, cache_dir=cache)
-    assert not caplog.records
+    for _ in range(2):
+        assert [r.message for r in caplog.records if "non-finite" in r.message] == [
+            f"{small_corpus}: 3 non-finite acoustic values were replaced with 0"
+        ]
+        caplog.clear()
+        load_aligned_dataset(small_corpus, cache_dir=cache)
 
 
 def test_segments_without_words_or_time_are_left_out_and_named(small_corpus, write_csd, cache, caplog):
