@@ -34,6 +34,7 @@ from modeling_cpsl.collation import (
     encode_dataset,
     feature_extractors,
     modality_rows,
+    modality_sets,
     modality_sizes,
 )
 from modeling_cpsl.configuration_cpsl import CPSLFields
@@ -41,7 +42,7 @@ from modeling_cpsl.model_card import write_model_card
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.streaming import tables
-from modeling_cpsl.uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_width
+from modeling_cpsl.uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
 
 
 MODEL_CARD_TEMPLATE = Path(__file__).resolve().parent / "model_cards" / "template.md"
@@ -114,7 +115,7 @@ def _command_line_type(annotation: Any) -> Any:
 
 
 # What the data or a calibration decides is no option of the command line.
-DECIDED_FIELDS = ("modality_sizes", "use_text", "interval_half_width", "interval_coverage")
+DECIDED_FIELDS = ("modality_sizes", "use_text", "interval_half_widths", "interval_coverage")
 ModelArguments = make_dataclass(
     "ModelArguments",
     [
@@ -295,12 +296,14 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: P
     return metrics
 
 
-def calibrate(trainer: CPSLTrainer, output_dir: Path) -> None:
-    """Fits the model's prediction interval on the validation split, which trained no weight, and saves it with it."""
+def calibrate(trainer: CPSLTrainer, split: Any, output_dir: Path) -> None:
+    """Fits the model's prediction intervals on the validation split, which trained no weight, and saves them."""
     validation = pd.read_parquet(output_dir / "predictions_validation.parquet")
     config = trainer.accelerator.unwrap_model(trainer.model).config
     try:
-        config.interval_half_width = conformal_half_width(validation["prediction"].clip(-3, 3), validation["label"])
+        config.interval_half_widths = conformal_half_widths(
+            validation["prediction"].clip(-3, 3), validation["label"], modality_sets(split, trainer.processing_class)
+        )
     except ValueError as error:
         print(f"the model has no prediction interval: {error}", file=sys.stderr)
         return
@@ -313,7 +316,7 @@ def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, An
     """Calibrates, writes results, resolved recipe, plots and the model card, and prints the table."""
     output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
     if "validation" in dataset:
-        calibrate(trainer, output_dir)
+        calibrate(trainer, dataset["validation"], output_dir)
     reporting.write_resolved_config(config, output_dir)
     reporting.plot_training_dynamics(history, output_dir / "training_dynamics.png")
     if reporting.has_modulation(history):

@@ -13,6 +13,7 @@ from datasets.fingerprint import Hasher
 
 from .processing_cpsl import CPSLProcessor, warn_truncated
 from .streaming import EncodedStream, feature_rows, tables
+from .uncertainty_cpsl import modality_set
 
 
 def encode_dataset(
@@ -107,6 +108,18 @@ def modality_rows(split: Dataset | IterableDataset | EncodedStream, name: str) -
         yield from feature_rows(table[name])
 
 
+def modality_sets(split: Dataset | IterableDataset | EncodedStream, processor: CPSLProcessor) -> list[str]:
+    """The modalities that each sample of a split has, see [`modality_set`]."""
+    names, sets = list(processor.modality_sizes), []
+    for table in tables(split, ["words", *names]):
+        given = {name: [len(rows) > 0 for rows in feature_rows(table[name])] for name in names}
+        if processor.use_text:
+            given["text"] = [len(words) > 0 for words in table["words"].to_pylist()]
+        for present in zip(*given.values(), strict=True):
+            sets.append(modality_set(itertools.compress(given, present)))
+    return sets
+
+
 def compute_feature_statistics(rows: Iterable[np.ndarray]) -> dict[str, list[float]]:
     """Mean and deviation of each feature column over real word rows, for `CPSLProcessor` (METHOD 1).
 
@@ -174,5 +187,6 @@ __all__ = [
     "encode_dataset",
     "feature_extractors",
     "modality_rows",
+    "modality_sets",
     "modality_sizes",
 ]

@@ -67,10 +67,12 @@ class CPSLFields:
     unimodal_weight: float | int = _option(0.5, "lambda_uni of eq. 4.")
     diversity_weight: float | int = _option(0.1, "lambda_div of eq. 4.")
     statistical_weight: float | int = _option(0.1, "lambda_stat of eq. 4.")
-    interval_half_width: float | None = _option(
-        None, "Half the width of a prediction's interval; set by calibration on held-out samples, not by hand."
+    interval_half_widths: dict[str, float] | None = _option(
+        None,
+        "Half the width of a prediction's interval, by the modalities that the utterance has; set by calibration on "
+        "held-out samples, not by hand.",
     )
-    interval_coverage: float | None = _option(None, "The coverage that interval_half_width was calibrated for.")
+    interval_coverage: float | None = _option(None, "The coverage that interval_half_widths were calibrated for.")
 
     def __post_init__(self, **kwargs: Any) -> None:
         sizes = DEFAULT_MODALITY_SIZES if self.modality_sizes is None else self.modality_sizes

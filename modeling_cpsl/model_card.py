@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig
 
+from .collation import modality_sets
 from .processing_cpsl import CPSLProcessor
 from .reporting import CONFIG_FILE, LOG_FILE, METRICS, RESULTS_FILE, has_modulation, replacing
 from .streaming import EncodedStream, feature_rows, tables
@@ -84,7 +85,7 @@ def write_model_card(
         config=config,
         data=data,
         encoder=encoder,
-        interval=_interval(config, output_dir, results),
+        interval=_interval(config, output_dir, dataset.get("test"), processor),
         metric_names=METRICS,
         folder=recipe["hub_model_id"] or shown["output_dir"],
         modalities=_modalities(splits["train"], processor),
@@ -194,18 +195,21 @@ def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> d
     }
 
 
-def _interval(config: Any, output_dir: Path, results: dict[str, float]) -> dict[str, Any] | None:
-    """The calibrated interval and the share of test labels in it, None for a model that was not calibrated."""
-    if config.interval_half_width is None:
+def _interval(config: Any, output_dir: Path, test: Any, processor: CPSLProcessor) -> dict[str, Any] | None:
+    """The calibrated intervals and the share of test labels in them, None for a model that was not calibrated."""
+    if config.interval_half_widths is None:
         return None
-    interval = {"half_width": config.interval_half_width, "coverage": config.interval_coverage}
-    if "test_mae" in results:
-        test = pd.read_parquet(output_dir / "predictions_test.parquet")
-        interval["num_samples"] = len(test)
-        # The interval stands around a score in [-3, 3].
-        interval["measured"] = interval_coverage(
-            test["prediction"].clip(-3.0, 3.0), test["label"], config.interval_half_width
-        )
+    interval = {"half_widths": config.interval_half_widths, "coverage": config.interval_coverage}
+    if test is not None:
+        # The interval stands around a score in [-3, 3]; a sample with other modalities than were calibrated has none.
+        rows = pd.read_parquet(output_dir / "predictions_test.parquet")
+        rows["half_width"] = [config.interval_half_widths.get(name) for name in modality_sets(test, processor)]
+        rows = rows.dropna(subset="half_width")
+        interval["num_samples"] = len(rows)
+        if len(rows):
+            interval["measured"] = interval_coverage(
+                rows["prediction"].clip(-3.0, 3.0), rows["label"], rows["half_width"]
+            )
     return interval
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .processing_cpsl import CPSLProcessor, warn_truncated
-from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_width
+from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths, modality_set
 
 
 TASK = "multimodal-sentiment"
@@ -17,7 +17,7 @@ ON_ERROR = ("raise", "skip")
 # Batches of like length are made inside a window of this many batches, which is all that is held in memory.
 BATCHES_IN_WINDOW = 16
 # Columns of a data set that say nothing to the model.
-IGNORED_FIELDS = ("id", "video_id", "label", "start", "end", "word_start", "word_end")
+IGNORED_FIELDS = ("id", "video_id", "split", "label", "start", "end", "word_start", "word_end")
 
 
 class MultimodalSentimentPipeline(Pipeline):
@@ -51,7 +51,7 @@ class MultimodalSentimentPipeline(Pipeline):
 
         Args:
             inputs: An utterance, a list, or another iterable: a generator, a data set, a stream of any length.
-            batch_size: Overrides the pipeline's; results do not depend on it.
+            batch_size: Overrides the pipeline's; results do not depend on it, but for the chance in latent draws.
             **kwargs: `num_samples`, `explain` and `on_error` override the pipeline's.
 
         Returns:
@@ -61,8 +61,8 @@ class MultimodalSentimentPipeline(Pipeline):
             - `modalities`: by name None where it is missing, else a dict of `score`, predicted from it alone, and
               with `explain` `delta`, how much it adds to the score (None where it is all there is), and but for text
               `weight`, its mean share in the fusion;
-            - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated, and `std` with
-              `num_samples`; None where there is neither.
+            - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated on utterances with the
+              same modalities, and `std` with `num_samples`; None where there is neither.
 
         Raises:
             ValueError: An utterance is bad and `on_error` is `raise`; names it. Or an argument is out of range.
@@ -75,9 +75,12 @@ class MultimodalSentimentPipeline(Pipeline):
                 strict=True,
             )
         )
-        batch_size = batch_size or self._batch_size or 1
+        if batch_size is None:
+            batch_size = self._batch_size or 1
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if hasattr(inputs, "columns"):
+            raise ValueError("a table is no stream of utterances; give its rows, table.to_dict('records')")
         single = isinstance(inputs, (str, Mapping))
         results = self._stream([inputs] if single else inputs, batch_size, preprocess, forward, postprocess)
         if single:
@@ -86,34 +89,37 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def calibrate(
         self, held_out: Iterable[Mapping[str, Any]], coverage: float = DEFAULT_COVERAGE, batch_size: int | None = None
-    ) -> float:
-        """Fits the prediction interval and stores it in the model's config, which `save_pretrained` keeps.
+    ) -> dict[str, float]:
+        """Fits the prediction intervals and stores them in the model's config, which `save_pretrained` keeps.
+
+        Each set of modalities that the utterances have gets an interval of its own; to have one for clips without a
+        face, say, give utterances without one too.
 
         Args:
             held_out: Utterances with their `label`, none of which the model was trained on: residuals of training
                 samples are too small and the interval would not hold what it says.
-            coverage: Share of labels that the interval shall hold, in (0, 1).
+            coverage: Share of labels that an interval shall hold, in (0, 1).
             batch_size: As for a call.
 
         Returns:
-            Half the interval's width.
+            Half the interval's width by modalities, such as `acoustic+text`.
 
         Raises:
-            ValueError: A label is missing, or there are too few samples for this coverage.
+            ValueError: A label is missing or not in [-3, 3], or there are too few samples for this coverage.
         """
         labels: list[float] = []
 
         def utterances() -> Iterator[Mapping[str, Any]]:
             for index, utterance in enumerate(held_out):
-                if utterance.get("label") is None:
-                    raise ValueError(f"{_name(utterance, index)}: no label; calibration needs one")
-                labels.append(float(utterance["label"]))
+                labels.append(_label(utterance, index))
                 yield utterance
 
-        results = self(utterances(), batch_size=batch_size, num_samples=1, explain=False, on_error="raise")
-        half_width = conformal_half_width([result["score"] for result in results], labels, coverage)
-        self.model.config.interval_half_width, self.model.config.interval_coverage = half_width, coverage
-        return half_width
+        results = list(self(utterances(), batch_size=batch_size, num_samples=1, explain=False, on_error="raise"))
+        half_widths = conformal_half_widths(
+            [result["score"] for result in results], labels, [_modality_set(result) for result in results], coverage
+        )
+        self.model.config.interval_half_widths, self.model.config.interval_coverage = half_widths, coverage
+        return half_widths
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Saves model, processor and the code of both and of the pipeline.
@@ -146,8 +152,10 @@ class MultimodalSentimentPipeline(Pipeline):
         Under `skip`, an `error` where that fails.
         """
         try:
-            inputs, (num_tokens,) = self.processor.prepare(*_split_fields(input_, self.processor.use_text))
-            return {"inputs": inputs, "num_tokens": num_tokens}
+            inputs, num_tokens = self.processor.prepare(*_split_fields(input_, self.processor.use_text))
+            if len(num_tokens) > 1:
+                raise ValueError("a list of utterances stands where one is expected; give each a dict of its own")
+            return {"inputs": inputs, "num_tokens": num_tokens[0]}
         except ValueError as error:
             # The processor counts from 0 within its call, which is of one utterance here.
             message = str(error).removeprefix("utterance 0: ")
@@ -186,17 +194,17 @@ class MultimodalSentimentPipeline(Pipeline):
                 name: _modality_result(name, index, model_outputs) if present[index] else None
                 for name, present in model_outputs["modality_presence"].items()
             }
-            result["uncertainty"] = self._uncertainty(sentiment["value"], index, model_outputs)
+            result["uncertainty"] = self._uncertainty(result, index, model_outputs)
             results.append(result)
         return results
 
-    def _uncertainty(self, score: float, index: int, outputs: dict[str, Any]) -> dict[str, Any] | None:
+    def _uncertainty(self, result: dict[str, Any], index: int, outputs: dict[str, Any]) -> dict[str, Any] | None:
         uncertainty: dict[str, Any] = {}
         if "logits_std" in outputs:
             uncertainty["std"] = float(outputs["logits_std"][index])
-        half_width = self.model.config.interval_half_width
+        half_width = (self.model.config.interval_half_widths or {}).get(_modality_set(result))
         if half_width is not None:
-            uncertainty["interval"] = [max(score - half_width, -3.0), min(score + half_width, 3.0)]
+            uncertainty["interval"] = [max(result["score"] - half_width, -3.0), min(result["score"] + half_width, 3.0)]
             uncertainty["coverage"] = self.model.config.interval_coverage
         return uncertainty or None
 
@@ -247,6 +255,23 @@ class MultimodalSentimentPipeline(Pipeline):
 def _name(utterance: Any, index: int) -> str:
     sample_id = utterance.get("id") if isinstance(utterance, Mapping) else None
     return f"utterance {index}" if sample_id is None else f"utterance {index} (id {sample_id})"
+
+
+def _label(utterance: Any, index: int) -> float:
+    label = utterance.get("label") if isinstance(utterance, Mapping) else None
+    if label is None:
+        raise ValueError(f"{_name(utterance, index)}: no label; calibration needs one")
+    try:
+        value = float(label)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not -3.0 <= value <= 3.0:
+        raise ValueError(f"{_name(utterance, index)}: label {label!r} is not in [-3, 3]")
+    return value
+
+
+def _modality_set(result: Mapping[str, Any]) -> str:
+    return modality_set(name for name, part in result["modalities"].items() if part is not None)
 
 
 def _split_fields(utterance: Any, use_text: bool) -> tuple[Any, Any, dict[str, Any], Any]:

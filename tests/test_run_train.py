@@ -126,7 +126,8 @@ def test_the_model_has_an_interval_from_the_validation_split(finished_run):
     validation = pd.read_parquet(output_dir / "predictions_validation.parquet")
     residuals = (validation["prediction"].clip(-3, 3) - validation["label"]).abs().sort_values()
     assert config.interval_coverage == 0.9
-    assert config.interval_half_width == pytest.approx(residuals.iloc[int(np.ceil(0.9 * (len(residuals) + 1))) - 1])
+    half_width = residuals.iloc[int(np.ceil(0.9 * (len(residuals) + 1))) - 1]
+    assert config.interval_half_widths == {"acoustic+text+visual": pytest.approx(half_width)}
     assert "AutoModelForSequenceClassification" in json.loads((output_dir / "config.json").read_text())["auto_map"]
 
 

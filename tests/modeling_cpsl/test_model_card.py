@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus():
-    return DatasetDict({name: split.select(range(20)) for name, split in load_aligned_dataset("sample").items()})
+    return load_aligned_dataset("sample")
 
 
 @pytest.fixture
@@ -193,8 +193,8 @@ def test_missing_and_utterance_level_features_are_told(finished, corpus):
     changed = DatasetDict(corpus)
     changed["train"] = corpus["train"].map(change, with_indices=True, features=corpus["train"].features)
     text = write_card(finished, changed).text
-    assert re.search(r"\| train \| 20 .*\| 3 \| 0 \|\n", text)
-    assert re.search(r"\| test \| 20 .*\| 0 \| 0 \|\n", text)
+    assert re.search(r"\| train \| 840 .*\| 3 \| 0 \|\n", text)
+    assert re.search(r"\| test \| 240 .*\| 0 \| 0 \|\n", text)
     assert re.search(r"`acoustic`: 74 .*\*\*Utterance-level\*\*", text)
     assert not re.search(r"`visual`: 47 .*\*\*Utterance-level\*\*", text)
     assert "`acoustic` says nothing about single words" in text
@@ -230,7 +230,7 @@ def test_plot_of_an_earlier_run_is_not_linked(runs, corpus, tmp_path):
 
 def test_data_without_other_splits_and_with_a_hostile_name(corpus, tmp_path):
     path = tmp_path / "x: {{ 7 * 7 }} `'\n---\n# y|.parquet"
-    corpus["train"].to_parquet(path)
+    corpus["train"].select(range(20)).to_parquet(path)
     card = ModelCard.load(train(tmp_path / "run", "--dataset", str(path)) / "README.md")
     assert not card.data.eval_results
     assert (card.data.license, card.data.get("language")) == ("unknown", None)
@@ -317,20 +317,46 @@ def test_encoder_from_the_hub_is_the_base_model(finished, corpus, monkeypatch, t
 
 def test_interval_and_its_measured_coverage(finished, corpus):
     config = CPSLConfig.from_pretrained(finished)
-    config.interval_half_width, config.interval_coverage = None, None
+    config.interval_half_widths, config.interval_coverage = None, None
     config.save_pretrained(finished)
     assert "**Interval**" not in write_card(finished, corpus).text
-    config.interval_half_width, config.interval_coverage = 1.25, 0.9
+    config.interval_half_widths, config.interval_coverage = {"acoustic+text+visual": 1.25, "text": 2.0}, 0.9
     config.save_pretrained(finished)
     predictions = pd.read_parquet(finished / "predictions_test.parquet")
     predictions.loc[:4, "prediction"] = 4.0  # a score is at most 3, and the interval stands around the score
     predictions.loc[:4, "label"] = 1.8
     predictions.to_parquet(finished / "predictions_test.parquet")
-    covered = (predictions["prediction"].clip(-3, 3) - predictions["label"]).abs() <= 1.25
+    errors = (predictions["prediction"].clip(-3, 3) - predictions["label"]).abs()
+    covered = errors <= 1.25
     assert covered[:5].all() and not covered.all()
     text = write_card(finished, corpus).text
-    assert "a prediction ± 1.250 is meant to hold 90 % of the labels" in text
+    assert (
+        "a prediction ± 1.250 (`acoustic+text+visual`), ± 2.000 (`text`) is meant to hold 90 % of the labels" in text
+    )
     assert f"On the test split it held {100 * covered.mean():.1f} % of {len(predictions)}." in text
+
+
+def test_coverage_is_measured_where_there_is_an_interval(finished, corpus):
+    """The first 100 test samples have no voice: their interval is another one, or there is none."""
+
+    def silence(row, index):
+        return {"acoustic": np.asarray(row["acoustic"], dtype=np.float32)[: 0 if index < 100 else None]}
+
+    test = corpus["test"].map(silence, with_indices=True, features=corpus["test"].features)
+    corpus = corpus | {"test": test}
+    predictions = pd.read_parquet(finished / "predictions_test.parquet")
+    errors = (predictions["prediction"].clip(-3, 3) - predictions["label"]).abs()
+    config = CPSLConfig.from_pretrained(finished)
+    config.interval_coverage = 0.9
+    for half_widths, widths in (
+        ({"acoustic+text+visual": 1.25}, [None] * 100 + [1.25] * 140),
+        ({"acoustic+text+visual": 1.25, "text+visual": 0.5}, [0.5] * 100 + [1.25] * 140),
+    ):
+        config.interval_half_widths = half_widths
+        config.save_pretrained(finished)
+        held = [error <= width for error, width in zip(errors, widths, strict=True) if width is not None]
+        text = write_card(finished, corpus).text
+        assert f"On the test split it held {100 * np.mean(held):.1f} % of {len(held)}." in text
 
 
 def test_readme_that_is_no_card_is_left_alone(finished, corpus, caplog):

@@ -22,7 +22,7 @@ def sentiment(trained_folder):
 @pytest.fixture(autouse=True)
 def not_calibrated(sentiment):
     yield
-    sentiment.model.config.interval_half_width = sentiment.model.config.interval_coverage = None
+    sentiment.model.config.interval_half_widths = sentiment.model.config.interval_coverage = None
 
 
 @pytest.fixture(scope="module")
@@ -196,24 +196,48 @@ def test_latent_draws_have_a_deviation(sentiment, utterances):
 
 
 def test_calibration_is_shown_and_saved(sentiment, utterances, tmp_path):
-    half_width = sentiment.calibrate(utterances, coverage=0.8, batch_size=4)
-    labels = [row["label"] for row in utterances]
-    assert half_width == pytest.approx(conformal_half_width(scores(sentiment(utterances)), labels, 0.8), abs=1e-5)
+    complete = [row | {"acoustic": np.ones((len(row["words"]), 74))} for row in utterances if "words" in row]
+    complete = [row | {"visual": np.ones((len(row["words"]), 47))} for row in complete]
+    (half_width,) = sentiment.calibrate(complete, coverage=0.8, batch_size=4).values()
+    labels = [row["label"] for row in complete]
+    assert half_width == pytest.approx(conformal_half_width(scores(sentiment(complete)), labels, 0.8), abs=1e-5)
     sentiment.model.save_pretrained(tmp_path)
     sentiment.processor.save_pretrained(tmp_path)
     again = pipeline("multimodal-sentiment", model=str(tmp_path), device="cpu")
-    result = again(utterances[2])
+    result = again(complete[2])
     interval = [max(result["score"] - half_width, -3), min(result["score"] + half_width, 3)]
     assert result["uncertainty"] == {"interval": pytest.approx(interval), "coverage": 0.8}
-    assert result["score"] == sentiment(utterances[2])["score"]
+    assert result["score"] == sentiment(complete[2])["score"]
+    assert again({"words": complete[2]["words"]})["uncertainty"] is None, "words alone were not calibrated"
+
+
+def test_each_set_of_modalities_has_an_interval_of_its_own(sentiment, utterances, caplog):
+    """By what is missing in the fixture: 9 have all, 2 have words and voice; the others are too few."""
+    half_widths = sentiment.calibrate([*utterances, *({"text": "great", "label": 2.0} for _ in range(9))], 0.8)
+    results = sentiment(utterances)
+    sets = ["+".join(name for name, part in sorted(result["modalities"].items()) if part) for result in results]
+    assert sets.count("acoustic+text+visual") >= 4 and 0 < sets.count("acoustic+text") < 4
+    assert {"acoustic+text+visual", "text"} <= half_widths.keys() and "acoustic+text" not in half_widths
+    assert any("no interval for utterances with acoustic+text alone" in message for message in caplog.messages)
+    for name in ("acoustic+text+visual", "text+visual"):
+        own = [index for index, modalities in enumerate(sets) if modalities == name]
+        residuals = sorted(abs(results[index]["score"] - utterances[index]["label"]) for index in own)
+        assert half_widths[name] == pytest.approx(residuals[math.ceil((len(own) + 1) * 0.8 - 1e-9) - 1], abs=1e-5)
+    for result, name in zip(results, sets, strict=True):
+        assert ("interval" in (result["uncertainty"] or {})) == (name in half_widths)
 
 
 def test_calibration_needs_labels_and_samples(sentiment, utterances):
     with pytest.raises(ValueError, match=r"utterance 3 \(id v_3\): no label"):
         sentiment.calibrate([{**row, "label": None if row["id"] == "v_3" else 0} for row in utterances])
-    with pytest.raises(ValueError, match=r"^5 held-out samples are too few"):
-        sentiment.calibrate(utterances[:5])
-    assert sentiment.model.config.interval_half_width is None
+    with pytest.raises(ValueError, match=r"utterance 0: no label"):
+        sentiment.calibrate(["great"])
+    for label in (50, float("nan"), "good", [1.0, 2.0]):
+        with pytest.raises(ValueError, match=r"utterance 1 \(id v_1\): label .* is not in \[-3, 3\]"):
+            sentiment.calibrate([utterances[0], {**utterances[1], "label": label}])
+    with pytest.raises(ValueError, match=r"^4 held-out samples are too few"):
+        sentiment.calibrate([{**utterances[1], "label": 1.0}] * 4)
+    assert sentiment.model.config.interval_half_widths is None
 
 
 def bad_utterances():

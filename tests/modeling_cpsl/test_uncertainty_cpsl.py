@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_cpsl.uncertainty_cpsl import conformal_half_width, interval_coverage
+from modeling_cpsl.uncertainty_cpsl import (
+    conformal_half_width,
+    conformal_half_widths,
+    interval_coverage,
+    modality_set,
+)
 
 
 @given(
@@ -58,3 +63,27 @@ def test_new_samples_are_covered_as_often_as_said():
 def test_bad_values_are_refused(predictions, labels, coverage, message):
     with pytest.raises(ValueError, match=message):
         conformal_half_width(predictions, labels, coverage)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-6, 6)), min_size=1, max_size=80))
+def test_each_set_is_calibrated_by_itself(samples):
+    sets, errors = zip(*samples, strict=True)
+    by_set = {name: [error for other, error in samples if other == name] for name in sets}
+    enough = {name for name, own in by_set.items() if len(own) >= 9}
+    if enough:
+        assert conformal_half_widths(np.zeros(len(errors)), errors, sets) == {
+            name: conformal_half_width(np.zeros(len(by_set[name])), by_set[name]) for name in enough
+        }
+    else:
+        largest = max(map(len, by_set.values()))
+        with pytest.raises(ValueError, match=f"^{largest} held-out samples are too few"):
+            conformal_half_widths(np.zeros(len(errors)), errors, sets)
+
+
+def test_no_sample_at_all():
+    with pytest.raises(ValueError, match=r"^0 held-out samples are too few"):
+        conformal_half_widths([], [], [])
+
+
+def test_a_set_has_one_name():
+    assert modality_set(["text", "acoustic"]) == modality_set({"acoustic": 1, "text": 2}) == "acoustic+text"
