@@ -54,8 +54,8 @@ class CPSLProcessor(ProcessorMixin):
             not in it is of unknown origin. Features declared to be another extractor's are refused.
 
     Raises:
-        ValueError: The tokenizer is not a fast one, `max_length` leaves no word, or an extractor is named for a
-            modality that there is not.
+        ValueError: The tokenizer is not a fast one, `max_length` leaves no word, an extractor is named for a modality
+            that there is not, or statistics are of another size or have a deviation that is not above 0.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class CPSLProcessor(ProcessorMixin):
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} has no word_ids(); load the fast tokenizer")
         self._check_modalities(self.feature_extractors)
+        self._check_statistics()
         shortest = 3 if use_text else 1
         if max_length < shortest:
             raise ValueError(f"max_length={max_length} leaves no word; it must be at least {shortest}")
@@ -266,6 +267,8 @@ class CPSLProcessor(ProcessorMixin):
         Raises:
             ValueError: A modality is unknown or its extractor another one; names both.
         """
+        if not isinstance(feature_extractors, Mapping):
+            raise ValueError(f"feature_extractors={feature_extractors!r} must be a dict of names by modality")
         self._check_modalities(feature_extractors)
         for name, extractor in feature_extractors.items():
             expected = self.feature_extractors.get(name, extractor)
@@ -283,7 +286,7 @@ class CPSLProcessor(ProcessorMixin):
             names: What to call each sample in an error.
 
         Raises:
-            ValueError: There is no word, or something that is not a string.
+            ValueError: There is no word, something that is not a string, or half of a character.
         """
         for name, utterance in zip(names, words, strict=True):
             if utterance is None:
@@ -297,6 +300,8 @@ class CPSLProcessor(ProcessorMixin):
             for position, word in enumerate(utterance):
                 if not isinstance(word, str):
                     raise ValueError(f"{name}: word {position} is {word!r} ({type(word).__name__}), not a string")
+                if any("\ud800" <= character <= "\udfff" for character in word):
+                    raise ValueError(f"{name}: word {position} is {word!r}, half of a character; cut it out")
 
     def check_features(
         self, words: Sequence[Sequence[str] | None] | None, features: Features, names: Sequence[str]
@@ -337,9 +342,19 @@ class CPSLProcessor(ProcessorMixin):
         unknown = given.keys() - self.modality_sizes.keys()
         if unknown:
             raise ValueError(
-                f"modality {', '.join(sorted(unknown))} is unknown; the processor has "
+                f"modality {', '.join(sorted(map(str, unknown)))} is unknown; the processor has "
                 f"{', '.join(self.modality_sizes) or 'text alone'}"
             )
+
+    def _check_statistics(self) -> None:
+        self._check_modalities(self.feature_statistics)
+        for name, statistics in self.feature_statistics.items():
+            sizes = {key: len(statistics[key]) for key in ("mean", "std")}
+            if set(sizes.values()) != {self.modality_sizes[name]} or not min(statistics["std"]) > 0:
+                raise ValueError(
+                    f"feature_statistics of {name}: {sizes} values, smallest std {min(statistics['std'])}; they need "
+                    f"{self.modality_sizes[name]} each and std above 0"
+                )
 
     def _check_presence(self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]) -> None:
         counts = _row_counts(features, len(words))
@@ -468,7 +483,7 @@ def _as_arrays(name: str, values: Sequence[Any]) -> list[np.ndarray | None]:
         try:
             with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused by name
                 arrays.append(None if value is None else np.asarray(value, dtype=np.float32))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"utterance {index}: {name} features are no (words, size) numbers: {error}") from error
     return arrays
 

@@ -4,6 +4,7 @@ import math
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import IterableDataset
@@ -240,6 +241,18 @@ def test_calibration_needs_labels_and_samples(sentiment, utterances):
     assert sentiment.model.config.interval_half_widths is None
 
 
+def test_a_table_is_not_taken_for_its_columns(sentiment):
+    table = pd.DataFrame({"words": [["great"], ["bad"]], "split": ["train", "test"]})
+    with pytest.raises(ValueError, match=r"table\.to_dict\('records'\)"):
+        sentiment(table)
+    assert len(sentiment(table.to_dict("records"))) == 2
+
+
+def test_batch_size_0_is_refused(sentiment):
+    with pytest.raises(ValueError, match="batch_size=0"):
+        sentiment(["great"], batch_size=0)
+
+
 def bad_utterances():
     good = {"words": ["really", "great"], "acoustic": np.ones((2, 74)), "visual": np.ones((2, 47))}
     return {
@@ -253,6 +266,12 @@ def bad_utterances():
         "no utterance": (3, "int"),
         "words are no strings": ({**good, "words": [1, 2]}, "word"),
         "both": ({**good, "text": "really great"}, "text"),
+        "half a character": ({"text": "great \ud83d movie"}, "word 1 .*half of a character"),
+        "two texts": ({"text": ["great", "bad"]}, "give each a dict of its own"),
+        "lists of words": ({"words": [["great"], ["bad"]]}, "give each a dict of its own"),
+        "extractors by name": ({**good, "feature_extractors": "COVAREP"}, "must be a dict"),
+        "field without a name": ({**good, 3: 1, "acustic": 2}, "modality 3, acustic is unknown"),
+        "too large": ({**good, "acoustic": [[10**400] * 74] * 2}, "acoustic"),
     }
 
 

@@ -214,6 +214,13 @@ class TestStandardization:
         assert (aligned[0] == 0).all() and (aligned[-1] == 0).all(), "special tokens stay zero, not (0 - mean) / std"
         assert np.array_equal(batch["visual"][0, 1:-1].numpy(), visual), "no statistics, no change"
 
+    @pytest.mark.parametrize(
+        ("modality", "mean", "std"), [("visual", [0, 0], [1, 0]), ("visual", [0], [1, 1]), ("smell", [0], [1])]
+    )
+    def test_statistics_that_do_not_fit(self, unigram_tokenizer, modality, mean, std):
+        with pytest.raises(ValueError, match=modality):
+            CPSLProcessor(unigram_tokenizer, SIZES, feature_statistics={modality: {"mean": mean, "std": std}})
+
     def test_clips_at_5(self, unigram_tokenizer):
         statistics = {"visual": {"mean": [0.0, 1.0], "std": [1.0, 2.0]}}
         processor = CPSLProcessor(unigram_tokenizer, {"visual": 2}, feature_statistics=statistics)
