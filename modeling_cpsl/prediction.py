@@ -1,19 +1,22 @@
 """Predictions for a whole data set, to a table that grows and can be gone on with."""
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import pipeline
 
-from data_builders import load_aligned_dataset
+from data_builders import make_builder
 
 from .collation import feature_extractors, modality_sizes
 from .modeling_cpsl import CPSLModelMixin
@@ -21,10 +24,12 @@ from .pipeline_cpsl import TASK, MultimodalSentimentPipeline
 from .reporting import replacing
 
 
+TEXTS = {"id": str, "split": str, "model": str}
 READ_TABLE = {
     ".parquet": pd.read_parquet,
-    ".csv": lambda path: pd.read_csv(path, dtype={"id": str, "model": str}),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype={"id": str, "model": str}),
+    # An id may be "NA"; only an empty cell is none.
+    ".csv": lambda path: pd.read_csv(path, dtype=TEXTS, keep_default_na=False, na_values=[""]),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=TEXTS),
 }
 WRITE_TABLE = {
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
@@ -48,15 +53,16 @@ def predict_table(
     """Predicts every utterance of a data set that has not been predicted yet.
 
     Results are kept as they come in `<out>.partial.jsonl`, which the next call for the same `out` goes on with after
-    an interruption of any kind, and take their place in `out` at the end.
+    an interruption of any kind, and take their place in `out` at the end. An utterance is known by its split, its id
+    and how often that id came before.
 
     Args:
         model: Folder or Hub id of a CPSL model.
         data: Anything that [`load_aligned_dataset`] reads; labels are not needed. A modality of the model's that it
             lacks is missing in all utterances.
         out: A `.parquet`, `.jsonl` or `.csv` file: `id`, `split`, `score`, `label`, `acc7_class`, a `score_<modality>`
-            each and what else the pipeline says; `error` where an utterance was skipped; and `model`, a digest of the
-            model's weights.
+            each and what else the pipeline says; `error` where an utterance was skipped, which the next call tries
+            again; and `model`, a digest of the model's weights and of the options.
         batch_size: Utterances in a forward pass.
         device: As for `pipeline`.
         num_samples: As for the pipeline.
@@ -75,98 +81,125 @@ def predict_table(
     if out.suffix not in WRITE_TABLE:
         raise ValueError(f"{out}: {out.suffix or 'no suffix'} is none of {', '.join(WRITE_TABLE)}")
     sentiment = _load_pipeline(model, device)
-    digest = _digest(sentiment)
+    digest = _digest(sentiment, num_samples, explain)
     journal = out.with_name(f"{out.name}.partial.jsonl")
-    done = _read_done(out, journal, digest)
-    dataset = _load_data(data, sentiment.model.config.modality_sizes, on_error=on_error, **data_options)
+    known = _read_known(out, journal, digest)
+    dataset, skipped = _load_data(data, sentiment.model.config.modality_sizes, on_error=on_error, **data_options)
     sentiment.processor.check_extractors(feature_extractors(next(iter(dataset.values()))))
-    seen = set(done["id"]) if len(done) else set()
-    left = {
-        split: [index for index, sample_id in enumerate(samples["id"]) if sample_id not in seen]
-        for split, samples in dataset.items()
-    }
-    total = sum(map(len, dataset.values()))
-    before = total - sum(map(len, left.values()))
+    keys = {name: _keys(name, split["id"]) for name, split in dataset.items()}
+    rows = {key: known.pop(key) for key in itertools.chain(*keys.values()) if key in known}
+    before = len(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
     options = {"batch_size": batch_size, "num_samples": num_samples, "explain": explain, "on_error": on_error}
     with (
         journal.open("a", encoding="utf-8", buffering=1) as stream,
-        tqdm(total=total, initial=before, desc="predicting", unit="utt") as progress,
+        tqdm(total=sum(map(len, keys.values())), initial=before, desc="predicting", unit="utt") as progress,
     ):
-        for split, samples in dataset.items():
-            results = sentiment(_utterances(samples, left[split]), **options)
-            for sample_id, result in zip(samples.select(left[split])["id"], results, strict=True):
-                row = {"id": str(sample_id), "split": split, **_flat(result), "model": digest}
-                stream.write(json.dumps(row) + "\n")
-                rows.append(row)
+        for name, split in dataset.items():
+            left = [index for index, key in enumerate(keys[name]) if key not in rows]
+            for index, result in zip(left, sentiment(_utterances(split, left), **options), strict=True):
+                key = keys[name][index]
+                rows[key] = {"id": key[1], "split": name, **_flat(result), "model": digest}
+                stream.write(json.dumps({"occurrence": key[2], **rows[key]}) + "\n")
                 progress.update()
-    table = pd.concat([done, pd.DataFrame(rows)], ignore_index=True) if len(done) else pd.DataFrame(rows)
+    # What is in `out` and no longer in the data stays, ahead of the data's own order.
+    table = [*known.values(), *(rows[key] for key in itertools.chain(*keys.values()))]
+    table += [{"id": left.id, "split": left.split, "error": left.reason, "model": digest} for left in skipped]
     with replacing(out) as temporary:
-        WRITE_TABLE[out.suffix](table, temporary)
+        WRITE_TABLE[out.suffix](pd.DataFrame(table), temporary)
     journal.unlink()
-    skipped = sum("error" in row for row in rows)
-    return len(rows) - skipped, before, skipped
+    num_errors = sum(row.get("error") is not None for row in rows.values())
+    return len(rows) - before - num_errors, before, num_errors + len(skipped)
+
+
+def _keys(split: str, ids: Iterable[Any]) -> list[tuple[str, str, int]]:
+    """What tells the utterances of a split apart: ids may occur in every split, and more than once."""
+    counts: Counter[str] = Counter()
+    keys = []
+    for sample_id in map(str, ids):
+        keys.append((split, sample_id, counts[sample_id]))
+        counts[sample_id] += 1
+    return keys
 
 
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
     try:
         sentiment = pipeline(TASK, model=model, device=device)
-    except (OSError, ValueError, AttributeError) as error:
+    # What a wrong folder, broken weights and a device that is not there raise.
+    except (OSError, ValueError, AttributeError, RuntimeError, AssertionError, SafetensorError) as error:
         raise ValueError(f"{model}: no CPSL model could be loaded: {error}") from error
     if not isinstance(sentiment.model, CPSLModelMixin):
         raise ValueError(f"{model}: {type(sentiment.model).__name__} is no CPSL model; train one with run_train.py")
     return sentiment
 
 
-def _digest(sentiment: MultimodalSentimentPipeline) -> str:
-    """What predictions depend on: the weights, the processor's settings and the calibration."""
-    config = sentiment.model.config
-    settings = [sentiment.processor.max_length, sentiment.processor.feature_statistics, config.interval_half_width]
+def _digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: bool) -> str:
+    """What a row depends on: the weights, the processor's settings, the calibration and the options."""
+    config, processor = sentiment.model.config, sentiment.processor
+    settings = [processor.max_length, processor.feature_statistics, config.interval_half_widths, num_samples, explain]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for _, tensor in sorted(sentiment.model.state_dict().items()):
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
-def _read_done(out: Path, journal: Path, digest: str) -> pd.DataFrame:
-    """The rows of earlier calls; a last line that a kill cut short is taken off the journal."""
-    tables = []
+def _read_known(out: Path, journal: Path, digest: str) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The good rows of earlier calls; a last line that a kill cut short is taken off the journal."""
+    known: dict[tuple[str, str, int], dict[str, Any]] = {}
     if out.exists():
         try:
-            tables.append(READ_TABLE[out.suffix](out))
+            table = READ_TABLE[out.suffix](out)
         except (ValueError, OSError) as error:
             raise ValueError(f"{out}: no table of predictions: {error}") from error
+        rows = _checked(table.astype(object).where(table.notna(), None).to_dict("records"), out, digest)
+        occurrences: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            place = (row["split"], str(row["id"]))
+            known[*place, occurrences[place]] = row
+            occurrences[place] += 1
     if journal.exists():
         text = journal.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             with replacing(journal) as temporary:
                 temporary.write_text(whole, encoding="utf-8")
-        tables.append(pd.DataFrame([json.loads(line) for line in whole.splitlines()]))
-    tables = [table for table in tables if len(table)]
-    for table in tables:
-        if not {"id", "model"} <= set(table.columns):
+        for row in _checked([json.loads(line) for line in whole.splitlines()], out, digest):
+            known[row["split"], row["id"], row.pop("occurrence")] = row
+    return {key: row for key, row in known.items() if row.get("error") is None}
+
+
+def _checked(rows: list[dict[str, Any]], out: Path, digest: str) -> list[dict[str, Any]]:
+    for row in rows:
+        if not {"id", "split", "model"} <= row.keys():
             raise ValueError(f"{out}: it is there and no table of predictions; name another output")
-        if set(table["model"]) != {digest}:
-            raise ValueError(f"{out}: it holds predictions of another model; name another output or remove it")
-    return pd.concat(tables, ignore_index=True).drop_duplicates("id") if tables else pd.DataFrame()
+        if row["model"] != digest:
+            raise ValueError(
+                f"{out}: it holds predictions of another model or with other options; name another output or remove it"
+            )
+    return rows
 
 
-def _load_data(data: str, sizes: dict[str, int], **options: Any) -> DatasetDict:
-    """The data with those modalities of the model's that it has."""
-    dataset = load_aligned_dataset(data, labels=False, **options)
+def _load_data(data: str, sizes: dict[str, int], **options: Any) -> tuple[DatasetDict, list[Any]]:
+    """The data with those modalities of the model's that it has, and the samples that were left out."""
+    dataset, skipped = _build(data, **options)
     first = next(iter(dataset.values()))
     found = modality_sizes(first)
     if "timing" in sizes and "timing" not in found and "word_start" in first.features:
         wanted = ["timing", *(name for name in sizes if name in found)]
-        dataset = load_aligned_dataset(data, labels=False, modalities=wanted, **options)
+        dataset, skipped = _build(data, modalities=wanted, **options)
         found = modality_sizes(next(iter(dataset.values())))
     for name, size in sizes.items():
         if found.get(name, size) != size:
             raise ValueError(f"{data}: {name} features have size {found[name]}, the model was trained on {size}")
     columns = ["id", "words", *(name for name in sizes if name in found)]
-    return DatasetDict({name: split.select_columns(columns).with_format("numpy") for name, split in dataset.items()})
+    splits = {name: split.select_columns(columns).with_format("numpy") for name, split in dataset.items()}
+    return DatasetDict(splits), skipped
+
+
+def _build(data: str, **options: Any) -> tuple[DatasetDict, list[Any]]:
+    builder = make_builder(data, labels=False, **options)
+    builder.download_and_prepare()
+    return builder.as_dataset(), builder.skipped
 
 
 def _utterances(samples: Dataset, indices: list[int]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def small_csd(tmp_path):
 
 
 def run(*arguments):
-    return command_line.main(["predict", *map(str, arguments), "--device", "cpu"])
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    return command_line.main(["predict", *map(str, arguments), *device])
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
@@ -144,6 +146,70 @@ def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, caps
     assert "holds predictions of another model" in capsys.readouterr().err and out.read_text() == before
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix):
+    """In every split, in one split, and called as pandas calls what is missing."""
+    out = tmp_path / f"out{suffix}"
+    (tmp_path / "data").mkdir()
+    rows = corpus(13)
+    for index, row in enumerate(rows):
+        row["id"] = ["NA", "nan", "0"][index % 3]
+    write_jsonl(rows[:8], tmp_path / "data" / "train.jsonl")
+    write_jsonl(rows[8:], tmp_path / "data" / "test.jsonl")
+    assert run(trained_folder, tmp_path / "data", out) == 0
+    whole = READ_TABLE[suffix](out)
+    assert list(whole["id"]) == [row["id"] for row in rows]
+    assert list(whole["split"]) == ["train"] * 8 + ["test"] * 5
+    assert run(trained_folder, tmp_path / "data", out) == 0
+    assert "0 utterances predicted, 13 were there, 0 skipped" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole)
+
+    # Killed after the train split: the journal holds its rows and nothing has taken its place yet.
+    journal = tmp_path / f"{out.name}.partial.jsonl"
+    counts, lines = {}, []
+    for row in json.loads(whole.head(8).to_json(orient="records")):
+        counts[row["id"]] = counts.get(row["id"], -1) + 1
+        lines.append(json.dumps({"occurrence": counts[row["id"]], **row}) + "\n")
+    journal.write_text("".join(lines))
+    out.unlink()
+    assert run(trained_folder, tmp_path / "data", out) == 0
+    assert "5 utterances predicted, 8 were there" in capsys.readouterr().out
+    again = READ_TABLE[suffix](out)
+    assert list(again["id"]) == list(whole["id"])
+    np.testing.assert_allclose(again["score"], whole["score"], atol=1e-5)
+
+
+def test_what_left_the_data_stays_in_the_output(trained_folder, tmp_path):
+    data, out = write_jsonl(corpus(9), tmp_path / "data.jsonl"), tmp_path / "out.csv"
+    assert run(trained_folder, data, out) == 0
+    write_jsonl(corpus(12)[4:], data)
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (3, 5, 0)
+    assert list(READ_TABLE[".csv"](out)["id"]) == [f"{index:05}" for index in range(12)]
+
+
+def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    assert run(trained_folder, data, out) == 0
+    assert run(trained_folder, data, out, "--explain") == 1
+    assert "with other options" in capsys.readouterr().err
+
+
+def test_samples_that_the_reader_leaves_out_are_told_each_time(trained_folder, tmp_path, capsys):
+    rows = [*corpus(5), {"id": "blank", "words": []}, {"id": "empty", "text": "  "}, corpus(6)[5]]
+    rows[1]["visual"] = rows[1]["visual"] + [[0.0] * 47]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 1
+    assert "00001" in capsys.readouterr().err
+    for name in ("one.csv", "other.csv", "one.csv"):
+        assert run(trained_folder, data, tmp_path / name, "--on_error", "skip") == 0
+        output = capsys.readouterr().out
+        assert "3 skipped" in output and ("0 utterances" in output) == (output.count("5 were there") > 0)
+        table = READ_TABLE[".csv"](tmp_path / name).set_index("id")
+        assert set(table.index[table["error"].notna()]) == {"00001", "blank", "empty"} and len(table) == 8
+        assert table.loc["00001", "split"] == "train" and "visual" in table.loc["00001", "error"]
+        assert table["score"].notna().sum() == 5
+
+
 def test_bad_utterances(trained_folder, tmp_path, capsys):
     rows = corpus(6)
     rows[2]["visual"] = rows[2]["visual"][:-1] + [[0.0] * 47] * 3
@@ -152,7 +218,9 @@ def test_bad_utterances(trained_folder, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "00002" in error and "\n" not in error.split("error: ")[1].strip() and not out.exists()
     assert run(trained_folder, data, out, "--on_error", "skip") == 0
-    assert list(READ_TABLE[".csv"](out)["id"]) == ["00000", "00001", "00003", "00004", "00005"]
+    table = READ_TABLE[".csv"](out)
+    assert list(table["id"]) == ["00000", "00001", "00003", "00004", "00005", "00002"]
+    assert table["error"].isna().tolist() == [True] * 5 + [False] and "visual" in table["error"].iloc[-1]
 
 
 def test_data_without_a_modality(trained_folder, tmp_path):
@@ -165,11 +233,14 @@ def test_data_without_a_modality(trained_folder, tmp_path):
 
 def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
     sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
-    half_width = sentiment.calibrate(corpus(30, labels=True))
+    half_widths = sentiment.calibrate(corpus(30, labels=True))
+    assert half_widths.keys() == {"acoustic+text+visual", "text+visual"}
     sentiment.model.save_pretrained(tmp_path / "model")
     sentiment.processor.save_pretrained(tmp_path / "model")
     assert run(tmp_path / "model", data, tmp_path / "out.csv", "--num_samples", 3) == 0
     table = pd.read_csv(tmp_path / "out.csv")
+    sets = np.where(table["score_acoustic"].isna(), "text+visual", "acoustic+text+visual")
+    half_width = np.array([half_widths[name] for name in sets])
     np.testing.assert_allclose(table["interval_high"], (table["score"] + half_width).clip(-3, 3), atol=1e-6)
     assert (table["std"] >= 0).all() and (table["coverage"] == 0.9).all()
 
@@ -180,6 +251,8 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
         (["{model}", "{data}", "out.txt"], "out.txt: .txt is none of .parquet, .csv, .jsonl"),
         (["{model}", "nowhere.pkl", "out.csv"], "nowhere.pkl"),
         (["nowhere", "{data}", "out.csv"], "nowhere: no CPSL model could be loaded"),
+        (["{broken}", "{data}", "out.csv"], "no CPSL model could be loaded"),
+        (["{model}", "{data}", "out.csv", "--device", "abacus"], "no CPSL model could be loaded"),
         (["{model}", "{narrow}", "out.csv"], "acoustic features have size 3, the model was trained on 74"),
         (["{model}", "{data}", "{foreign}"], "foreign.csv: it is there and no table of predictions"),
     ],
@@ -190,7 +263,9 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     narrow = write_jsonl([{"id": "a", "words": ["x"], "acoustic": [[1.0] * 3]}], tmp_path / "narrow.jsonl")
     foreign = tmp_path / "foreign.csv"
     foreign.write_text("a,b\n1,2\n")
-    places = {"model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
+    broken = shutil.copytree(trained_folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:3000])
+    places = {"broken": broken, "model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
     assert run(*(argument.format(**places) for argument in arguments)) == 1
     error = capsys.readouterr().err.split("error: ", 1)[1]
     assert message in error and error.count("\n") == 1
