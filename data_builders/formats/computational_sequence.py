@@ -64,12 +64,21 @@ class _Folder(NamedTuple):
     labels: _Sequence
     modalities: dict[str, _Sequence]
     segment_ids: dict[str, list[tuple[float, float, str]]]
+    in_no_split: frozenset[str]
 
 
 def sequence_files(folder: Path) -> list[Path]:
     """The files of a folder that are, or are called, computational sequences."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.stat().st_size)
-    return [file for file in files if file.suffix == ".csd" or read_head(file).startswith(HDF5_SIGNATURE)]
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [file for file in files if file.suffix in (".csd", ".hdf5") or _is_hdf5(file)]
+
+
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+    except OSError:  # not ours, and no reason to refuse what lies beside it
+        return False
 
 
 def read(
@@ -87,14 +96,16 @@ def read(
         folds: split -> video ids. Default: `folds.json` beside the files, else the standard folds of CMU-MOSI.
 
     Raises:
-        DataError: no words or labels are found, a modality is ambiguous, a video is in no fold, or a file is broken.
+        DataError: no words or labels are found, a modality is ambiguous, no video is in a fold, or a file is broken.
     """
     sequences = [sequence for file in sequence_files(folder) for sequence in _open_sequences(file)]
     words, labels, modalities = _assign(folder, sequences, dict(feature_sequences or {}))
-    contents = _Folder(words, labels, modalities, _known_segment_ids(folder))
+    videos_of, in_no_split = _split_videos(folder, labels, folds)
+    contents = _Folder(words, labels, modalities, _known_segment_ids(folder), frozenset(in_no_split))
+    next(iter(videos_of.values())).extend(in_no_split)  # some split has to say that they are left out
     splits = {
         split: [videos[start : start + VIDEOS_PER_SHARD] for start in range(0, len(videos), VIDEOS_PER_SHARD)]
-        for split, videos in _split_videos(folder, labels, folds).items()
+        for split, videos in videos_of.items()
     }
     sizes = {name: sequence.size for name, sequence in sorted(modalities.items())}
     # The same extractor's features of the other data set have another prefix.
@@ -125,6 +136,7 @@ def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
 
 def _open_sequences(path: Path) -> list[_Sequence]:
     sequences = []
+    read_head(path)
     with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
         for root in file:
             data = _child(_child(file, root, path), "data", path)
@@ -207,25 +219,32 @@ def _only(folder: Path, what: str, candidates: list[_Sequence]) -> _Sequence:
     )
 
 
-def _split_videos(folder: Path, labels: _Sequence, folds: dict[str, list[str]] | None) -> dict[str, list[str]]:
+def _split_videos(
+    folder: Path, labels: _Sequence, folds: dict[str, list[str]] | None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The videos of each split, and those that are in none."""
     origin = "folds="
     if folds is None:
         file = folder / "folds.json"
         folds, origin = (_read_json(file), file.name) if file.exists() else (CMU_MOSI_FOLDS, "standard CMU-MOSI folds")
-    if not isinstance(folds, dict) or not all(isinstance(videos, list | tuple) for videos in folds.values()):
+    if not isinstance(folds, dict) or not all(
+        isinstance(videos, list | tuple) and all(isinstance(video, str) for video in videos)
+        for videos in folds.values()
+    ):
         raise DataError(f'{folder}: {origin} must be {{"train": [video ids], "validation": [...], "test": [...]}}')
     split_of = {video: split_name(split, folder) for split, videos in folds.items() for video in videos}
-    unknown = [video for video in labels.videos if video not in split_of]
-    if unknown:
+    in_no_split = [video for video in labels.videos if video not in split_of]
+    if len(in_no_split) == len(labels.videos):
         raise DataError(
-            f"{folder}: {len(unknown)} of {len(labels.videos)} videos (the first is {unknown[0]}) are in no split of "
+            f"{folder}: none of its {len(in_no_split)} videos (the first is {in_no_split[0]}) is in a split of "
             f'{origin}; put a folds.json {{"train": [video ids], "validation": [...], "test": [...]}} beside the .csd '
             "files or give folds="
         )
     splits = {split: [] for split in ("train", "validation", "test")}
     for video in labels.videos:
-        splits[split_of[video]].append(video)
-    return {split: videos for split, videos in splits.items() if videos}
+        if video in split_of:
+            splits[split_of[video]].append(video)
+    return {split: videos for split, videos in splits.items() if videos}, in_no_split
 
 
 def _read_json(path: Path) -> Any:
@@ -258,6 +277,10 @@ def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]
 
 def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:
     labels = _read_videos(folder.labels.path, folder.labels, videos)
+    ids = {v: _segment_ids(v, times, folder.segment_ids.get(v, [])) for v, (_, times) in labels.items()}
+    for video in folder.in_no_split.intersection(videos):
+        yield from (Skipped(name, "its video is in no split of the folds", fault=False) for name in ids[video])
+    videos = [video for video in videos if video not in folder.in_no_split]
     words = _read_videos(folder.words.path, folder.words, videos)
     features = {}
     for name, sequence in folder.modalities.items():
@@ -268,9 +291,8 @@ def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replac
             yield Replaced(name, replaced)
     for video in videos:
         values, segments = labels[video]
-        ids = _segment_ids(video, segments, folder.segment_ids.get(video, []))
         frames = {name: found.get(video) for name, found in features.items()}
-        yield from _video_rows(video, ids, segments, values, words.get(video), frames)
+        yield from _video_rows(video, ids[video], segments, values, words.get(video), frames)
 
 
 def _segment_ids(video: str, segments: np.ndarray, known: list[tuple[float, float, str]]) -> list[str]:

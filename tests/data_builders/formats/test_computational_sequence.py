@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_builders import DataError, load_aligned_dataset
+from data_builders import DataError, load_aligned_dataset, make_builder
 from data_builders.folds import CMU_MOSI_FOLDS
 from data_builders.formats.computational_sequence import align_frames, assign_words, frames_of_segment
 
@@ -188,16 +188,49 @@ def test_words_and_labels_must_be_there(small_corpus, cache):
 
 def test_folds(small_corpus, cache):
     (small_corpus / "folds.json").unlink()
-    with pytest.raises(DataError, match=r"3 of 3 videos \(the first is one\) are in no split.*put a folds\.json"):
+    with pytest.raises(DataError, match=r"none of its 3 videos \(the first is one\) is in a split.*put a folds\.json"):
         load_aligned_dataset(small_corpus, cache_dir=cache)
     folds = {"train": ["one", "two", "three", "not here"]}
     assert len(load_aligned_dataset(small_corpus, cache_dir=cache, folds=folds)["train"]) == 6
     (small_corpus / "folds.json").write_text("[1, 2")
     with pytest.raises(DataError, match="not readable JSON"):
         load_aligned_dataset(small_corpus, cache_dir=cache)
-    (small_corpus / "folds.json").write_text("[1, 2]")
-    with pytest.raises(DataError, match=r"folds\.json must be"):
-        load_aligned_dataset(small_corpus, cache_dir=cache)
+    for wrong in ([1, 2], {"train": [["one"]]}, {"train": [{"id": "one"}]}):
+        (small_corpus / "folds.json").write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"folds\.json must be"):
+            load_aligned_dataset(small_corpus, cache_dir=cache)
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_a_video_outside_of_the_folds_is_left_out_and_named(small_corpus, cache, caplog, num_proc):
+    (small_corpus / "folds.json").write_text(json.dumps({"train": ["three"], "test": ["two"]}))
+    with h5py.File(small_corpus / "COVAREP.csd", "r+") as file:
+        file["COVAREP/data/one/features"][0, 0] = np.nan  # of a video that is left out, so nothing is replaced
+    builder = make_builder(small_corpus, cache_dir=cache)
+    builder.download_and_prepare(num_proc=num_proc)
+    splits = builder.as_dataset()
+    assert {name: split["id"] for name, split in splits.items()} == {
+        "train": ["three_1", "three_2"],
+        "test": ["two_1", "two_2"],
+    }
+    assert [(skipped.id, skipped.reason) for skipped in builder.skipped] == [
+        ("one_1", "its video is in no split of the folds"),
+        ("one_2", "its video is in no split of the folds"),
+    ]
+    assert "left out 2 samples: one_1 (its video is in no split of the folds), one_2" in caplog.text
+    assert not builder.replaced
+
+
+def test_unrelated_files_beside_the_sequences(small_corpus, cache):
+    pointer = b"version https://git-lfs.github.com/spec/v1\n"
+    (small_corpus / "page.html").write_bytes(b"<!DOCTYPE html>\n<html>")
+    (small_corpus / "model.bin").write_bytes(pointer)
+    (small_corpus / "empty").write_bytes(b"")
+    assert len(load_aligned_dataset(small_corpus, cache_dir=cache)["train"]) == 2
+    for content, message in ((pointer, "Git LFS pointer"), (b"<html>", "web page"), (b"", "the file is empty")):
+        (small_corpus / "FACET.csd").write_bytes(content)
+        with pytest.raises(DataError, match=rf"FACET\.csd: .*{message}"):
+            load_aligned_dataset(small_corpus, cache_dir=cache)
 
 
 def test_the_standard_folds_of_mosi():
