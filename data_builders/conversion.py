@@ -1,10 +1,12 @@
 """Any readable data -> sharded Parquet that `datasets.load_dataset` reads and streams without this package."""
 
+import json
 import math
 import tempfile
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from .errors import DataError
@@ -25,8 +27,10 @@ def write_parquet(splits: datasets.DatasetDict, folder: Path, *, shard_megabytes
         The Parquet files.
 
     Raises:
-        DataError: the folder exists already.
+        DataError: the folder exists already, or the size is not above 0.
     """
+    if not shard_megabytes > 0:
+        raise DataError(f"shard_megabytes={shard_megabytes} is no size of a file; give a number above 0")
     if folder.exists():
         raise DataError(f"{folder}: exists already; give a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -38,10 +42,21 @@ def write_parquet(splits: datasets.DatasetDict, folder: Path, *, shard_megabytes
             for index in range(count):
                 shard = split.shard(count, index, contiguous=True)
                 file = whole / "data" / f"{name}-{index:05d}-of-{count:05d}.parquet"
-                shard.to_parquet(file, batch_size=ROWS_PER_GROUP)
+                _write_file(shard, file)
         dataset_card(splits).save(whole / "README.md")
         whole.rename(folder)
     return sorted((folder / "data").iterdir())
+
+
+def _write_file(shard: datasets.Dataset, path: Path) -> None:
+    """As `Dataset.to_parquet`; it notes the format too, by which `load_aligned_dataset` knows what was normalised."""
+    schema = shard.features.arrow_schema
+    noted = json.loads(schema.metadata[b"huggingface"])
+    noted["info"]["config_name"] = shard.info.config_name
+    schema = schema.with_metadata({"huggingface": json.dumps(noted)})
+    with pq.ParquetWriter(path, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
+        for batch in shard.with_format("arrow").iter(ROWS_PER_GROUP):
+            writer.write_table(batch)
 
 
 def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
@@ -56,12 +71,13 @@ def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
         configs=[{"config_name": "default", "data_files": files}],
     )
     modalities = "\n".join(f"- `{name}`: one row of {size} values a word" for name, size in sizes.items())
+    label = ", a `label` in [-3, 3]" if "label" in first.features else ""
     counts = "\n".join(f"| {name} | {len(split)} |" for name, split in splits.items())
     return DatasetCard(
         f"---\n{data.to_yaml()}\n---\n\n"
         f"# Word-aligned multimodal sentiment data ({first.info.dataset_name})\n\n"
         f"Converted from the format `{first.info.config_name}`. Each row is one utterance: `id`, `video_id`,\n"
-        "`words`, a `label` in [-3, 3] and, for each modality, an array with one row a word (none where missing):\n\n"
+        f"`words`{label} and, for each modality, an array with one row a word (none where missing):\n\n"
         f"{modalities}\n\n| split | utterances |\n|---|---|\n{counts}\n\n"
         '```python\nimport datasets\n\nsplits = datasets.load_dataset("path/of/this/folder")\n```\n\n'
         "The licence is that of the data it was converted from.\n"

@@ -1,7 +1,11 @@
 """Which reader a file or folder needs, told from its content and never from its name."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..files import HDF5_SIGNATURE, read_head
@@ -47,10 +51,13 @@ def open_source(
     if format == computational_sequence.FORMAT:
         return computational_sequence.read(path, feature_sequences=feature_sequences, folds=folds)
     if format == table.FORMAT:
-        return table.read(path, labels=labels)
+        source = table.read(path, labels=labels)
+        return source._replace(format=_converted_from(source) or table.FORMAT)
     if format not in ("pickle", *_PICKLES):
         raise DataError(f"{path}: format={format!r} is none of {', '.join(READERS)}")
     data = _load_pickles(path)
+    if isinstance(data, dict):
+        _refuse_two_of_one_split(path, data)
     if format != "pickle":
         if not _PICKLES[format].matches(data):
             raise DataError(f"{path}: not a {format}; it holds {_describe(data)}")
@@ -59,6 +66,24 @@ def open_source(
         if reader.matches(data):
             return reader.read(path, data)
     raise DataError(f"{path}: a pickle of none of the known layouts: {_describe(data)}")
+
+
+def _converted_from(source: Source) -> str | None:
+    """The format that all Parquet files of a table name as the one that they were converted from."""
+    files = {shard.path for shards in source.splits.values() for shard in shards}
+    noted = {_noted_format(file) for file in files}
+    return noted.pop() if len(noted) == 1 else None
+
+
+def _noted_format(path: Path) -> str | None:
+    if table.kind_of(path) != "parquet":
+        return None
+    metadata = pq.read_schema(path).metadata or {}
+    try:
+        name = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["config_name"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return name if name in (*READERS, "sample") else None
 
 
 def _recognize(path: Path) -> str:
@@ -87,16 +112,28 @@ def _recognize(path: Path) -> str:
     return "pickle"
 
 
-def _split_pickles(folder: Path) -> dict[str, Path]:
-    """The files of a folder that are called as splits are, which is how MISA stores its pickles."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return {file.stem: file for file in files if file.stem.lower() in SPLIT_NAMES}
+def _split_pickles(folder: Path) -> list[Path]:
+    """The pickles of a folder that are called as splits are, which is how MISA stores its."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".pkl", ".pickle") and file.is_file())
+    return [file for file in files if file.stem.lower() in SPLIT_NAMES]
+
+
+def _refuse_two_of_one_split(path: Path, names: Iterable[Any]) -> None:
+    found: dict[str, str] = {}
+    for name in map(str, names):
+        split = SPLIT_NAMES.get(Path(name).stem.lower())
+        if split in found:
+            raise DataError(f"{path}: {found[split]} and {name} are both the {split} split; keep one or merge them")
+        if split:
+            found[split] = name
 
 
 def _load_pickles(path: Path) -> Any:
     """The object of a pickle; where each split has its own file, a dict of them by split."""
     if path.is_dir():
-        return {split: safe_pickle_load(file) for split, file in _split_pickles(path).items()}
+        files = _split_pickles(path)
+        _refuse_two_of_one_split(path, [file.name for file in files])
+        return {file.stem: safe_pickle_load(file) for file in files}
     data = safe_pickle_load(path)
     if not isinstance(data, list):
         return data

@@ -49,7 +49,7 @@ def read(path: Path, data: dict[str, dict]) -> Source:
         if any(len(column) != count for column in (*(split[key] for key in _ARRAYS), split["labels"], ids)):
             raise DataError(f"{path}: split {name}: its columns differ in length")
         splits[split_name(name, path)] = [
-            (_name(ids[index]), split["labels"][index], {key: split[key][index] for key in _ARRAYS})
+            (*_name_and_video(ids[index]), split["labels"][index], {key: split[key][index] for key in _ARRAYS})
             for index in range(count)
         ]
         sizes |= {modality: split[key].shape[2] for modality, key in _MODALITIES.items()}
@@ -58,7 +58,7 @@ def read(path: Path, data: dict[str, dict]) -> Source:
 
 def rows(shard: tuple) -> Iterator[Row | Replaced]:
     """The row of one sample."""
-    name, label, arrays = shard
+    name, video, label, arrays = shard
     frames = {}
     for key, values in arrays.items():
         frames[key], replaced = zero_non_finite(values)
@@ -71,10 +71,11 @@ def rows(shard: tuple) -> Iterator[Row | Replaced]:
         frames = {key: values[unpadded_span(values)] for key, values in frames.items()}
     count = len(frames["text"]) or max(map(len, frames.values()))
     row = {m: spread_frames(frames[key], count) if len(frames[key]) else None for m, key in _MODALITIES.items()}
-    yield {"id": name, "video_id": video_of(name), "words": [], "label": label, **row}
+    yield {"id": name, "video_id": video, "words": [], "label": label, **row}
 
 
-def _name(value: Any) -> str:
-    """An id, which some files give as (video, start, end)."""
-    parts = np.asarray(value).reshape(-1).tolist()
-    return "_".join(as_text(part) for part in parts)
+def _name_and_video(value: Any) -> tuple[str, str]:
+    """An id and its video; some files give (video, start, end)."""
+    parts = [as_text(part) for part in np.asarray(value).reshape(-1).tolist()]
+    name = "_".join(parts)
+    return name, parts[0] if len(parts) > 1 else video_of(name)

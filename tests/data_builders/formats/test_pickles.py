@@ -192,6 +192,19 @@ def test_mult_unaligned(write_pickle, cache):
     np.testing.assert_allclose(row["visual"], split["vision"][0, -60:].reshape(4, 15, 5).mean(axis=1), rtol=1e-5)
 
 
+def test_mult_segments_with_times_are_of_one_video(write_pickle, cache, caplog):
+    """MOSEI's ids are (video, start, end)."""
+    split = {key: np.ones((2, 4, 5)) for key in ("text", "audio", "vision")} | {"labels": np.zeros((2, 1, 1))}
+    data = {
+        "train": {**split, "id": np.array([["one", "0.0", "7.25"], ["one", "7.25", "9.5"]])},
+        "test": {**split, "id": np.array([["one", "10.0", "12.5"], ["two", "0.0", "1.0"]])},
+    }
+    splits = load_aligned_dataset(write_pickle(data), cache_dir=cache)
+    assert splits["train"]["id"] == ["one_0.0_7.25", "one_7.25_9.5"]
+    assert splits["train"]["video_id"] == ["one", "one"] and splits["test"]["video_id"] == ["one", "two"]
+    assert "1 videos are in both train and test, so speakers leak between them; the first is one" in caplog.text
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 class TestPadding:
     """The same sample, padded on either side, gives the same row."""
@@ -245,6 +258,37 @@ def test_a_true_frame_of_zeros_is_kept(tmp_path, cache):
     sample = (([0, 1, 2], visual, np.ones((3, 5)), ["a", "bad", "film"], 6, 3), np.array([[1.0]]), "v_1")
     splits = load_aligned_dataset(write_folder(tmp_path / "mmim", {"train": [sample]}), cache_dir=cache)
     np.testing.assert_array_equal(splits["train"].with_format("numpy")[0]["visual"][:, 0], [1, 1, 0])
+
+
+# Two names of one split
+
+
+def test_two_names_of_one_split_are_refused(mag_data, write_pickle, tmp_path, cache):
+    """One of them would silently replace the other."""
+    mag = mag_data()
+    mmsa = mmsa_split(np.random.default_rng(0), ["a"], [(np.ones((1, 5)), np.ones((1, 20)), 0)], ["v"])
+    mult = {key: np.ones((1, 4, 5)) for key in ("text", "audio", "vision")} | {"labels": np.zeros((1, 1, 1))}
+    for split in (mag["dev"], mmsa, mult):
+        with pytest.raises(DataError, match=r"data\.pkl: dev and valid are both the validation split; keep one"):
+            load_aligned_dataset(write_pickle({"dev": split, "valid": split}), cache_dir=cache)
+    folder = write_folder(tmp_path / "misa", misa_splits(np.random.default_rng(0)))
+    for name in ("valid.pkl", "dev.pickle"):
+        (folder / "dev.pkl").rename(folder / name)
+        (folder / "val.pkl").write_bytes((folder / name).read_bytes())
+        with pytest.raises(DataError, match=r"misa: (val\.pkl and valid\.pkl|dev\.pickle and val\.pkl) are both"):
+            load_aligned_dataset(folder, cache_dir=cache)
+        (folder / "val.pkl").unlink()
+        (folder / name).rename(folder / "dev.pkl")
+    (folder / "dev.pickle").write_bytes((folder / "dev.pkl").read_bytes())
+    with pytest.raises(DataError, match=r"misa: dev\.pickle and dev\.pkl are both the validation split"):
+        load_aligned_dataset(folder, cache_dir=cache)
+
+
+def test_other_files_beside_the_pickles_of_the_splits(tmp_path, cache):
+    folder = write_folder(tmp_path / "misa", misa_splits(np.random.default_rng(0)))
+    (folder / "train.txt").write_text("hello")
+    (folder / "test.log").write_text("")
+    assert set(load_aligned_dataset(folder, cache_dir=cache)) == {"train", "validation", "test"}
 
 
 # Which is which
