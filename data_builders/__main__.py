@@ -6,7 +6,6 @@ from pathlib import Path
 
 from .builder import load_aligned_dataset
 from .conversion import write_parquet
-from .errors import DataError
 from .formats import READERS
 from .inspection import inspect, plot
 
@@ -15,6 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status, 1 for data that cannot be read."""
     options = _parser().parse_args(arguments)
     reading = {"format": options.format}
+    if options.no_labels:
+        reading["labels"] = False
     if options.modalities:
         reading["modalities"] = options.modalities.split(",")
     try:
@@ -28,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             for file in write_parquet(splits, options.out, shard_megabytes=options.shard_megabytes):
                 print(file)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:  # a DataError is a ValueError
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0
 
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
             "--format", choices=sorted(READERS), help="the format, where the content is not to tell it"
         )
         command.add_argument("--modalities", help="the wanted ones, separated by commas; default: all that are found")
+        command.add_argument("--no-labels", action="store_true", help="do not read labels, for data that has none")
         if name == "inspect":
             continue
         command.add_argument("out", type=Path, help="the new folder" if name == "convert" else "the PNG file")

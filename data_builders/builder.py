@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
+from datasets.exceptions import DatasetGenerationError
 
 from .errors import DataError
 from .files import content_hash
@@ -80,16 +81,22 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     ):
         if options.get("on_error", "raise") not in ("raise", "skip"):
             raise DataError(f"on_error={options['on_error']!r} is neither 'raise' nor 'skip'")
+        if isinstance(modalities := options.get("modalities"), str):
+            raise DataError(f"modalities={modalities!r} is one string; give a list: {modalities.split(',')}")
         content = "streamed" if streaming else content_hash(Path(data_dir))
         key = [READER_VERSION, content, options]
-        super().__init__(
-            cache_dir=str(cache_dir) if cache_dir else None,
-            dataset_name=self.DATASET_NAME,
-            hash=hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest(),
-            config_id="default",
-            data_dir=str(data_dir),
-            **options,
-        )
+        try:
+            super().__init__(
+                cache_dir=str(cache_dir) if cache_dir else None,
+                dataset_name=self.DATASET_NAME,
+                hash=hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest(),
+                config_id="default",
+                data_dir=str(data_dir),
+                **options,
+            )
+        except OSError as error:
+            folder = cache_dir or datasets.config.HF_DATASETS_CACHE
+            raise DataError(f"{folder}: no cache can be made here ({error.strerror}); give another folder") from None
         self.replaced: Counter[str] = Counter()
         self.skipped: list[LeftOut] = []
         self._streaming = streaming
@@ -159,7 +166,16 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _prepare_split_single(self, *, gen_kwargs: dict[str, Any], job_id: int, **options: Any) -> Iterator[tuple]:
         """As `datasets`' own: one process' share of a split. It notes beside the Arrow files what it left out."""
         self.replaced, self.skipped = Counter(), []
-        yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
+        try:
+            yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
+        except DataError:
+            raise
+        except DatasetGenerationError as error:  # it says nothing of the cause
+            cause = error.__cause__ or error
+            reason = f"{type(cause).__name__}: {cause}"[:300]
+            raise DataError(
+                f"{gen_kwargs['path']}: the {gen_kwargs['split']} split cannot be built ({reason})"
+            ) from cause
         report = {"replaced": self.replaced, "skipped": [skipped._asdict() for skipped in self.skipped]}
         name = f"report-{gen_kwargs['split']}-{job_id:05d}.json"
         Path(self._output_dir, name).write_text(json.dumps(report), encoding="utf-8")
@@ -197,12 +213,14 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         except DataError as error:
             return Skipped(row["id"], str(error))
 
-    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+    def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
         """Builds the Arrow cache unless it is there, and logs what the build replaced and left out.
 
         Duplicate ids and videos in several splits are looked for, and logged, when the cache is built.
         """
-        super().download_and_prepare(*args, **kwargs)
+        if num_proc is not None and num_proc < 1:
+            raise DataError(f"num_proc={num_proc} is less than one process")
+        super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
         self._read_reports()
         self._log_report()
         if self._source_was_read:
@@ -392,7 +410,7 @@ def load_aligned_dataset(
         A single table without splits is `train`.
         Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
         where a sample lacks it), `label` in [-3, 3] and, where known, `start`, `end`, `word_start`, `word_end` in
-        seconds. The format is `dataset.info.config_name`.
+        seconds. `dataset.info.config_name` is the format; of converted data, that of what it was converted from.
 
     Raises:
         DataError: one line that names the file, the sample, the field and the way out.

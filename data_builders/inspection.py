@@ -9,29 +9,40 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from .builder import AlignedSentimentBuilder
+from .builder import AlignedSentimentBuilder, make_builder
+from .errors import DataError
 
 
 LABEL_BINS = np.arange(-3.5, 4.0)  # one bin around each of the seven classes
 
 
-def inspect(path: Path, **options: Any) -> str:
+def inspect(path: Path, *, labels: bool = True, **options: Any) -> str:
     """A report on a file or folder: format, splits, sizes, labels, lengths, faults, leaks and a few rows.
 
-    Bad samples are listed and not fatal.
+    Bad samples are listed and not fatal. Where the labels cannot be read, the report says why and is of the rest.
 
     Args:
         path: the file or folder.
+        labels: whether labels are to be read.
         options: see `load_aligned_dataset`.
 
     Raises:
         DataError: the data cannot be read at all.
     """
     with tempfile.TemporaryDirectory() as cache:
-        builder = AlignedSentimentBuilder(path, cache_dir=cache, on_error="skip", **options)
-        builder.download_and_prepare()
+        unlabelled = [] if labels else ["labels: not read"]
+        try:
+            builder = _built(path, cache, labels=labels, **options)
+        except DataError as error:
+            if not labels:
+                raise
+            try:
+                builder = _built(path, cache, labels=False, **options)
+            except DataError:
+                raise error from None
+            unlabelled = [f"labels: none ({error})"]
         splits = builder.as_dataset()
-        lines = [f"{path}: {builder.info.config_name}"]
+        lines = [f"{path}: {builder.info.config_name}", *unlabelled]
         for name, split in splits.items():
             lines += [
                 "",
@@ -48,20 +59,34 @@ def inspect(path: Path, **options: Any) -> str:
     return "\n".join(lines)
 
 
+def _built(path: Path, cache: str, **options: Any) -> AlignedSentimentBuilder:
+    builder = make_builder(path, cache_dir=cache, on_error="skip", **options)
+    builder.download_and_prepare()
+    return builder
+
+
 def plot(splits: datasets.DatasetDict, path: Path) -> None:
-    """Draws how labels and lengths are distributed in each split, as a PNG file."""
+    """Draws how lengths, and labels where there are any, are distributed in each split, as a PNG file.
+
+    Raises:
+        DataError: the file is not called .png.
+    """
     from matplotlib.figure import Figure
 
+    if path.suffix.lower() != ".png":
+        raise DataError(f"{path}: the plot is a PNG file; give a name that ends in .png")
     figure = Figure(figsize=(10, 4), layout="constrained")
     labels, lengths = figure.subplots(1, 2)
     longest = max((max(_lengths(split), default=0) for split in splits.values()), default=0)
     for name, split in splits.items():
         style = {"label": f"{name} ({len(split)})", "histtype": "step", "linewidth": 1.5, "density": len(split) > 0}
-        labels.hist(split["label"][:], bins=np.linspace(-3, 3, 25), **style)
+        if "label" in split.features:
+            labels.hist(split["label"][:], bins=np.linspace(-3, 3, 25), **style)
         lengths.hist(_lengths(split), bins=np.arange(longest + 2) - 0.5, **style)
     labels.set(xlabel="label", ylabel="density", title="Sentiment")
     lengths.set(xlabel="words", title="Length")
-    labels.legend()
+    lengths.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
@@ -71,15 +96,15 @@ def _split_lines(split: datasets.Dataset) -> list[str]:
         if isinstance(column, datasets.Array2D):
             missing = int((_row_counts(split, name) == 0).sum())
             lines.append(f"  {name}: {column.shape[1]} values a word, missing in {missing} samples")
-    labels, lengths = np.asarray(split["label"][:]), _lengths(split)
-    if len(labels):
+    if "label" in split.features:
+        labels = np.asarray(split["label"][:])
         counts, _ = np.histogram(labels, LABEL_BINS)
         lines.append("  labels: " + _listed(dict(zip(range(-3, 4), counts.tolist(), strict=True))))
         lines.append(
             f"  labels: mean {labels.mean():.3f}, deviation {labels.std():.3f}, zero {int((labels == 0).sum())}"
         )
-        lines.append(f"  words: {min(lengths)} to {max(lengths)}, median {int(np.median(lengths))}")
-    return lines
+    lengths = _lengths(split)
+    return [*lines, f"  words: {min(lengths)} to {max(lengths)}, median {int(np.median(lengths))}"]
 
 
 def _lengths(split: datasets.Dataset) -> list[int]:
@@ -114,4 +139,5 @@ def _listed(counts: dict) -> str:
 
 def _row_line(row: dict[str, Any]) -> str:
     shapes = ", ".join(f"{name} {value.shape}" for name, value in row.items() if np.ndim(value) == 2)
-    return f"  {row['id']} [{row['label']:+.2f}] {' '.join(row['words'])[:80]!r} {shapes}"
+    label = f" [{row['label']:+.2f}]" if "label" in row else ""
+    return f"  {row['id']}{label} {' '.join(row['words'])[:80]!r} {shapes}"

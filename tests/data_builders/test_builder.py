@@ -44,6 +44,41 @@ def test_names_need_their_data(cache):
         load_aligned_dataset("nowhere", cache_dir=cache)
     with pytest.raises(DataError, match="on_error='ignore' is neither"):
         load_aligned_dataset("nowhere", cache_dir=cache, on_error="ignore")
+    with pytest.raises(
+        DataError, match=r"modalities='acoustic,text' is one string; give a list: \['acoustic', 'text'\]"
+    ):
+        load_aligned_dataset("nowhere", cache_dir=cache, modalities="acoustic,text")
+
+
+def test_a_cache_that_cannot_be_made(mag_data, write_pickle, tmp_path):
+    path = write_pickle(mag_data())
+    with pytest.raises(DataError, match=r"data\.pkl/cache: no cache can be made here \(Not a directory\)"):
+        load_aligned_dataset(path, cache_dir=path / "cache")
+    with pytest.raises(DataError, match="num_proc=0 is less than one process"):
+        load_aligned_dataset(path, cache_dir=tmp_path / "cache", num_proc=0)
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("data_builders.builder.rows_to_table", UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed")),
+        ("datasets.arrow_writer.ArrowWriter.write_table", OSError(28, "No space left on device")),
+        ("datasets.arrow_writer.ArrowWriter.finalize", OSError(28, "No space left on device")),
+    ],
+)
+def test_every_failure_of_a_build_is_one_line(mag_data, write_pickle, cache, monkeypatch, where, error, num_proc):
+    path = write_pickle(mag_data((20, 5, 5)))
+
+    def fail(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        with pytest.raises(DataError, match=r"data\.pkl: the train split cannot be built \(") as caught:
+            load_aligned_dataset(path, cache_dir=cache, num_proc=num_proc)
+    assert f"({type(error).__name__}: {error})" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(load_aligned_dataset(path, cache_dir=cache)["train"]) == 20
 
 
 def test_the_sample_comes_through_the_same_builder(cache):

@@ -1,14 +1,18 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_builders import DataError, load_aligned_dataset
+from data_builders import DataError, features_are_normalized, load_aligned_dataset
 from data_builders.__main__ import main
 from data_builders.conversion import write_parquet
 from data_builders.inspection import inspect
@@ -84,6 +88,93 @@ def test_convert_gives_what_plain_datasets_reads_and_streams(mag_data, write_pic
         write_parquet(original, tmp_path / "out" / "mine")
 
 
+def test_converted_data_remembers_what_it_was(mag_data, small_corpus, write_pickle, tmp_path):
+    """Else features that are z-scored already would be standardised again."""
+    for index, source in enumerate((write_pickle(mag_data()), small_corpus, "sample")):
+        first = load_aligned_dataset(source, cache_dir=tmp_path / "a")
+        write_parquet(first, tmp_path / f"once{index}")
+        second = load_aligned_dataset(tmp_path / f"once{index}", cache_dir=tmp_path / "b")
+        write_parquet(second, tmp_path / f"twice{index}", shard_megabytes=0.002)
+        third = load_aligned_dataset(tmp_path / f"twice{index}", streaming=True)
+        names = {splits["train"].info.config_name for splits in (first, second, third)}
+        assert names == {("mag_pickle", "computational_sequence", "sample")[index]}
+        assert features_are_normalized(names.pop()) is (index != 1)
+    files = sorted((tmp_path / "once1" / "data").iterdir())
+    shutil.copy(files[0], tmp_path / "twice0" / "data" / "test-other.parquet")  # of two formats: it is neither
+    mixed = load_aligned_dataset(tmp_path / "twice0", modalities=["text"], cache_dir=tmp_path / "b")
+    assert mixed["train"].info.config_name == "table"
+
+
+@pytest.mark.parametrize(
+    "value", ['{"info": {"config_name": "no such"}}', '{"info": {"config_name": []}}', "[1]", "{"]
+)
+def test_a_format_that_is_none_is_not_believed(tmp_path, value):
+    table = pa.Table.from_pylist([{"id": "a", "words": ["x"], "label": 1.0}])
+    pq.write_table(table.replace_schema_metadata({"huggingface": value}), tmp_path / "x.parquet")
+    splits = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=tmp_path / "c")
+    assert splits["train"].info.config_name == "table"
+
+
+@pytest.fixture
+def two_rows(tmp_path):
+    rows = [{"id": f"v_{k}", "words": ["a", "b"], "acoustic": [[1, 2], [3, 4]], "label": k} for k in range(2)]
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plot", "x.jsonl", "x.xyz"), "x.xyz: the plot is a PNG file; give a name that ends in .png"),
+        (("plot", "x.jsonl", "x"), "x: the plot is a PNG file; give a name that ends in .png"),
+        (("plot", "x.jsonl", "x.jsonl/x.png"), "x.jsonl"),
+        (("convert", "x.jsonl", "out", "--shard-megabytes", "0"), "shard_megabytes=0 is no size of a file"),
+        (("convert", "x.jsonl", "out", "--shard-megabytes", "-1"), "shard_megabytes=-1 is no size of a file"),
+        (("convert", "x.jsonl", "x.jsonl/out"), "x.jsonl"),
+        (("convert", "x.jsonl", "out", "--num-proc", "0"), "num_proc=0 is less than one process"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(two_rows, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(list(arguments)) == 1
+    captured = capsys.readouterr()
+    *progress, line = captured.err.splitlines()
+    assert line.startswith("error: ") and message in line and all("Generating" in bar for bar in progress if bar)
+    assert not captured.out and {path.name for path in tmp_path.iterdir()} <= {"x.jsonl", "hf"}
+
+
+def test_a_cache_that_cannot_be_made(two_rows, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", two_rows)
+    assert main(["convert", str(two_rows), str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {two_rows}: no cache can be made here")
+
+
+def test_the_folder_of_a_plot_is_made(two_rows, tmp_path):
+    assert main(["plot", str(two_rows), str(tmp_path / "new" / "x.PNG")]) == 0
+    assert (tmp_path / "new" / "x.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_without_labels(tmp_path, capsys):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": "v_0", "words": ["a", "b"], "acoustic": [[1, 2], [3, 4]]}\n')
+    report = inspect(path)
+    assert "labels: none (" in report and "no column label" in report and "labels: mean" not in report
+    assert "words: 2 to 2, median 2" in report and "v_0 'a b' acoustic (2, 2)" in report
+    assert main(["inspect", str(path), "--no-labels"]) == 0
+    assert "labels: not read" in capsys.readouterr().out
+    assert main(["convert", str(path), str(tmp_path / "out")]) == 1
+    assert main(["plot", str(path), str(tmp_path / "x.png")]) == 1
+    assert "labels=False" in capsys.readouterr().err
+    assert main(["convert", str(path), str(tmp_path / "out"), "--no-labels"]) == 0
+    assert main(["plot", str(path), str(tmp_path / "x.png"), "--no-labels"]) == 0
+    converted = load_aligned_dataset(tmp_path / "out", labels=False, cache_dir=tmp_path / "c")["train"]
+    assert converted["words"] == [["a", "b"]] and "label" not in converted.features
+    assert "`label`" not in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(DataError, match="no such file"):
+        inspect(tmp_path / "nothing.jsonl")
+
+
 def test_convert_and_plot_from_the_command_line(mag_data, write_pickle, tmp_path, capsys):
     data = mag_data()
     data["train"][2] = (data["train"][2][0], 9.0, "bad_1")
@@ -104,7 +195,7 @@ def test_convert_and_plot_from_the_command_line(mag_data, write_pickle, tmp_path
 def test_a_failed_conversion_leaves_nothing(mag_data, write_pickle, tmp_path, monkeypatch):
     splits = load_aligned_dataset(write_pickle(mag_data()), cache_dir=tmp_path / "a")
     monkeypatch.setattr(
-        datasets.Dataset, "to_parquet", lambda *_, **__: (_ for _ in ()).throw(OSError("disk is full"))
+        pq.ParquetWriter, "write_table", lambda *_, **__: (_ for _ in ()).throw(OSError("disk is full"))
     )
     with pytest.raises(OSError, match="disk is full"):
         write_parquet(splits, tmp_path / "out" / "mine")
