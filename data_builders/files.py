@@ -11,6 +11,7 @@ from .errors import DataError
 
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_PICKLE = b"\x80"  # of protocol 2 and later
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
@@ -46,17 +47,19 @@ def content_hash(path: Path) -> str:
     """A hash of what a dataset is read from: name and content of the file, or of all files of the folder.
 
     The name counts because it may say which split a file is. A file may be a table that refers to arrays beside it
-    (`.npy`, `.npz`), so these count as well.
+    (`.npy`, `.npz`), so these count as well, but for pickles and HDF5.
 
     Raises:
         DataError: there is no such file or folder.
     """
     if path.is_dir():
-        folder, files = path, [file for file in path.rglob("*") if file.is_file()]
+        folder, files = path, list(path.rglob("*"))
+    elif read_head(path).startswith((_PICKLE, HDF5_SIGNATURE)):
+        folder, files = path.parent, [path]
     else:
         folder, files = path.parent, [path, *path.parent.rglob("*.np[yz]")]
     digest = xxhash.xxh3_128()
-    for file in sorted(files):
+    for file in sorted(file for file in files if file.is_file()):
         with open_file(file) as opened:
             content = hashlib.file_digest(opened, xxhash.xxh3_128)
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content.hexdigest()}\0".encode())

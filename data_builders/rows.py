@@ -4,6 +4,7 @@ A reader opens a file or folder and returns a `Source`. The builder asks it for 
 tables; nothing downstream knows where a row came from.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ SPLIT_NAMES = {
     "test": "test",
 }
 LABEL_RANGE = (-3.0, 3.0)
+MAX_VALUES = 1 << 26  # of a modality in one sample, 256 MB: small files can claim more than memory holds
 
 Row = dict[str, Any]
 
@@ -80,9 +82,11 @@ class Source(NamedTuple):
 def split_name(name: Any, path: Path) -> str:
     """The standard name (train, validation, test) of a split that a file calls `dev`, `valid` and so on."""
     try:
-        return SPLIT_NAMES[str(name).lower()]
+        return SPLIT_NAMES[as_text(name).lower()]
     except KeyError:
-        raise DataError(f"{path}: split {str(name)[:40]!r} is none of {', '.join(SPLIT_NAMES)}; rename it") from None
+        raise DataError(
+            f"{path}: split {as_text(name)[:40]!r} is none of {', '.join(SPLIT_NAMES)}; rename it"
+        ) from None
 
 
 def video_of(segment: str) -> str:
@@ -90,8 +94,8 @@ def video_of(segment: str) -> str:
     return re.sub(r"(\$_\$\d+|_\d+|\[\d+\])$", "", segment) or segment
 
 
-def as_text(value: str | bytes) -> str:
-    """A string of either Python: bytes are UTF-8, or latin-1 where they are not."""
+def as_text(value: Any) -> str:
+    """A string of either Python, or of a number: bytes are UTF-8, or latin-1 where they are not."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -130,11 +134,12 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
         labels: whether the label is wanted.
 
     Raises:
-        DataError: a wrong label, a feature array of another shape than (number of words, size). The message does not
-            name the file.
+        DataError: a wrong label, a string that is no text, a feature array of another shape than (number of words,
+            size) or of more than `MAX_VALUES` values. The message does not name the file.
     """
     words = row["words"]
     checked = dict(row)
+    check_text(row["id"], row["video_id"], *words)
     if labels:
         checked["label"] = checked_label(row["label"])
     length = len(words) or None
@@ -143,7 +148,7 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
             raise DataError(f"{len(row[name])} values of {name} for {len(words)} words; they must be one a word")
     for name, size in modality_sizes.items():
         features = row[name] if name in row else timing_features(row)
-        if features is None:
+        if features is None or not np.size(features):
             checked[name] = np.zeros((0, size), np.float32)
             continue
         features = np.asarray(features)
@@ -151,12 +156,27 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
             raise DataError(f"{name} holds {features.dtype} values and not numbers")
         if features.ndim != 2 or features.shape[1] != size:
             raise DataError(f"{name} has shape {features.shape}, and the other samples have {size} values a word")
-        if len(features) and length is not None and len(features) != length:
-            raise DataError(f"{len(features)} rows of {name} for {length} words; they must be one a word")
-        if length is None:
-            length = len(features)
+        check_shape(features.shape, name, length)
+        length = len(features)
         checked[name] = features
     return checked
+
+
+def check_text(*texts: str) -> None:
+    """Raises DataError for a string that Arrow cannot hold: JSON can say half of a surrogate pair."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        broken = next(text for text in texts if re.search("[\ud800-\udfff]", text))
+        raise DataError(f"{broken[:80]!r} is no text: half of a surrogate pair; correct or remove it") from None
+
+
+def check_shape(shape: tuple[int, ...], name: str, num_words: int | None) -> None:
+    """Raises DataError for features that are too many for a sample, or not one row a word, by their shape alone."""
+    if math.prod(shape) > MAX_VALUES:
+        raise DataError(f"{name} has shape {shape}, which is more than {MAX_VALUES} values; cut or remove the sample")
+    if len(shape) == 2 and num_words and shape[0] != num_words:
+        raise DataError(f"{shape[0]} rows of {name} for {num_words} words; they must be one a word")
 
 
 def is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
@@ -166,7 +186,10 @@ def is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
 
 def checked_label(label: Any) -> float:
     """A sentiment label given as a number or an array of one value or of MOSEI's seven (sentiment comes first)."""
-    values = np.asarray(label)
+    try:
+        values = np.asarray(label)
+    except ValueError:  # lists of different lengths
+        values = np.empty(0)
     if values.dtype.kind not in "fiub" or values.size not in (1, 7):
         raise DataError(f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions")
     value = float(values.flat[0])

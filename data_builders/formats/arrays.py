@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DataError, broken_files_are_data_errors
 from ..files import open_file, read_head
+from ..rows import check_shape
 
 
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -18,61 +19,86 @@ _ZIP = b"PK\x03\x04"
 _MAX_COMPRESSION = 1032
 
 
-def load_array(folder: Path, reference: str, name: str) -> np.ndarray:
-    """Reads the array that a table's cell refers to.
+def array_path(table: Path, root: Path, reference: str) -> Path:
+    """The path of the `.npy` or `.npz` file that a table's cell refers to.
 
     Args:
-        folder: where the table is; references are relative to it and stay inside of it.
-        reference: path of a `.npy` or `.npz` file.
-        name: the modality: the array's name in an `.npz` file that holds several.
+        table: the table, to whose folder references are relative.
+        root: the folder that they stay inside of.
+        reference: the cell.
 
     Raises:
-        DataError: the path leaves the folder, or the file is no array of numbers.
+        DataError: the path leaves the root, or has another suffix: the cache is keyed by files with these two.
     """
-    path = _inside(folder, reference)
+    path = (table.parent / reference).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise DataError(f"{reference!r} is outside of {root}; put the features beside the table")
+    if path.suffix not in (".npy", ".npz"):
+        raise DataError(
+            f"{reference[:80]!r} is no path of a .npy or .npz file; leave the cell empty where features are missing"
+        )
+    return path
+
+
+def load_array(path: Path, name: str, *, num_words: int | None = None, lone: bool = True) -> np.ndarray | None:
+    """Reads an array of numbers.
+
+    Args:
+        path: a `.npy` or `.npz` file.
+        name: the modality: the array's name in an `.npz` file.
+        num_words: how many rows it must have, where this is known; others are refused before they are read.
+        lone: whether an `.npz` file of one array need not call it by the modality's name.
+
+    Returns:
+        The array, or None where an `.npz` file has none of this name and `lone` is off.
+
+    Raises:
+        DataError: the file is no array of numbers, has none of this name, or too many values or rows.
+    """
     with broken_files_are_data_errors(path, ".npy or .npz file"), open_file(path) as file:
         if not read_head(path).startswith(_ZIP):
-            return _read_array(file, os.fstat(file.fileno()).st_size)
+            return _read_array(file, os.fstat(file.fileno()).st_size, name, num_words)
         with zipfile.ZipFile(file) as archive:
             members = _members(archive)
+            if name not in members and not lone:
+                return None
             if name not in members and len(members) != 1:
                 raise DataError(f"{path}: holds no array {name!r}; it holds: {', '.join(members)}")
             member = members.get(name) or next(iter(members.values()))
             if member.file_size > _MAX_COMPRESSION * (member.compress_size + 1):
                 raise DataError(f"{path}: array {name!r} claims {member.file_size} bytes that the file does not hold")
             with archive.open(member) as array:
-                return _read_array(array, member.file_size)
+                return _read_array(array, member.file_size, name, num_words)
 
 
-def array_names(folder: Path, reference: str) -> list[str]:
-    """The names of the arrays of an `.npz` file; see `load_array`."""
-    path = _inside(folder, reference)
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays of an `.npz` file; DataError for any other."""
+    if path.suffix == ".npy":
+        raise DataError(
+            f"{path}: a column features holds paths of .npz files, whose arrays have names; call the "
+            "column as the modality"
+        )
     with (
-        broken_files_are_data_errors(path, ".npy or .npz file"),
+        broken_files_are_data_errors(path, ".npz file"),
         open_file(path) as file,
         zipfile.ZipFile(file) as archive,
     ):
         return sorted(_members(archive))
 
 
-def _inside(folder: Path, reference: str) -> Path:
-    path = (folder / reference).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise DataError(f"{reference!r} is outside of {folder}; put the features beside the table")
-    return path
-
-
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
-def _read_array(file: BinaryIO, size: int) -> np.ndarray:
+def _read_array(file: BinaryIO, size: int, name: str, num_words: int | None) -> np.ndarray:
     """Reads one `.npy` array, whose claimed shape is compared with the file's size before anything is allocated."""
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the format is unknown")
     shape, fortran_order, dtype = _READ_HEADER[version](file)
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize > size:
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if dtype.kind not in "fiub" or min(shape, default=0) < 0 or num_bytes > size:
         raise ValueError(f"shape {shape} of {dtype} in {size} bytes")
-    data = file.read(math.prod(shape) * dtype.itemsize)
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+    if num_bytes:
+        check_shape(shape, name, num_words)
+    return np.frombuffer(file.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")

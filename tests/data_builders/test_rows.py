@@ -40,7 +40,8 @@ def test_labels_of_every_shape(label):
 
 
 @pytest.mark.parametrize(
-    "label", [3.0001, -3.5, float("nan"), float("inf"), "1.5", None, [], [1.0, 2.0], np.zeros((1, 6))]
+    "label",
+    [3.0001, -3.5, float("nan"), float("inf"), "1.5", None, [], [1.0, 2.0], np.zeros((1, 6)), 10**400, [1, [2]]],
 )
 def test_labels_that_are_wrong(label):
     with pytest.raises(DataError, match="label"):
@@ -66,6 +67,22 @@ def test_every_label_in_range_is_kept(label):
 def test_shapes_that_do_not_fit(changes, message):
     with pytest.raises(DataError, match=message):
         checked_row(make_row(**changes), SIZES)
+
+
+@pytest.mark.parametrize("changes", [{"words": ["good", "\ud83d"]}, {"id": "\ud83d"}, {"video_id": "\ud83d"}])
+def test_strings_that_are_no_text(changes):
+    with pytest.raises(DataError, match=r"'.ud83d' is no text: half of a surrogate pair"):
+        checked_row(make_row(**changes), SIZES)
+
+
+def test_the_values_of_a_sample_are_bounded():
+    huge = np.broadcast_to(np.float32(0), (2, 1 << 26))  # takes no memory
+    with pytest.raises(DataError, match=r"acoustic has shape \(2, 67108864\), which is more than 67108864 values"):
+        checked_row(make_row(acoustic=huge), {"acoustic": 1 << 26})
+
+
+def test_rows_of_no_values_are_a_missing_modality():
+    assert checked_row(make_row(acoustic=np.zeros((2, 0))), SIZES)["acoustic"].shape == (0, 3)
 
 
 def test_a_missing_modality_is_an_empty_array():

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_builders import DataError, load_aligned_dataset
+from data_builders.formats import open_source
 
 
 def example_rows(count=7, seed=0):
@@ -236,7 +237,13 @@ def test_bad_cells(tmp_path, cache, caplog, row, message):
     [
         ("x.parquet", b"PAR1" + bytes(100), "not a readable table"),
         ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table"),
-        ("x.csv", b'words,label\n"' + b"a" * 200_000 + b'",1\n', "not a readable table.*field limit"),
+        ("x.tsv", b"id\ttext\tlabel\nv_0\ta b\t1\n", "columns are separated by tabs; separate them by commas"),
+        ("x.csv", b"id;text;label\nv_0;a b;1\n", "columns are separated by semicolons; separate them by commas"),
+        (
+            "x.jsonl",
+            b'{"words": ["a"], "label": 1, "\\ud800": [[1.0]]}\n',
+            "column '.ud800' has a name that cannot be",
+        ),
         ("x.jsonl", b'{"words": ["a"]}\n', "no column label; data to predict on is loaded with labels=False"),
         ("x.csv", b"id,words\na,good\n", "no column label"),
         ("x.jsonl", b'{"label": 1}\n', "needs a column words .or text. or features; it has: .'label'"),
@@ -247,6 +254,17 @@ def test_bad_tables(tmp_path, cache, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: .*{message}"):
         load_aligned_dataset(tmp_path / name, cache_dir=cache)
+
+
+def test_only_a_table_is_read_as_one(tmp_path, cache):
+    path = tmp_path / "x.txt"
+    path.write_text("name,score\na,1\n")
+    with pytest.raises(
+        DataError, match=r"x\.txt: no table: neither Parquet, nor JSON lines .* nor CSV with a column id"
+    ):
+        load_aligned_dataset(path, cache_dir=cache, format="table")
+    with pytest.raises(DataError, match=r"x\.csv: no column label"):
+        load_aligned_dataset(path.rename(tmp_path / "x.csv"), cache_dir=cache, format="table")
 
 
 def test_a_line_that_is_not_json_is_a_bad_sample(tmp_path, cache):
@@ -302,3 +320,289 @@ def test_a_line_that_is_no_row_is_never_lost_in_silence(tmp_path, cache):
     path.write_text(json.dumps(GOOD) + "\nnot json\n")
     with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read as a line of this table"):
         load_aligned_dataset(path, cache_dir=cache, labels=False)
+
+
+# Columns of which no cell is right are said, and not taken for something else than features.
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("typo/a.npy", r"typo/a\.npy: no such file"),
+        ("../secret.npy", "'../secret.npy' is outside of"),
+        ("objects.npy", r"objects\.npy: not a readable"),
+        (
+            "vector.npy",
+            r"acoustic has shape \(3,\), and a modality needs one row a word; repeat a vector of the whole",
+        ),
+        ([1.0, 2.0, 3.0], r"acoustic has shape \(3,\), and a modality needs one row a word; repeat"),
+        ([[[1.0]], [[2.0]]], r"acoustic has shape \(2, 1, 1\)"),
+        ([[1.0], [2.0, 3.0]], "acoustic is not a list of rows of numbers"),
+        ([[10**400], [1]], "acoustic is not a list of rows of numbers"),
+        ("[[1. 2.]", "is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_column_of_bad_features_alone_is_not_lost_in_silence(tmp_path, cache, cell, message, on_error):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    np.save(tmp_path / "secret.npy", np.ones((2, 3)))
+    np.save(folder / "objects.npy", np.array([[1], [2]], object), allow_pickle=True)
+    np.save(folder / "vector.npy", np.ones(3))
+    rows = [{**GOOD, "id": "v_0", "acoustic": None}, *({**GOOD, "id": f"v_{k}", "acoustic": cell} for k in (1, 2))]
+    path = write_jsonl(folder / "mine.jsonl", rows)
+    with pytest.raises(
+        DataError, match=rf"mine\.jsonl: sample v_1: column acoustic: .*{message}.*leave the column out"
+    ):
+        load_aligned_dataset(path, cache_dir=cache, on_error=on_error)
+
+
+def test_a_column_features_needs_arrays_with_names(tmp_path, cache):
+    np.save(tmp_path / "0.npy", np.ones((2, 3)))
+    path = write_jsonl(tmp_path / "mine.jsonl", [{"words": ["a", "b"], "label": 1, "features": "0.npy"}])
+    with pytest.raises(DataError, match=r"0\.npy: .* column features .*\.npz.* call the column as the modality"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_columns_that_cannot_be_features_are_left_out(tmp_path, cache):
+    plain = {"tags": ["x", "y"], "meta": {"a": 1}, "note": "[laughs] see a list", "who": "[12] me", "none": [], "n": 5}
+    rows = [{**GOOD, "id": f"v_{k}", **plain} for k in range(3)]
+    rows[1]["who"] = "me"
+    split = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)["train"]
+    assert split.column_names == ["id", "video_id", "words", "acoustic", "label"]
+
+
+@pytest.mark.parametrize("cell", ["n/a", 5, "missing.npy", [1.0]])
+def test_a_first_cell_that_is_wrong_does_not_hide_the_others(tmp_path, cache, cell):
+    path = write_jsonl(tmp_path / "mine.jsonl", [{**GOOD, "id": "bad_1", "acoustic": cell}, GOOD])
+    with pytest.raises(DataError, match="sample bad_1: "):
+        load_aligned_dataset(path, cache_dir=cache)
+    split = load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"].with_format("numpy")
+    assert list(split["id"]) == ["good_1"] and split[0]["acoustic"].tolist() == [[1.0], [2.0]]
+
+
+def test_arrow_tensors_are_features(tmp_path, cache):
+    storage = pa.array([[1.0, 2.0, 3.0, 4.0], None], pa.list_(pa.float32(), 4))
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), (2, 2)), storage)
+    table = pa.table({"words": [["a", "b"]] * 2, "label": [1.0, 2.0], "acoustic": tensors})
+    pq.write_table(table, tmp_path / "x.parquet")
+    first, second = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=cache)["train"].with_format("numpy")
+    assert first["acoustic"].tolist() == [[1.0, 2.0], [3.0, 4.0]] and second["acoustic"].shape == (0, 2)
+
+
+# What some files or rows have and others have not is missing in those, and there in these.
+
+
+def test_a_modality_of_one_file_is_missing_in_the_other(tmp_path, cache):
+    write_jsonl(tmp_path / "train.jsonl", [GOOD])
+    pq.write_table(pa.table({"words": [["a"]], "label": [1.0]}), tmp_path / "validation.parquet")
+    visual = [{"words": ["a"], "label": 1, "visual": [[7.0, 8.0]], "split": "test"}]
+    write_jsonl(tmp_path / "other.jsonl", visual)
+    splits = load_aligned_dataset(tmp_path, cache_dir=cache)
+    shapes = {name: (split[0]["acoustic"].shape, split[0]["visual"].shape) for name, split in as_arrays(splits)}
+    assert shapes == {"train": ((2, 1), (0, 2)), "validation": ((0, 1), (0, 2)), "test": ((0, 1), (1, 2))}
+    write_jsonl(tmp_path / "other.jsonl", [{"words": ["a"], "split": "test"}])
+    with pytest.raises(DataError, match=r"other\.jsonl: no column label"):
+        load_aligned_dataset(tmp_path, cache_dir=cache)
+
+
+def as_arrays(splits):
+    return [(name, split.with_format("numpy")) for name, split in splits.items()]
+
+
+def test_a_modality_that_begins_late_is_found(tmp_path, cache):
+    text = [{"id": f"t_{k}", "text": 'a ": b', "label": 1} for k in range(1100)]
+    split = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", [*text, GOOD]), cache_dir=cache)["train"]
+    split = split.with_format("numpy")
+    assert split[1100]["acoustic"].tolist() == [[1.0], [2.0]] and split[0]["acoustic"].shape == (0, 1)
+
+
+def test_the_extractor_of_a_modality_that_one_file_has(tmp_path, cache, small_corpus):
+    for name, split in load_aligned_dataset(small_corpus, cache_dir=cache).items():
+        split.to_parquet(tmp_path / f"{name}.parquet")
+        if name == "test":
+            split.remove_columns("acoustic").to_parquet(tmp_path / "test.parquet")
+    (tmp_path / "csd").rename(tmp_path.parent / f"{tmp_path.name}_csd")
+    assert load_aligned_dataset(tmp_path, cache_dir=cache)["test"].features["acoustic"].id == "COVAREP"
+
+
+def test_an_npz_that_lacks_a_modality_does_not_give_another(tmp_path, cache):
+    two = np.ones((2, 3), np.float32)
+    np.savez(tmp_path / "0.npz", acoustic=two, words=np.array(["a", "b"]))
+    np.savez(tmp_path / "1.npz", visual=two * 5)
+    np.savez(tmp_path / "2.npz", acoustic=two * 7, visual=two * 9)
+    np.savez(tmp_path / "3.npz", two * 2)
+    rows = [{"words": ["a", "b"], "label": 1, "features": f"{k}.npz"} for k in range(3)]
+    rows.append({"words": ["a", "b"], "label": 1, "acoustic": "3.npz"})
+    split = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)["train"]
+    firsts = [
+        [float(row[name][0, 0]) if len(row[name]) else None for name in ("acoustic", "visual")]
+        for row in split.with_format("numpy")
+    ]
+    assert firsts == [[1, None], [None, 5], [7, 9], [2, None]]
+
+
+def test_a_modality_called_features_does_not_stand_for_another(tmp_path, cache):
+    rows = [{**GOOD, "features": [[3.0], [4.0]]}, {"words": ["a", "b"], "label": 1, "features": [[5.0], [6.0]]}]
+    split = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)["train"]
+    row = split.with_format("numpy")[1]
+    assert row["acoustic"].shape == (0, 1) and row["features"].tolist() == [[5.0], [6.0]]
+
+
+def test_paths_are_relative_to_the_table_and_stay_in_the_folder(tmp_path, cache):
+    folder = tmp_path / "corpus"
+    for own in ("data", "features"):
+        (folder / own).mkdir(parents=True)
+        np.save(folder / own / "0.npy", np.full((2, 1), len(own)))
+    np.save(tmp_path / "0.npy", np.ones((2, 1)))
+    row = {"words": ["a", "b"], "label": 1}
+    rows = [{**row, "acoustic": "0.npy"}, {**row, "acoustic": "../features/0.npy"}]
+    write_jsonl(folder / "data" / "train.jsonl", rows)
+    split = load_aligned_dataset(folder, cache_dir=cache)["train"].with_format("numpy")
+    assert [float(features[0, 0]) for features in split["acoustic"]] == [4, 8]
+    with pytest.raises(DataError, match=r"sample train-1: '\.\./features/0\.npy' is outside of"):
+        load_aligned_dataset(folder / "data" / "train.jsonl", cache_dir=cache)
+    write_jsonl(folder / "data" / "train.jsonl", [rows[0], {**row, "acoustic": "../../0.npy"}])
+    with pytest.raises(DataError, match=r"sample train-1: '\.\./\.\./0\.npy' is outside of"):
+        load_aligned_dataset(folder, cache_dir=cache)
+
+
+# Cells as people have them.
+
+
+def test_csv_cells_may_be_long(tmp_path, cache):
+    features = np.random.default_rng(0).normal(size=(120, 74))
+    frame = pd.DataFrame({"text": ["w " * 120], "acoustic": [json.dumps(features.tolist())], "label": [1]})
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    limit = csv.field_size_limit(1 << 17)
+    split = load_aligned_dataset(tmp_path / "mine.csv", cache_dir=cache)["train"].with_format("numpy")
+    np.testing.assert_array_equal(split[0]["acoustic"], features.astype(np.float32))
+    csv.field_size_limit(limit)
+
+
+def test_text_that_begins_with_a_bracket_is_text(tmp_path, cache):
+    texts = ["[laughs] that was great", "[", '["a", "b c"]', "[12:30] ok"]
+    path = write_jsonl(tmp_path / "mine.jsonl", [{"text": text, "label": 1} for text in texts])
+    words = load_aligned_dataset(path, cache_dir=cache)["train"]["words"]
+    assert list(words) == [["[laughs]", "that", "was", "great"], ["["], ["a", "b c"], ["[12:30]", "ok"]]
+    for cell in ("['a', 'b']", '["a", "b'):  # how Python prints a list, and JSON that is cut
+        write_jsonl(path, [{"words": cell, "label": 1}])
+        with pytest.raises(DataError, match="is not JSON"):
+            load_aligned_dataset(path, cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    "lines", ["id,acoustic,label\nv_0,0.npy,1\n", '{ "id": "v_0", "acoustic": "0.npy", "label": 1 }\n']
+)
+def test_features_without_words(tmp_path, cache, lines):
+    np.save(tmp_path / "0.npy", np.ones((2, 3)))
+    (tmp_path / "mine").write_text(lines)
+    row = load_aligned_dataset(tmp_path / "mine", cache_dir=cache)["train"].with_format("numpy")[0]
+    assert row["id"] == "v_0" and list(row["words"]) == [] and row["acoustic"].shape == (2, 3)
+
+
+def test_other_csv_files_beside_the_tables_of_a_folder(tmp_path, cache):
+    write_jsonl(tmp_path / "train.jsonl", [GOOD])
+    (tmp_path / "predictions.csv").write_text("id,score,label\ngood_1,1,positive\n")
+    (tmp_path / "notes.csv").write_text("id;who\n1;me\n")
+    assert list(load_aligned_dataset(tmp_path, cache_dir=cache)) == ["train"]
+    (tmp_path / "test.csv").write_text("id;text;label\nv_0;a b;1\n")
+    with pytest.raises(DataError, match=r"test\.csv: .* separated by semicolons"):
+        load_aligned_dataset(tmp_path, cache_dir=cache)
+
+
+@pytest.mark.parametrize("field", ["words", "id", "video_id"])
+def test_strings_that_are_no_text_are_bad_samples(tmp_path, cache, field):
+    broken = {"words": ["a", "\ud83d"], "id": "v\ud83d", "video_id": "\ud83d"}[field]
+    path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", field: broken}])
+    with pytest.raises(DataError, match=r"sample (bad_1|v.ud83d): .*'v?.ud83d' is no text.*on_error='skip'") as caught:
+        load_aligned_dataset(path, cache_dir=cache)
+    str(caught.value).encode()
+    assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1"]
+
+
+def test_ids_of_other_types(tmp_path, cache):
+    path = write_jsonl(tmp_path / "mine.jsonl", [{"id": k, "video_id": k, "text": "a", "label": 1} for k in range(2)])
+    split = load_aligned_dataset(path, cache_dir=cache)["train"]
+    assert list(split["id"]) == list(split["video_id"]) == ["0", "1"]
+    columns = {"id": [b"v_0", b"v_1"], "video_id": [b"x", None], "words": [[b"a", "é".encode()]] * 2}
+    table = pa.table({**columns, "label": [1.0, 2.0], "split": [b"train", b"dev"]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    splits = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=cache)
+    first, second = splits["train"][0], splits["validation"][0]
+    assert (first["id"], first["video_id"], first["words"]) == ("v_0", "x", ["a", "é"])
+    assert (second["id"], second["video_id"]) == ("v_1", "v")
+
+
+@pytest.mark.parametrize("label", [[1.5], [[1.5]], [1.5, 0, 0, 1, 0, 0, 2], "1.5", "[1.5]", 1.5])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_labels_of_every_shape(tmp_path, cache, label, kind):
+    path = tmp_path / "mine"
+    if kind == "jsonl":
+        write_jsonl(path, [{**GOOD, "label": label}])
+    else:
+        pq.write_table(pa.Table.from_pylist([{**GOOD, "label": label}]), path)
+    assert load_aligned_dataset(path, cache_dir=cache)["train"][0]["label"] == 1.5
+
+
+@pytest.mark.parametrize("label", [10**400, [1, [2]], [1.0, 2.0], {}, "[1", "x"])
+def test_labels_that_are_wrong(tmp_path, cache, label):
+    path = write_jsonl(tmp_path / "mine.jsonl", [{**GOOD, "label": label}])
+    with pytest.raises(DataError, match=r"sample good_1: .*(label .* is not a number|is not JSON)"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_of_no_values_are_a_missing_modality(tmp_path, cache, kind):
+    rows = [{**GOOD, "acoustic": [[], []]}, GOOD, {**GOOD, "acoustic": []}]
+    path = write_jsonl(tmp_path / "mine", rows)
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    split = load_aligned_dataset(path, cache_dir=cache)["train"].with_format("numpy")
+    assert [row["acoustic"].shape for row in split] == [(0, 1), (2, 1), (0, 1)]
+    split = load_aligned_dataset(write_jsonl(path, rows[:1]), cache_dir=cache)["train"]
+    assert "acoustic" not in split.column_names
+
+
+def test_only_what_the_cache_is_keyed_by_is_read(tmp_path, cache):
+    with (tmp_path / "b.feat").open("wb") as file:
+        np.save(file, np.ones((2, 1)))
+    (tmp_path / "old.npy").symlink_to("nowhere")
+    (tmp_path / "folder.npy").mkdir()
+    path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", "acoustic": "b.feat"}])
+    with pytest.raises(DataError, match=r"sample bad_1: 'b\.feat' is no path of a \.npy or \.npz file"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+# Small files do not take large memory.
+
+
+def test_another_number_of_rows_is_refused_before_they_are_read(tmp_path, cache):
+    with zipfile.ZipFile(tmp_path / "0.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        stream = io.BytesIO()
+        np.save(stream, np.zeros((400_000, 1)))
+        content = stream.getvalue()
+        archive.writestr("acoustic.npy", content)
+        archive.writestr("cut.npy", content[:200])
+    path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", "acoustic": "0.npz"}])
+    with pytest.raises(DataError, match="sample bad_1: 400000 rows of acoustic for 2 words"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_a_sample_has_a_bounded_number_of_values(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("data_builders.rows.MAX_VALUES", 7)
+    np.save(tmp_path / "0.npy", np.ones((2, 4)))
+    path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", "acoustic": "0.npy"}])
+    with pytest.raises(DataError, match=r"sample bad_1: .*acoustic has shape \(2, 4\), which is more than 7 values"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_rows_of_many_values_are_read_one_by_one(tmp_path):
+    values = pa.array(np.zeros(1 << 23, np.float32))
+    rows = pa.ListArray.from_arrays([0, 1 << 22, 1 << 23], values)
+    table = pa.table({"words": [["a", "b"]], "label": [1.0], "acoustic": pa.ListArray.from_arrays([0, 2], rows)})
+    pq.write_table(pa.concat_tables([table] * 6), tmp_path / "x.parquet", compression="zstd")
+    source = open_source(tmp_path / "x.parquet")
+    before = pa.total_allocated_bytes()
+    for row in source.rows(source.splits["train"][0]):
+        assert row["acoustic"].shape == (2, 1 << 22) and pa.total_allocated_bytes() - before < 5 * values.nbytes
