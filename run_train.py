@@ -3,8 +3,10 @@
 A recipe is a YAML file of the options below; options on the command line override it.
 """
 
+import argparse
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from modeling_cpsl import CPSLDataCollator, CPSLProcessor, CPSLTrainer, CPSLTrainingArguments, reporting
@@ -47,6 +50,8 @@ from modeling_cpsl.uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widt
 
 MODEL_CARD_TEMPLATE = Path(__file__).resolve().parent / "model_cards" / "template.md"
 SWITCHES = ("ame", "gm", "ge", "cp", "sl")
+# Options that belong to one start of a run and not to the recipe that repeats it; tokens are not shown at all.
+NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
 
 # The rows of the paper's table 2 and what is on in each (METHOD 11).
 ABLATIONS = {
@@ -150,15 +155,22 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[DataArguments, Any, CPSLT
     CPSLTrainingArguments._argument_group_name = "training"
     parser = HfArgumentParser((DataArguments, ModelArguments, CPSLTrainingArguments), description=__doc__)
     parser.usage = "run_train.py [RECIPE.yaml] [--field value ...]"
+    recipe: list[str] = []
     if arguments and not arguments[0].startswith("-"):
-        arguments = [*_recipe_options(arguments[0], parser), *arguments[1:]]
-    data_arguments, model_arguments, training_arguments = parser.parse_args_into_dataclasses(args=list(arguments))
-    if model_arguments.ablation is not None:
-        switched_on = ABLATIONS[model_arguments.ablation].split()
-        for switch in SWITCHES:
-            owner = model_arguments if switch in ("ame", "sl") else training_arguments
-            setattr(owner, switch, switch in switched_on)
-    return data_arguments, model_arguments, training_arguments
+        recipe, arguments = _recipe_options(arguments[0], parser), arguments[1:]
+    return parser.parse_args_into_dataclasses(args=[*_with_ablation(recipe), *_with_ablation(arguments)])
+
+
+def _with_ablation(options: Sequence[str]) -> list[str]:
+    """An ablation's switches stand before the other options of its source, which override them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--ablation")
+    row = parser.parse_known_args(options)[0].ablation
+    if row not in ABLATIONS:
+        return [*options]
+    switched_on = ABLATIONS[row].split()
+    switches = [(f"--{switch}", json.dumps(switch in switched_on)) for switch in SWITCHES]
+    return [*itertools.chain(*switches), *options]
 
 
 def _recipe_options(path: str, parser: HfArgumentParser) -> list[str]:
@@ -169,13 +181,17 @@ def _recipe_options(path: str, parser: HfArgumentParser) -> list[str]:
         raise ValueError(f"{path}: not a readable YAML recipe: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path}: a recipe is a YAML mapping of options to values")
-    known = {action.dest for action in parser._actions}
+    known = {action.dest: action for action in parser._actions}
     options: list[str] = []
     for name, value in recipe.items():
         if name == "versions" or value is None or value == []:
             continue
         if name not in known:
             raise ValueError(f"{path}: {name!r} is no option; see run_train.py --help")
+        if value is False and name.endswith("_strategy"):  # YAML's word for `no`
+            value = "no"
+        if isinstance(value, list) and known[name].nargs is None:
+            value = ",".join(map(str, value))
         if isinstance(value, list):
             options += [f"--{name}", *map(str, value)]
         else:
@@ -188,6 +204,9 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDi
     names = None if arguments.modalities is None else [name.strip() for name in arguments.modalities.split(",")]
     use_text = names is None or "text" in names
     pairs = [pair.partition("=") for pair in arguments.feature_sequences or []]
+    for name, _, sequence in pairs:
+        if not name or not sequence:
+            raise ValueError(f"feature_sequences: {name or sequence!r} is no modality=NAME, such as acoustic=COVAREP")
     dataset = load_aligned_dataset(
         arguments.dataset,
         data_dir=arguments.data_dir,
@@ -226,7 +245,7 @@ def build_processor(
     )
 
 
-def load_backbone(name_or_path: str) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+def load_backbone(name_or_path: str, max_length: int) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     """The text encoder's configuration and tokenizer; ValueError for what CPSL does not stand on."""
     try:
         backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
@@ -243,7 +262,18 @@ def load_backbone(name_or_path: str) -> tuple[PreTrainedConfig, PreTrainedTokeni
             f"model_name_or_path {name_or_path}: its tokenizer has {len(tokenizer)} entries and the text encoder "
             f"{backbone.vocab_size}; put the encoder's own tokenizer files there"
         )
+    longest = _longest_input(backbone)
+    if max_length > longest:
+        raise ValueError(f"max_length={max_length} is above the {longest} positions of {name_or_path}")
     return backbone, tokenizer
+
+
+def _longest_input(backbone: PreTrainedConfig) -> float:
+    """Length in subwords that an encoder's position embeddings reach; DeBERTa-v3 has none."""
+    if backbone.model_type == "deberta-v2" and not backbone.position_biased_input:
+        return math.inf
+    # MPNet counts positions from behind its padding's.
+    return backbone.max_position_embeddings - (2 if backbone.model_type == "mpnet" else 0)
 
 
 def build_model(
@@ -312,12 +342,11 @@ def calibrate(trainer: CPSLTrainer, split: Any, output_dir: Path) -> None:
         config.save_pretrained(folder)
 
 
-def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: dict[str, Any]) -> None:
-    """Calibrates, writes results, resolved recipe, plots and the model card, and prints the table."""
+def report(trainer: CPSLTrainer, metrics: dict[str, float], dataset: dict[str, Any]) -> None:
+    """Calibrates, writes results, plots and the model card, and prints the table."""
     output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
     if "validation" in dataset:
         calibrate(trainer, dataset["validation"], output_dir)
-    reporting.write_resolved_config(config, output_dir)
     reporting.plot_training_dynamics(history, output_dir / "training_dynamics.png")
     if reporting.has_modulation(history):
         reporting.plot_modulation(history, output_dir / "modulation.png")
@@ -341,37 +370,64 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
             if training_arguments.local_process_index == 0:  # another would write what this one already reads
                 rows = (row for table in tables(dataset["train"], ["words"]) for row in table["words"].to_pylist())
                 make_sample_backbone(itertools.chain.from_iterable(rows), name_or_path)
-        backbone, tokenizer = load_backbone(name_or_path)
+        backbone, tokenizer = load_backbone(name_or_path, data_arguments.max_length)
         processor = build_processor(data_arguments, dataset, tokenizer, use_text)
-        encoded = encode_dataset(dataset, processor, seed=training_arguments.seed)
+        seed = training_arguments.seed if training_arguments.data_seed is None else training_arguments.data_seed
+        encoded = encode_dataset(dataset, processor, seed=seed)
     if data_arguments.streaming:  # it is read forward, and shuffled already
         training_arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
         training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
         print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)
-    trainer = CPSLTrainer(
-        build_model(model_arguments, processor, backbone, name_or_path),
-        training_arguments,
-        train_dataset=encoded["train"],
-        eval_dataset=encoded.get("validation"),
-        data_collator=CPSLDataCollator(processor),
-        processing_class=processor,
-        callbacks=[reporting.TrainingLog()],
-    )
+    model = build_model(model_arguments, processor, backbone, name_or_path)
+    try:
+        trainer = CPSLTrainer(
+            model,
+            training_arguments,
+            train_dataset=encoded["train"],
+            eval_dataset=encoded.get("validation"),
+            data_collator=CPSLDataCollator(processor),
+            processing_class=processor,
+            callbacks=[reporting.TrainingLog()],
+        )
+    except (ImportError, RuntimeError) as error:  # report_to or optim of a package that is not there
+        raise ValueError(str(error)) from error
     if training_arguments.resume_from_checkpoint == "last":
         training_arguments.resume_from_checkpoint = last_complete_checkpoint(training_arguments.output_dir)
-    config = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
-    return trainer, encoded, config
+    options = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
+    return trainer, encoded, {name: value for name, value in options.items() if name not in NOT_REPEATED}
+
+
+def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, config: dict[str, Any]) -> None:
+    """Refuses to go on from a model of another shape, and warns of options that the run had otherwise."""
+    if not Path(checkpoint, TRAINER_STATE_NAME).is_file():
+        raise ValueError(f"resume_from_checkpoint {checkpoint}: no whole checkpoint; name a checkpoint-N, or `last`")
+    model_config = trainer.model.config
+    before = type(model_config).from_pretrained(checkpoint)
+    for option in fields(CPSLFields):
+        one, other = getattr(before, option.name), getattr(model_config, option.name)
+        if one != other:
+            raise ValueError(f"{checkpoint} was trained with {option.name}={one}, and this run has {other}")
+    earlier = reporting.read_resolved_config(trainer.args.output_dir)
+    changed = [name for name in config if name in earlier and earlier[name] != config[name] and name != "output_dir"]
+    if changed and trainer.is_world_process_zero():
+        pairs = ", ".join(f"{name} {earlier[name]} -> {config[name]}" for name in changed)
+        print(f"going on from {checkpoint} with other options than it was trained with: {pairs}", file=sys.stderr)
 
 
 def run(arguments: Sequence[str]) -> None:
     """Trains, evaluates and reports."""
     trainer, dataset, config = prepare(arguments)
+    if trainer.args.resume_from_checkpoint is not None:
+        check_checkpoint(trainer.args.resume_from_checkpoint, trainer, config)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        reporting.write_resolved_config(config, trainer.args.output_dir)
     train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
     trainer.save_model()
     metrics = train_metrics | evaluate_splits(trainer, dataset, Path(trainer.args.output_dir))
     if trainer.is_world_process_zero():
-        report(trainer, metrics, config, dataset)
+        report(trainer, metrics, dataset)
     if trainer.args.push_to_hub:  # save_model pushed the model, without what the report has written
         trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()

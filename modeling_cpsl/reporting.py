@@ -79,6 +79,12 @@ def write_resolved_config(config: dict[str, Any], output_dir: str | os.PathLike)
         path.write_text(yaml.safe_dump(config | {"versions": versions}, sort_keys=False))
 
 
+def read_resolved_config(output_dir: str | os.PathLike) -> dict[str, Any]:
+    """What [`write_resolved_config`] wrote for the run before in this folder; empty where there was none."""
+    path = Path(output_dir) / CONFIG_FILE
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+
+
 def write_predictions(
     ids: Sequence[str],
     labels: np.ndarray,
@@ -175,7 +181,7 @@ def compare_runs(runs: Sequence[str | os.PathLike], split: str, metrics: Sequenc
             raise ValueError(f"{run / RESULTS_FILE}: no metrics of the {split} split")
         if unknown := [metric for metric in metrics if f"{split}_{metric}" not in results]:
             raise ValueError(f"{unknown[0]!r} is no metric; there are {', '.join(METRICS)}")
-        config = yaml.safe_load((run / CONFIG_FILE).read_text())
+        config = read_resolved_config(run)
         key = json.dumps({name: value for name, value in config.items() if name not in ("seed", "output_dir")})
         groups.setdefault(key, []).append((run, results))
     table = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from data_builders import load_aligned_dataset
 from modeling_cpsl.checkpoints import last_complete_checkpoint
@@ -73,7 +73,9 @@ def data(tmp_path_factory):
         ("good", "--penalty_factor 0", ["penalty_factor=0"]),
         ("good", "--learning_rate 1e30 --warmup_steps 0", ["step 1", "samples speaker00_", "error of acoustic"]),
         ("good", "--modulated_modalities acoustic smell", ["'smell'", "acoustic, visual"]),
-        ("good", "--resume_from_checkpoint nowhere", ["nowhere"]),
+        ("good", "--resume_from_checkpoint nowhere", ["nowhere", "no whole checkpoint"]),
+        ("good", "--report_to wandb", ["wandb"]),
+        ("good", "--feature_sequences acoustic", ["'acoustic'", "modality=NAME"]),
         ("good", "--max_length 2", ["max_length=2", "at least 3"]),
     ],
 )
@@ -127,6 +129,34 @@ def test_a_backbone_that_is_not_whole_does_not_train_from_random_numbers(data, t
     assert stop.value.code.startswith(f"run_train.py: error: model_name_or_path {backbone}: ")
     assert "\n" not in stop.value.code
     assert [text for text in named if text not in stop.value.code] == []
+
+
+@pytest.mark.parametrize("backbone", ["bert", "mpnet"])
+def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, backbone):
+    folder = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    vocabulary = {"vocab_size": len(AutoTokenizer.from_pretrained(folder)), "max_position_embeddings": 20}
+    AutoModel.from_config(AutoConfig.for_model(backbone, **sizes, **vocabulary)).save_pretrained(folder)
+    options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
+    longest = {"bert": 20, "mpnet": 18}[backbone]
+    command = ["recipes/sample.yaml", "--model_name_or_path", str(folder), *options, "--max_steps", "2"]
+    with pytest.raises(SystemExit, match=f"max_length={longest + 1} is above the {longest} positions"):
+        run_train.main([*command, "--max_length", str(longest + 1)])
+    run_train.main([*command, "--max_length", str(longest)])
+
+
+def test_going_on_with_other_options(data, tmp_path, capsys):
+    """A model of another shape is refused, other options are told, the same ones are not."""
+    command = ["recipes/sample.yaml", "--dataset", str(data / "good"), "--output_dir", str(tmp_path), *TINY]
+    run_train.main([*command, "--num_train_epochs", "1"])
+    again = [*command, "--resume_from_checkpoint", "last"]
+    with pytest.raises(SystemExit, match=r"checkpoint-6 was trained with fusion=gated, and this run has sum$"):
+        run_train.main([*again, "--fusion", "sum"])
+    capsys.readouterr()
+    run_train.main([*again, "--num_train_epochs", "1"])
+    assert "other options" not in capsys.readouterr().err
+    run_train.main([*again, "--num_train_epochs", "1", "--alpha", "2"])
+    assert "with other options than it was trained with: alpha 1.0 -> 2.0\n" in capsys.readouterr().err
 
 
 def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path):

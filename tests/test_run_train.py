@@ -136,6 +136,7 @@ def test_resolved_config_is_a_recipe_that_repeats_the_run(finished_run, tmp_path
     config = yaml.safe_load((output_dir / "resolved_config.yaml").read_text())
     assert config["seed"] == 0
     assert {"torch", "transformers", "datasets", "python", "cpsl"} <= config["versions"].keys()
+    assert not {"hub_token", "resume_from_checkpoint"} & config.keys()
     process = start(output_dir / "resolved_config.yaml", "--output_dir", tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     first, second = (json.loads((folder / "all_results.json").read_text()) for folder in (output_dir, tmp_path))
@@ -176,6 +177,32 @@ def test_every_row_of_table_2_trains(row, tmp_path, capsys):
     assert on == set(run_train.ABLATIONS[row].split())
     results = json.loads((tmp_path / "all_results.json").read_text())
     assert np.isfinite([results[f"test_{name}"] for name in METRICS]).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "switched_on"),
+    [
+        ("", "--ablation A6", "ame gm ge cp sl"),
+        ("", "--ablation A6 --no_ge", "ame gm cp sl"),
+        ("", "--gm true --ablation A0", "gm"),
+        ("ge: false\nablation: A6", "", "ame gm cp sl"),
+        ("ablation: A6\nge: false", "--ablation=A0", ""),
+        ("ablation: A6", "--no_sl", "ame gm ge cp"),
+    ],
+)
+def test_a_switch_beside_an_ablation_wins_and_the_command_line_over_the_recipe(tmp_path, recipe, options, switched_on):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: {tmp_path}\n{recipe}\n")
+    _, model, training = run_train.parse_arguments([str(path), *options.split()])
+    switches = {"ame": model.ame, "sl": model.sl, "gm": training.gm, "ge": training.ge, "cp": training.cp}
+    assert {name for name, is_on in switches.items() if is_on} == set(switched_on.split())
+
+
+def test_what_yaml_makes_of_words(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: {tmp_path}\neval_strategy: no\nsave_strategy: no\nmodalities: [text, acoustic]\n")
+    data, _, training = run_train.parse_arguments([str(path), "--load_best_model_at_end", "false"])
+    assert data.modalities == "text,acoustic" and (training.eval_strategy, training.save_strategy) == ("no", "no")
 
 
 @pytest.mark.parametrize("modalities", ["text", "text,acoustic", "acoustic,visual", "text,visual,timing"])
@@ -242,7 +269,7 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
     train = load_aligned_dataset("sample")["train"].select(range(3))
     train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
     backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
-    _, tokenizer = run_train.load_backbone(backbone)
+    _, tokenizer = run_train.load_backbone(backbone, 50)
     arguments = run_train.DataArguments(dataset="sample")
     processor = run_train.build_processor(arguments, DatasetDict(train=train), tokenizer, use_text=True)
     assert processor.feature_extractors == {"visual": "FACET 4.2"}
