@@ -278,7 +278,7 @@ def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]
 def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:
     labels = _read_videos(folder.labels.path, folder.labels, videos)
     ids = {v: _segment_ids(v, times, folder.segment_ids.get(v, [])) for v, (_, times) in labels.items()}
-    for video in folder.in_no_split.intersection(videos):
+    for video in sorted(folder.in_no_split.intersection(videos)):
         yield from (Skipped(name, "its video is in no split of the folds", fault=False) for name in ids[video])
     videos = [video for video in videos if video not in folder.in_no_split]
     words = _read_videos(folder.words.path, folder.words, videos)
