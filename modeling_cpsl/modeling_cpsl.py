@@ -290,9 +290,16 @@ class CPSLModelMixin:
     # A plain checkpoint brings heads of its own; ours stand in `multimodal`.
     _keys_to_ignore_on_load_unexpected = (r"pooler\.", r"lm_predictions", r"mask_predictions", r"lm_head", r"cls\.")
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """transformers', which makes all that it loads trainable; a text encoder that takes no part stays frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_unused()
+        return loaded
+
     def _attach_regressor(self) -> None:
         self.multimodal = MultimodalRegressor(self.config)
-        self.base_model.requires_grad_(self.config.use_text)
+        self._freeze_unused()
         if self.config.pooling == "cls" and self.config.modality_sizes:
             warnings.warn(
                 "pooling='cls' reads the first token, which the injection of voice and face does not reach: they "
@@ -300,6 +307,11 @@ class CPSLModelMixin:
                 UserWarning,
                 stacklevel=3,
             )
+
+    def _freeze_unused(self) -> None:
+        # DDP waits for a gradient of each trainable parameter.
+        if not self.config.use_text:
+            self.base_model.requires_grad_(False)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -7,22 +7,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, has_length
 
 from .checkpoints import replacing_files, write_errors
 from .encoding_cpsl import pooled_feature_bounds
 from .metrics import compute_sentiment_metrics
 from .modulation import GradientModulator
+from .reporting import METRICS
 from .tracking import LossWatch, MeanTracker
 from .training_args import CPSLTrainingArguments
 
 
 MODULATOR_FILE = "modulator.pt"
-EPOCH_MEANS_FILE = "epoch_means.pt"
+LOG_FILE = "unlogged.pt"
 
 
 class GradientModulationMixin:
@@ -80,6 +84,21 @@ class GradientModulationMixin:
             torch.save(self.modulator.state_dict(), Path(output_dir) / MODULATOR_FILE)
 
 
+class _LengthGroupedSampler(LengthGroupedSampler):
+    """transformers', in an order of the seed and the epoch alone: the same on all ranks and after a restart."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
 class _EpochLogger(TrainerCallback):
     """Logs the epoch's means at its end, before the evaluation."""
 
@@ -87,12 +106,20 @@ class _EpochLogger(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.restore_unlogged_loss()
         # A checkpoint of an epoch's last step was written before that epoch's end was logged.
         if state.global_step and state.epoch == int(state.epoch):
             self.trainer.log_epoch_means()
 
+    def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # On several processes Trainer's own call does not reach the sampler of an epoch resumed in its middle.
+        kwargs["train_dataloader"].set_epoch(int(state.epoch))
+
     def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        should_log = control.should_log
         self.trainer.log_epoch_means()
+        # A log takes this back, but Trainer's own row is still to come.
+        control.should_log = should_log
 
 
 class CPSLTrainer(GradientModulationMixin, Trainer):
@@ -109,8 +136,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         **kwargs: As for `Trainer`; `compute_metrics` defaults to METHOD 10's.
 
     Raises:
-        ValueError: Several devices without a launcher, no whole batch with `dataloader_drop_last`, or a modality to
-            modulate that the model does not have.
+        ValueError: Several devices without a launcher, no whole batch with `dataloader_drop_last`, a metric for the
+            best model that is not computed, or a modality to modulate that the model does not have.
         NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
@@ -131,6 +158,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
                 f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} processes "
                 f"leaves no step: dataloader_drop_last drops all {num_samples} samples"
             )
+        if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
+            _check_metric(args.metric_for_best_model, self.model.config)
         self._train_means, self._step_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
         self._loss_watch = LossWatch()
         self.add_callback(_EpochLogger(self))
@@ -199,8 +228,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
-        """Keeps the step's statistics for the next log."""
-        self._step_means.update(statistics, 1)
+        """Keeps the step's statistics where they are logged every few steps."""
+        if self.args.logging_strategy == "steps":
+            self._step_means.update(statistics, 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's; where it logs every few steps, with the modulation's means over them."""
@@ -217,6 +247,14 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         if self.modulator is not None:
             means |= {name: value.item() for name, value in self.modulator.pop_statistics().items()}
         self.log({f"train_{name}": value for name, value in means.items()})
+
+    def restore_unlogged_loss(self) -> None:
+        """Goes on with Trainer's sum of the losses since the last log, which it does not keep in a checkpoint."""
+        loss, self._unlogged_loss = self._unlogged_loss, None
+        if loss is not None:
+            self._tr_loss += loss["sum"]
+            self._total_loss_scalar -= loss["sum"].item()  # it is of the steps of this call alone
+            self._globalstep_last_logged = loss["last_logged_step"]
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Trainer's, with the means of all losses over the samples among the metrics.
@@ -242,10 +280,35 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
     def _num_real_samples(self, size: int) -> int:
         """How many of the last micro-batch's samples are not repetitions that fill it up for all ranks."""
-        state = self.accelerator.gradient_state
-        if not state.end_of_dataloader or state.remainder <= 0:
+        args, is_last = self.args, self.accelerator.gradient_state.end_of_dataloader
+        if not is_last or args.dataloader_drop_last or not has_length(self.train_dataset):
             return size
-        return min(max(state.remainder - self.accelerator.process_index * size, 0), size)
+        # Not gradient_state.remainder, which is lost in an epoch that is resumed in its middle.
+        total = self.callback_handler.train_dataloader.total_batch_size
+        remainder = len(self.train_dataset) % total or total
+        return min(max(remainder - self.accelerator.process_index * size, 0), size)
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        rows = train_dataset.select_columns("word_index") if isinstance(train_dataset, Dataset) else train_dataset
+        args = self.args
+        return _LengthGroupedSampler(
+            args.train_batch_size * args.gradient_accumulation_steps,
+            [len(row["word_index"]) for row in rows],
+            args.seed if args.data_seed is None else args.data_seed,
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> None:
+        """None, for the dataset's order whatever the training's: predictions stand beside its ids."""
 
     def _pool_feature_bounds(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Minimum and maximum of each modality over the optimizer step; also tracked in the model's buffers."""
@@ -291,17 +354,25 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        self._train_means, self._step_means = MeanTracker(), MeanTracker()
+        self._train_means, self._step_means, self._unlogged_loss = MeanTracker(), MeanTracker(), None
         if resume_from_checkpoint is not None:
-            means = _load_state(resume_from_checkpoint, EPOCH_MEANS_FILE, self.args.device)
-            self._train_means.load_state_dict(means, self.accelerator)
+            state = _load_state(resume_from_checkpoint, LOG_FILE, self.args.device)
+            self._train_means.load_state_dict(state["train_means"], self.accelerator)
+            self._step_means.load_state_dict(state["step_means"], self.accelerator)
+            self._unlogged_loss = state["loss"]
         return prepared
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        means = self._train_means.state_dict(self.accelerator)
+        # The ranks go on from this mean, as they will when they resume.
+        self._tr_loss.copy_(self.accelerator.reduce(self._tr_loss, reduction="mean"))
+        state = {
+            "train_means": self._train_means.state_dict(self.accelerator),
+            "step_means": self._step_means.state_dict(self.accelerator),
+            "loss": {"sum": self._tr_loss, "last_logged_step": self._globalstep_last_logged},
+        }
         if self.args.should_save:
-            torch.save(means, Path(output_dir) / EPOCH_MEANS_FILE)
+            torch.save(state, Path(output_dir) / LOG_FILE)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
@@ -324,12 +395,24 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
 
 def _load_state(checkpoint: str, name: str, device: torch.device) -> dict[str, Any]:
-    return torch.load(Path(checkpoint) / name, map_location=device, weights_only=True)
+    # Each rank loads to its current device; torch knows no `cpu:0`, as gloo's ranks are called.
+    return torch.load(Path(checkpoint) / name, map_location=device.type, weights_only=True)
 
 
 def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
     outputs = prediction.predictions
     return compute_sentiment_metrics(outputs[0] if isinstance(outputs, tuple) else outputs, prediction.label_ids)
+
+
+def _check_metric(metric: str | None, config: Any) -> None:
+    losses = ["task", "unimodal"]
+    if config.modality_sizes:
+        losses += ["reconstruction", "diversity", *(["statistical"] if config.sl else [])]
+    names = [*METRICS, "loss", *(f"{name}_loss" for name in losses)]
+    if config.modality_sizes:
+        names.append("feature_entropy")
+    if metric is not None and metric.removeprefix("eval_") not in names:
+        raise ValueError(f"metric_for_best_model={metric!r} is no metric; there are {', '.join(names)}")
 
 
 def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:

@@ -22,7 +22,8 @@ class CPSLTrainingArguments(TrainingArguments):
     Each field's meaning is its `help` text.
 
     Raises:
-        ValueError: A value is out of range, or GE is on without GM.
+        ValueError: A value is out of range, GE is on without GM, or an option of `TrainingArguments` is set that has
+            no effect here or breaks the training.
     """
 
     gm: bool = field(default=True, metadata={"help": "Gradient modulation (eq. 5)."})
@@ -75,7 +76,10 @@ class CPSLTrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best one."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch's model."})
     metric_for_best_model: str | None = field(default="mae", metadata={"help": "Validation metric of the best epoch."})
-    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether that metric is to be large."})
+    greater_is_better: bool | None = field(
+        default=None,
+        metadata={"help": "Whether that metric is to be large. Default: no for a mae, loss or error, else yes."},
+    )
     # Trainer's filter syncs at each step and hides a NaN that ought to stop the run.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave NaN and inf losses out of the logs."})
     resume_from_checkpoint: str | None = field(
@@ -90,7 +94,12 @@ class CPSLTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Remove columns the model does not take."})
 
     def __post_init__(self) -> None:
+        self._check_refused()
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = not any(kind in self.metric_for_best_model for kind in ("mae", "loss", "error"))
         super().__post_init__()
+        if self.fp16 and self.device.type == "cpu":
+            raise ValueError("fp16=True has no effect on a CPU, which would train in fp32; use bf16 or leave it out")
         # Pinning without an accelerator does nothing but warn.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         if self.modulation_end_epoch is None:
@@ -104,6 +113,21 @@ class CPSLTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        self._check_modulation()
+
+    def _check_refused(self) -> None:
+        reasons = {
+            "remove_unused_columns": "the collator reads columns that are no argument of the model's forward",
+            "prediction_loss_only": "the metrics need the predictions",
+            "label_smoothing_factor": "sentiment is a number and no class",
+        }
+        for name, reason in reasons.items():
+            if getattr(self, name):
+                raise ValueError(f"{name}={getattr(self, name)} cannot be: {reason}; leave it out")
+        if not math.isfinite(self.num_train_epochs):
+            raise ValueError(f"num_train_epochs={self.num_train_epochs} must be a finite number")
+
+    def _check_modulation(self) -> None:
         if (self.gm or self.cp) and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
             raise ValueError(
                 f"modulation_start_epoch={self.modulation_start_epoch} lies outside the {self.num_train_epochs:g} "

@@ -174,3 +174,19 @@ def test_compiles_without_a_graph_break(make_model, make_batch, backbone, traini
     batch = make_batch(model.config)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert_close(compiled(**batch).loss, model(**batch).loss)
+
+
+@each_backbone
+def test_a_text_encoder_that_takes_no_part_stays_frozen(make_model, plain_folder, tmp_path, backbone):
+    """DDP waits in vain for the gradient of a trainable parameter that takes no part."""
+    folder, _ = plain_folder(backbone, "encoder")
+    for use_text in (True, False):
+        model = make_model(backbone, use_text=use_text)
+        model.save_pretrained(tmp_path)
+        loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+        assert not info["missing_keys"]
+        plain = type(model).from_pretrained(folder, config=model.config)
+        automatic = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+        for name, one in {"fresh": model, "own": loaded, "plain": plain, "auto": automatic}.items():
+            assert {p.requires_grad for p in one.base_model.parameters()} == {use_text}, name
+            assert all(parameter.requires_grad for parameter in one.multimodal.parameters())

@@ -1,7 +1,9 @@
 """CPSLTrainer over two real processes against one: the same coefficients, weights and metrics."""
 
+import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,3 +82,36 @@ def test_trajectory_does_not_depend_on_the_number_of_processes(
     assert relative_distance(one["weights"], two["weights"]) <= 1e-5
     for name in ("eval_mae", "eval_corr", "eval_acc7", "eval_f1_nonzero"):
         assert two["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_two_processes_go_on_in_the_middle_of_an_epoch_bit_for_bit(tmp_path, strategy):
+    """Step 6 of 12 is the second of its epoch; each epoch's last batch holds 6 samples and 2 that fill it up."""
+    options = {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 4,
+        "save_strategy": "steps",
+        "save_steps": 6,
+        "save_total_limit": None,
+        "train_sampling_strategy": strategy,
+    }
+    whole = launch(tmp_path, "torchrun", **options)
+    epochs = [list(itertools.chain(*whole["samples"][start : start + 4])) for start in (0, 4, 8)]
+    assert [len(samples) for samples in epochs] == [len(set(samples)) for samples in epochs] == [30, 30, 30]
+    assert epochs[0] != epochs[1] != epochs[2]
+    shutil.rmtree(tmp_path / "run" / "checkpoint-12")
+    resumed = launch(tmp_path, "torchrun", resume=True, **options)
+    assert resumed["num_processes"] == 2
+    assert resumed["samples"] == whole["samples"][6:]
+    assert resumed["steps"] == whole["steps"][6:]
+    assert resumed["log"] == whole["log"]
+    for name, value in whole["weights"].items():
+        assert torch.equal(value, resumed["weights"][name]), name
+
+
+@pytest.mark.slow
+def test_two_processes_train_without_text(tmp_path):
+    record = launch(tmp_path, "torchrun", config_fields={"use_text": False}, num_train_epochs=1)
+    assert record["num_processes"] == 2
+    assert len(record["steps"]) == 2

@@ -1,10 +1,12 @@
 """A small corpus and a tiny CPSL model that train in a second; shared by the trainer's tests and their processes."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
 from transformers import AutoConfig, AutoTokenizer, set_seed
 
@@ -41,11 +43,17 @@ def small_corpus(num_samples: int) -> DatasetDict:
 
 
 class RecordingTrainer(CPSLTrainer):
-    """A CPSLTrainer that keeps the modulation's statistics of every step."""
+    """A CPSLTrainer that keeps the modulation's statistics and the samples of every step."""
 
     def on_modulation(self, statistics):
         super().on_modulation(statistics)
         self.__dict__.setdefault("recorded", []).append({name: value.item() for name, value in statistics.items()})
+
+    def get_batch_samples(self, *args):
+        batches, num_items = super().get_batch_samples(*args)
+        samples = [name for batch in batches for name in batch["ids"][: batch["num_samples_in_batch"]]]
+        self.__dict__.setdefault("samples", []).append(samples)
+        return batches, num_items
 
 
 def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, **arguments):
@@ -72,7 +80,9 @@ def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=Recor
     backbone = folder / "backbone"
     fields = config_fields or {}
     sizes = fields.get("modality_sizes", SIZES)
-    processor = CPSLProcessor(AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes)
+    processor = CPSLProcessor(
+        AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes, use_text=fields.get("use_text", True)
+    )
     small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
     config = CPSLForSentimentRegression.config_class.from_backbone(
         AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
@@ -106,10 +116,12 @@ def main(folder, output, options):
     trainer = make_trainer(folder, **options)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir) if resume else None)
     metrics = trainer.evaluate()
+    samples = gather_object([trainer.samples])
     if trainer.is_world_process_zero():
         record = {
             "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
             "steps": trainer.recorded,
+            "samples": [list(itertools.chain(*ranks)) for ranks in zip(*samples, strict=True)],
             "log": [row for row in trainer.state.log_history if "train_task_loss" in row],
             "metrics": metrics,
             "num_processes": trainer.accelerator.num_processes,
