@@ -30,7 +30,10 @@ def array_path(table: Path, root: Path, reference: str) -> Path:
     Raises:
         DataError: the path leaves the root, or has another suffix: the cache is keyed by files with these two.
     """
-    path = (table.parent / reference).resolve()
+    try:
+        path = (table.parent / reference).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, or a null byte
+        raise DataError(f"{reference[:80]!r} is no path ({error}); correct it") from None
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"{reference!r} is outside of {root}; put the features beside the table")
     if path.suffix not in (".npy", ".npz"):

@@ -251,14 +251,20 @@ def _text_cells(path: Path, kind: str) -> Iterator[dict[str, Any]]:
 def _parquet_cells(path: Path, row_group: int) -> Iterator[dict[str, Any]]:
     """The cells of each row of a row group; lists of rows come as arrays, which is much faster than as lists."""
     with pq.ParquetFile(path) as file:
-        group = file.metadata.row_group(row_group)
-        # Values that compress well are many in a small file, so a batch is bounded by them too.
-        values = sum(group.column(index).num_values for index in range(group.num_columns))
-        size = min(max(_VALUES_OF_BATCH * group.num_rows // max(values, 1), 1), _ROWS_OF_BATCH)
-        for batch in file.iter_batches(size, row_groups=[row_group]):
+        for batch in file.iter_batches(_rows_of_batch(file, row_group), row_groups=[row_group]):
             columns = {name: _column_cells(batch.column(name)) for name in batch.schema.names}
             for values in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, values, strict=True))
+
+
+def _rows_of_batch(file: pq.ParquetFile, row_group: int) -> int:
+    """How many rows are read at once: fewer where they hold many values, which a small file can if they are alike."""
+    # Where a column has broken metadata, PyArrow raises if it reads by them, and aborts the process if asked for them.
+    if next(file.iter_batches(1, row_groups=[row_group]), None) is None:
+        return _ROWS_OF_BATCH
+    group = file.metadata.row_group(row_group)
+    values = sum(group.column(index).num_values for index in range(group.num_columns))
+    return min(max(_VALUES_OF_BATCH * group.num_rows // max(values, 1), 1), _ROWS_OF_BATCH)
 
 
 def _column_cells(column: pa.Array) -> list[Any]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_builders import DataError, load_aligned_dataset
+from data_builders.files import content_hash
 from data_builders.formats import open_source
 
 
@@ -203,6 +204,9 @@ GOOD = {"id": "good_1", "words": ["a", "b"], "acoustic": [[1.0], [2.0]], "label"
         ({**GOOD, "acoustic": [[1.0]]}, "1 rows of acoustic for 2 words"),
         ({**GOOD, "acoustic": "absent.npy"}, r"absent\.npy: no such file"),
         ({**GOOD, "acoustic": "../secret.npy"}, "outside of"),
+        ({**GOOD, "acoustic": "a\0.npy"}, r"'a.x00\.npy' is no path"),
+        ({**GOOD, "acoustic": "loop.npy"}, r"'loop\.npy' is no path"),
+        ({**GOOD, "acoustic": "a" * 5000 + ".npy"}, r"a\.npy: cannot be read"),
         ({**GOOD, "acoustic": "/etc/passwd"}, "'/etc/passwd' is outside of"),
         ({**GOOD, "acoustic": "link.npy"}, "outside of"),
         ({**GOOD, "acoustic": "objects.npy"}, r"objects\.npy: not a readable"),
@@ -217,6 +221,7 @@ def test_bad_cells(tmp_path, cache, caplog, row, message):
     folder.mkdir()
     np.save(tmp_path / "secret.npy", np.ones((2, 1)))
     (folder / "link.npy").symlink_to(tmp_path / "secret.npy")
+    (folder / "loop.npy").symlink_to("loop.npy")
     np.save(folder / "objects.npy", np.array([{}, {}], object), allow_pickle=True)
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000, 1), }"
     (folder / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header + b"\n")
@@ -597,12 +602,21 @@ def test_a_sample_has_a_bounded_number_of_values(tmp_path, cache, monkeypatch):
         load_aligned_dataset(path, cache_dir=cache)
 
 
-def test_rows_of_many_values_are_read_one_by_one(tmp_path):
-    values = pa.array(np.zeros(1 << 23, np.float32))
-    rows = pa.ListArray.from_arrays([0, 1 << 22, 1 << 23], values)
+def test_rows_of_many_values_are_read_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_builders.formats.table._VALUES_OF_BATCH", 1 << 18)
+    values = pa.array(np.zeros(1 << 19, np.float32))
+    rows = pa.ListArray.from_arrays([0, 1 << 18, 1 << 19], values)
     table = pa.table({"words": [["a", "b"]], "label": [1.0], "acoustic": pa.ListArray.from_arrays([0, 2], rows)})
-    pq.write_table(pa.concat_tables([table] * 6), tmp_path / "x.parquet", compression="zstd")
+    pq.write_table(pa.concat_tables([table] * 20), tmp_path / "x.parquet", compression="zstd")
     source = open_source(tmp_path / "x.parquet")
     before = pa.total_allocated_bytes()
     for row in source.rows(source.splits["train"][0]):
-        assert row["acoustic"].shape == (2, 1 << 22) and pa.total_allocated_bytes() - before < 5 * values.nbytes
+        assert row["acoustic"].shape == (2, 1 << 18) and pa.total_allocated_bytes() - before < 8 * values.nbytes
+
+
+def test_the_cache_of_a_pickle_is_not_keyed_by_arrays_beside_it(tmp_path, mag_data, write_pickle):
+    pickle = write_pickle(mag_data())
+    table = write_jsonl(pickle.parent / "mine.jsonl", [GOOD])
+    before = content_hash(pickle), content_hash(table)
+    np.save(pickle.parent / "unrelated.npy", np.ones(3))
+    assert content_hash(pickle) == before[0] and content_hash(table) != before[1]
