@@ -442,7 +442,7 @@ def _modality_sizes(columns: set[str], shards: list[_Shard]) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     faults: dict[str, str] = {}
-    undecided, good, plain = set(columns), set(), set()
+    undecided, good, plain, paths = set(columns), set(), set(), set()
     rows = ((shard, *row) for shard in shards for row in _cells(shard))
     for count, (shard, index, cells) in enumerate(rows, 1):
         for column in sorted(undecided & cells.keys()):
@@ -453,9 +453,9 @@ def _modality_sizes(columns: set[str], shards: list[_Shard]) -> dict[str, int]:
             try:
                 found = _sizes_of_cell(shard, cell, column, sizes)
             except DataError as error:
-                faults.setdefault(
-                    column, f"{shard.path}: sample {_name(shard, index, cells)}: column {column}: {error}"
-                )
+                where = f"{shard.path}: sample {_name(shard, index, cells)}: column {column}"
+                faults.setdefault(column, f"{where}: {error}")
+                paths |= {column} if _is_path(cell) else set()
                 continue
             sizes |= found
             if found:
@@ -465,7 +465,8 @@ def _modality_sizes(columns: set[str], shards: list[_Shard]) -> dict[str, int]:
             undecided -= plain
         if not undecided:
             break
-    if wrong := sorted(faults.keys() - good - plain):
+    # A bracket may begin a note, but nothing else than features ends in .npy.
+    if wrong := sorted(faults.keys() - good - (plain - paths)):
         raise DataError(f"{faults[wrong[0]]}; correct it, or leave the column out if it is no modality")
     return dict(sorted(sizes.items()))
 

@@ -362,6 +362,13 @@ def test_a_column_of_bad_features_alone_is_not_lost_in_silence(tmp_path, cache, 
         load_aligned_dataset(path, cache_dir=cache, on_error=on_error)
 
 
+def test_a_column_of_bad_paths_is_not_lost_where_some_cells_are_words(tmp_path, cache):
+    rows = [{**GOOD, "id": f"v_{k}", "acoustic": cell} for k, cell in enumerate(("n/a", "typo/a.npy"))]
+    path = write_jsonl(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(DataError, match=r"sample v_1: column acoustic: .*typo/a\.npy: no such file"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
 def test_a_column_features_needs_arrays_with_names(tmp_path, cache):
     np.save(tmp_path / "0.npy", np.ones((2, 3)))
     path = write_jsonl(tmp_path / "mine.jsonl", [{"words": ["a", "b"], "label": 1, "features": "0.npy"}])
