@@ -98,8 +98,8 @@ class CPSLTrainingArguments(TrainingArguments):
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = not any(kind in self.metric_for_best_model for kind in ("mae", "loss", "error"))
         super().__post_init__()
-        if self.fp16 and self.device.type == "cpu":
-            raise ValueError("fp16=True has no effect on a CPU, which would train in fp32; use bf16 or leave it out")
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("fp16 has no effect on a CPU, which would train in fp32; use bf16 or leave it out")
         # Pinning without an accelerator does nothing but warn.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         if self.modulation_end_epoch is None:

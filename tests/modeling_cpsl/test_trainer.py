@@ -191,14 +191,20 @@ def test_several_gpus_need_a_launcher(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"train_sampling_strategy": "group_by_length"}, {"logging_strategy": "steps", "logging_steps": 5}]
+    ("step", "more"),
+    [
+        (6, {}),
+        (8, {"save_strategy": "epoch"}),
+        (6, {"train_sampling_strategy": "group_by_length"}),
+        (6, {"logging_strategy": "steps", "logging_steps": 5}),
+    ],
 )
-def test_resumed_run_ends_in_the_same_weights_and_logs(tmp_path, more):
+def test_resumed_run_ends_in_the_same_weights_and_logs(tmp_path, step, more):
     options = {"save_strategy": "steps", "save_steps": 6, "num_train_epochs": 3, "save_total_limit": None} | more
     trainer = make_trainer(tmp_path, **options)
     trainer.train()
     resumed = make_trainer(tmp_path, **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
     # Training does not read the running bounds, so the weights do not tell whether they go on.
@@ -324,3 +330,14 @@ def test_arguments_that_cpsl_cannot_heed_are_refused(tmp_path, arguments, messag
     with pytest.raises(ValueError, match=message) as error:
         CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_the_loss_of_a_resumed_call_is_of_its_own_steps(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "logging_strategy": "steps"}
+    trainer = make_trainer(tmp_path, logging_steps=1, **options)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    resumed = make_trainer(tmp_path, logging_steps=4, **options)
+    checkpoint = tmp_path / "run" / "checkpoint-6"
+    make_trainer(tmp_path, logging_steps=4, **options).train()  # two steps of its checkpoint are not logged yet
+    assert resumed.train(resume_from_checkpoint=str(checkpoint)).training_loss == pytest.approx(np.mean(losses[6:]))

@@ -106,6 +106,7 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch_bit_for_bit(tmp_path, str
     assert resumed["samples"] == whole["samples"][6:]
     assert resumed["steps"] == whole["steps"][6:]
     assert resumed["log"] == whole["log"]
+    assert ["loss" in row for row in resumed["log"]] == [False, True] * 3
     for name, value in whole["weights"].items():
         assert torch.equal(value, resumed["weights"][name]), name
 

@@ -122,7 +122,7 @@ def main(folder, output, options):
             "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
             "steps": trainer.recorded,
             "samples": [list(itertools.chain(*ranks)) for ranks in zip(*samples, strict=True)],
-            "log": [row for row in trainer.state.log_history if "train_task_loss" in row],
+            "log": [row for row in trainer.state.log_history if not any("runtime" in name for name in row)],
             "metrics": metrics,
             "num_processes": trainer.accelerator.num_processes,
         }
