@@ -418,6 +418,14 @@ def test_a_modality_of_one_file_is_missing_in_the_other(tmp_path, cache):
         load_aligned_dataset(tmp_path, cache_dir=cache)
 
 
+def test_times_of_one_file_alone_are_none(tmp_path, cache):
+    times = {"start": 0.0, "end": 2.0, "word_start": [0.1, 1.0], "word_end": [0.5, 1.5]}
+    write_jsonl(tmp_path / "train.jsonl", [{**GOOD, **times}])
+    write_jsonl(tmp_path / "test.jsonl", [GOOD])
+    split = load_aligned_dataset(tmp_path, cache_dir=cache)["test"]
+    assert split.column_names == ["id", "video_id", "words", "acoustic", "label"]
+
+
 def as_arrays(splits):
     return [(name, split.with_format("numpy")) for name, split in splits.items()]
 
@@ -440,7 +448,7 @@ def test_the_extractor_of_a_modality_that_one_file_has(tmp_path, cache, small_co
 
 def test_an_npz_that_lacks_a_modality_does_not_give_another(tmp_path, cache):
     two = np.ones((2, 3), np.float32)
-    np.savez(tmp_path / "0.npz", acoustic=two, words=np.array(["a", "b"]))
+    np.savez(tmp_path / "0.npz", acoustic=two, features=two, words=np.array(["a", "b"]), label=np.ones((1, 1)))
     np.savez(tmp_path / "1.npz", visual=two * 5)
     np.savez(tmp_path / "2.npz", acoustic=two * 7, visual=two * 9)
     np.savez(tmp_path / "3.npz", two * 2)
@@ -448,10 +456,11 @@ def test_an_npz_that_lacks_a_modality_does_not_give_another(tmp_path, cache):
     rows.append({"words": ["a", "b"], "label": 1, "acoustic": "3.npz"})
     split = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)["train"]
     firsts = [
-        [float(row[name][0, 0]) if len(row[name]) else None for name in ("acoustic", "visual")]
+        [float(row[name][0, 0]) if len(row[name]) else None for name in ("acoustic", "features", "visual")]
         for row in split.with_format("numpy")
     ]
-    assert firsts == [[1, None], [None, 5], [7, 9], [2, None]]
+    assert firsts == [[1, 1, None], [None, None, 5], [7, None, 9], [2, None, None]]
+    assert split.column_names == ["id", "video_id", "words", "acoustic", "features", "visual", "label"]
 
 
 def test_a_modality_called_features_does_not_stand_for_another(tmp_path, cache):
