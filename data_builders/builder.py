@@ -27,7 +27,7 @@ from .timing import TIMING_FEATURES
 logger = logging.getLogger(__name__)
 
 # A new number here makes every cache be built anew: raise it with each change of what any reader gives.
-READER_VERSION = "1.4.0"
+READER_VERSION = "1.5.0"
 ROWS_PER_TABLE = 256
 BYTES_PER_TABLE = 64 * 2**20
 
