@@ -124,6 +124,11 @@ class CPSLTrainingArguments(TrainingArguments):
         for name, reason in reasons.items():
             if getattr(self, name):
                 raise ValueError(f"{name}={getattr(self, name)} cannot be: {reason}; leave it out")
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ValueError(
+                "train_sampling_strategy=batch_rebalance cannot be: its batches of any size do not tell which samples "
+                "only fill up the last one; use group_by_length"
+            )
         if not math.isfinite(self.num_train_epochs):
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be a finite number")
 

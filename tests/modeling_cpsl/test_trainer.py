@@ -322,6 +322,7 @@ def test_a_metric_that_there_is_not_is_refused(tmp_path, fields):
         ({"remove_unused_columns": True}, "remove_unused_columns=True"),
         ({"prediction_loss_only": True}, "prediction_loss_only=True"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
         ({"num_train_epochs": math.inf}, "num_train_epochs=inf"),
         ({"num_train_epochs": math.nan}, "num_train_epochs=nan"),
     ],
