@@ -342,11 +342,12 @@ def calibrate(trainer: CPSLTrainer, split: Any, output_dir: Path) -> None:
         config.save_pretrained(folder)
 
 
-def report(trainer: CPSLTrainer, metrics: dict[str, float], dataset: dict[str, Any]) -> None:
-    """Calibrates, writes results, plots and the model card, and prints the table."""
+def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: dict[str, Any]) -> None:
+    """Calibrates, writes results, resolved recipe, plots and the model card, and prints the table."""
     output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
     if "validation" in dataset:
         calibrate(trainer, dataset["validation"], output_dir)
+    reporting.write_resolved_config(config, output_dir)
     reporting.plot_training_dynamics(history, output_dir / "training_dynamics.png")
     if reporting.has_modulation(history):
         reporting.plot_modulation(history, output_dir / "modulation.png")
@@ -380,6 +381,8 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
         training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
         print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)
     model = build_model(model_arguments, processor, backbone, name_or_path)
+    options = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
+    config = {name: value for name, value in options.items() if name not in NOT_REPEATED}
     try:
         trainer = CPSLTrainer(
             model,
@@ -388,14 +391,13 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
             eval_dataset=encoded.get("validation"),
             data_collator=CPSLDataCollator(processor),
             processing_class=processor,
-            callbacks=[reporting.TrainingLog()],
+            callbacks=[reporting.TrainingLog(config)],
         )
     except (ImportError, RuntimeError) as error:  # report_to or optim of a package that is not there
         raise ValueError(str(error)) from error
     if training_arguments.resume_from_checkpoint == "last":
         training_arguments.resume_from_checkpoint = last_complete_checkpoint(training_arguments.output_dir)
-    options = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
-    return trainer, encoded, {name: value for name, value in options.items() if name not in NOT_REPEATED}
+    return trainer, encoded, config
 
 
 def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, config: dict[str, Any]) -> None:
@@ -408,7 +410,7 @@ def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, config: dict[str, An
         one, other = getattr(before, option.name), getattr(model_config, option.name)
         if one != other:
             raise ValueError(f"{checkpoint} was trained with {option.name}={one}, and this run has {other}")
-    earlier = reporting.read_resolved_config(trainer.args.output_dir)
+    earlier = reporting.read_resolved_config(checkpoint)
     changed = [name for name in config if name in earlier and earlier[name] != config[name] and name != "output_dir"]
     if changed and trainer.is_world_process_zero():
         pairs = ", ".join(f"{name} {earlier[name]} -> {config[name]}" for name in changed)
@@ -420,14 +422,11 @@ def run(arguments: Sequence[str]) -> None:
     trainer, dataset, config = prepare(arguments)
     if trainer.args.resume_from_checkpoint is not None:
         check_checkpoint(trainer.args.resume_from_checkpoint, trainer, config)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        reporting.write_resolved_config(config, trainer.args.output_dir)
     train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
     trainer.save_model()
     metrics = train_metrics | evaluate_splits(trainer, dataset, Path(trainer.args.output_dir))
     if trainer.is_world_process_zero():
-        report(trainer, metrics, dataset)
+        report(trainer, metrics, config, dataset)
     if trainer.args.push_to_hub:  # save_model pushed the model, without what the report has written
         trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .checkpoints import write_errors
 
@@ -57,13 +58,25 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 class TrainingLog(TrainerCallback):
-    """Keeps `training_log.jsonl` in step with the log history, which a resumed run continues."""
+    """Keeps `training_log.jsonl` in step with the log history, which a resumed run continues.
+
+    Args:
+        config: The run's options, which each checkpoint keeps.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        self.config = config
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Rewrites the file; a run has a few rows an epoch."""
         if state.is_world_process_zero:
             with replacing(Path(args.output_dir) / LOG_FILE) as path:
                 path.write_text("".join(json.dumps(row) + "\n" for row in state.log_history))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Writes the options beside the checkpoint, for who goes on from it."""
+        if state.is_world_process_zero:
+            write_resolved_config(self.config, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
 def write_results(metrics: dict[str, float], output_dir: str | os.PathLike) -> None:
@@ -72,16 +85,16 @@ def write_results(metrics: dict[str, float], output_dir: str | os.PathLike) -> N
         path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
-def write_resolved_config(config: dict[str, Any], output_dir: str | os.PathLike) -> None:
+def write_resolved_config(config: dict[str, Any], folder: str | os.PathLike) -> None:
     """Writes `resolved_config.yaml`: a recipe that repeats the run, with the versions that it ran on."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    with replacing(Path(output_dir) / CONFIG_FILE) as path:
+    with replacing(Path(folder) / CONFIG_FILE) as path:
         path.write_text(yaml.safe_dump(config | {"versions": versions}, sort_keys=False))
 
 
-def read_resolved_config(output_dir: str | os.PathLike) -> dict[str, Any]:
-    """What [`write_resolved_config`] wrote for the run before in this folder; empty where there was none."""
-    path = Path(output_dir) / CONFIG_FILE
+def read_resolved_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """What [`write_resolved_config`] wrote into a run or a checkpoint; empty where there is none."""
+    path = Path(folder) / CONFIG_FILE
     return yaml.safe_load(path.read_text()) if path.is_file() else {}
 
 
