@@ -102,8 +102,8 @@ def predict_table(
                 rows[key] = {"id": key[1], "split": name, **_flat(result), "model": digest}
                 stream.write(json.dumps({"occurrence": key[2], **rows[key]}) + "\n")
                 progress.update()
-    # What is in `out` and no longer in the data stays, ahead of the data's own order.
-    table = [*known.values(), *(rows[key] for key in itertools.chain(*keys.values()))]
+    # What is in `out` and no longer in the data stays, behind the data's own: of a repeated id the data has the first.
+    table = [*(rows[key] for key in itertools.chain(*keys.values())), *known.values()]
     table += [{"id": left.id, "split": left.split, "error": left.reason, "model": digest} for left in skipped]
     with replacing(out) as temporary:
         WRITE_TABLE[out.suffix](pd.DataFrame(table), temporary)

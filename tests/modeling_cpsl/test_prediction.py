@@ -184,7 +184,17 @@ def test_what_left_the_data_stays_in_the_output(trained_folder, tmp_path):
     assert run(trained_folder, data, out) == 0
     write_jsonl(corpus(12)[4:], data)
     assert predict_table(str(trained_folder), str(data), out, device="cpu") == (3, 5, 0)
-    assert list(READ_TABLE[".csv"](out)["id"]) == [f"{index:05}" for index in range(12)]
+    assert list(READ_TABLE[".csv"](out)["id"]) == [f"{index:05}" for index in [*range(4, 12), *range(4)]]
+
+
+def test_a_repeated_id_that_left_the_data_keeps_its_number(trained_folder, tmp_path):
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    rows = [row | {"id": "same"} for row in corpus(3)]
+    assert run(trained_folder, write_jsonl(rows, data), out) == 0
+    scores = list(READ_TABLE[".jsonl"](out)["score"])
+    for left in (1, 3):
+        assert run(trained_folder, write_jsonl(rows[:left], data), out) == 0
+        assert list(READ_TABLE[".jsonl"](out)["score"]) == scores
 
 
 def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys):
