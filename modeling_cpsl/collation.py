@@ -43,7 +43,7 @@ def encode_dataset(
 
 
 def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Dataset:
-    counts = {modality: _lengths(split, modality) for modality in processor.modality_sizes}
+    counts = {modality: sequence_lengths(split, modality) for modality in processor.modality_sizes}
     if processor.use_text:
         _check_counts(split, counts)
         # Only words are read and only ids are written: the features stay where they are. With a fingerprint of ours
@@ -60,7 +60,7 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
         encoded = concatenate_datasets([split, ids], axis=1)
         encoded.info.config_name = split.info.config_name  # concatenation forgets it
         columns = ["input_ids", "word_index"]
-        lengths = _lengths(ids, "input_ids")
+        lengths = sequence_lengths(ids, "input_ids")
         # Only those that fill the sequence may have been cut; how long they were is not kept.
         full = np.flatnonzero(lengths == processor.max_length)
         lengths[full] = processor.count_tokens(split.select(full)["words"][:]) if len(full) else []
@@ -74,15 +74,15 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
     return encoded.with_format("numpy", columns=kept)
 
 
-def _lengths(split: Dataset, column: str) -> np.ndarray:
-    """Number of words or feature rows of each sample, read from Arrow's offsets."""
-    values = split.with_format("arrow")[:][column]
+def sequence_lengths(split: Dataset, column: str) -> np.ndarray:
+    """Number of words, tokens or feature rows of each sample (N,), read from Arrow's offsets."""
+    values = split.select_columns(column).with_format("arrow")[:][column]
     lists = [getattr(chunk, "storage", chunk) for chunk in values.chunks]
     return np.concatenate([pc.list_value_length(chunk).to_numpy() for chunk in lists]) if lists else np.zeros(0, int)
 
 
 def _check_counts(split: Dataset, counts: dict[str, np.ndarray]) -> None:
-    words = _lengths(split, "words")
+    words = sequence_lengths(split, "words")
     for modality, rows in counts.items():
         wrong = np.flatnonzero((rows != 0) & (rows != words))
         if len(wrong):

@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, has_length
 
 from .checkpoints import replacing_files, write_errors
+from .collation import sequence_lengths
 from .encoding_cpsl import pooled_feature_bounds
 from .metrics import compute_sentiment_metrics
 from .modulation import GradientModulator
@@ -299,11 +300,14 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
             return super()._get_train_sampler(train_dataset)
-        rows = train_dataset.select_columns("word_index") if isinstance(train_dataset, Dataset) else train_dataset
+        if isinstance(train_dataset, Dataset):
+            lengths = sequence_lengths(train_dataset, "word_index").tolist()
+        else:
+            lengths = [len(row["word_index"]) for row in train_dataset]
         args = self.args
         return _LengthGroupedSampler(
             args.train_batch_size * args.gradient_accumulation_steps,
-            [len(row["word_index"]) for row in rows],
+            lengths,
             args.seed if args.data_seed is None else args.data_seed,
         )
 
