@@ -1,17 +1,15 @@
 """Which reader a file or folder needs, told from its content and never from its name."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..files import HDF5_SIGNATURE, read_head
 from ..rows import SPLIT_NAMES, Source
 from ..safe_pickle import safe_pickle_load
 from . import computational_sequence, mag_pickle, misa_pickle, mmsa_pickle, mult_pickle, table
+from .table_files import datasets_info, find_tables, kind_of
 
 
 _PICKLES = {reader.FORMAT: reader for reader in (mag_pickle, misa_pickle, mmsa_pickle, mult_pickle)}
@@ -76,13 +74,7 @@ def _converted_from(source: Source) -> str | None:
 
 
 def _noted_format(path: Path) -> str | None:
-    if table.kind_of(path) != "parquet":
-        return None
-    metadata = pq.read_schema(path).metadata or {}
-    try:
-        name = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["config_name"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
+    name = datasets_info(path).get("config_name") if kind_of(path) == "parquet" else None
     return name if name in (*READERS, "sample") else None
 
 
@@ -91,7 +83,7 @@ def _recognize(path: Path) -> str:
     if path.is_dir():
         if computational_sequence.sequence_files(path):
             return computational_sequence.FORMAT
-        if table.table_files(path):
+        if find_tables(path):
             return table.FORMAT
         if _split_pickles(path):
             return "pickle"
@@ -102,7 +94,7 @@ def _recognize(path: Path) -> str:
     head = read_head(path)
     if head.startswith(HDF5_SIGNATURE):
         raise DataError(f"{path}: one HDF5 file alone; give the folder with the .csd files of words and labels")
-    if table.kind_of(path):
+    if kind_of(path):
         return table.FORMAT
     if head.lstrip().startswith((b"{", b"[")):
         raise DataError(f"{path}: this is a JSON document; tables are read from JSON lines, one object a line")

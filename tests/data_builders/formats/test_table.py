@@ -9,48 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from table_cases import GOOD, as_lists, check, example_rows, write_jsonl
 
 from data_builders import DataError, load_aligned_dataset
 from data_builders.files import content_hash
-from data_builders.formats import open_source
-
-
-def example_rows(count=7, seed=0):
-    generator = np.random.default_rng(seed)
-    rows = []
-    for index in range(count):
-        length = int(generator.integers(1, 6))
-        rows.append(
-            {
-                "id": f"v{index // 3}_{index}",
-                "words": [f"w{k}" for k in range(length)],
-                "acoustic": generator.normal(size=(length, 3)).astype(np.float32),
-                "label": float(np.float32(generator.uniform(-3, 3))),
-                "split": ["train", "train", "dev", "test"][index % 4],
-            }
-        )
-    rows[2]["acoustic"] = None
-    return rows
-
-
-def check(splits, rows):
-    assert splits["train"].info.config_name == "table"
-    for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        expected = [row for row in rows if row["split"] == name]
-        assert list(splits[split]["id"]) == [row["id"] for row in expected]
-        for row, original in zip(splits[split].with_format("numpy"), expected, strict=True):
-            assert list(row["words"]) == original["words"] and row["label"] == np.float32(original["label"])
-            wanted = np.zeros((0, 3)) if original["acoustic"] is None else original["acoustic"]
-            np.testing.assert_array_equal(row["acoustic"], wanted)
-
-
-def as_lists(row):
-    return {**row, "acoustic": None if row["acoustic"] is None else row["acoustic"].tolist()}
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def test_jsonl(tmp_path, cache):
@@ -102,28 +64,6 @@ def test_npz_with_an_array_for_each_modality(tmp_path, cache):
     assert splits["train"].features["visual"].shape[1] == 2
 
 
-@pytest.mark.parametrize("row_group_size", [2, 100])
-def test_parquet(tmp_path, cache, row_group_size):
-    rows = example_rows(40)
-    pq.write_table(
-        pa.Table.from_pylist([as_lists(row) for row in rows]), tmp_path / "x", row_group_size=row_group_size
-    )
-    check(load_aligned_dataset(tmp_path / "x", cache_dir=cache), rows)
-
-
-def test_a_folder_with_a_file_for_each_split(tmp_path, cache):
-    rows = example_rows()
-    for name in ("train", "dev", "test"):
-        own = [as_lists(row) for row in rows if row["split"] == name]
-        for row in own:
-            del row["split"]
-        write_jsonl(tmp_path / f"{name}.jsonl", own)
-    check(load_aligned_dataset(tmp_path, cache_dir=cache), rows)
-    write_jsonl(tmp_path / "more.jsonl", own)
-    with pytest.raises(DataError, match=r"more\.jsonl: begins with none of train"):
-        load_aligned_dataset(tmp_path, cache_dir=cache)
-
-
 def test_what_datasets_writes_is_read_back(tmp_path, cache, small_corpus):
     splits = load_aligned_dataset(small_corpus, cache_dir=cache, modalities=["acoustic", "timing"])
     (tmp_path / "out" / "data").mkdir(parents=True)
@@ -158,14 +98,6 @@ def test_the_extractor_that_all_files_agree_on(tmp_path, cache, small_corpus, co
     assert again["train"].features["acoustic"].id == found
 
 
-def test_a_single_table_of_another_name_is_the_training_split(tmp_path, cache):
-    rows = [
-        {key: value for key, value in as_lists(row).items() if key not in ("split", "id")} for row in example_rows(3)
-    ]
-    splits = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)
-    assert list(splits) == ["train"] and list(splits["train"]["id"]) == ["mine-0", "mine-1", "mine-2"]
-
-
 def test_text_only_and_other_columns(tmp_path, cache):
     path = write_jsonl(
         tmp_path / "mine.jsonl", [{"text": "a good film", "label": 2, "speaker": "x", "age": 5, "note": None}]
@@ -186,9 +118,6 @@ def test_word_times_give_timing(tmp_path, cache):
     rows[1]["word_start"] = [0.1, 0.2, 0.3]
     with pytest.raises(DataError, match="sample mine-1: 3 values of word_start for 1 words"):
         load_aligned_dataset(write_jsonl(path, rows), cache_dir=cache)
-
-
-GOOD = {"id": "good_1", "words": ["a", "b"], "acoustic": [[1.0], [2.0]], "label": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -237,51 +166,6 @@ def test_bad_cells(tmp_path, cache, caplog, row, message):
     assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.parquet", b"PAR1" + bytes(100), "not a readable table"),
-        ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table"),
-        ("x.tsv", b"id\ttext\tlabel\nv_0\ta b\t1\n", "columns are separated by tabs; separate them by commas"),
-        ("x.csv", b"id;text;label\nv_0;a b;1\n", "columns are separated by semicolons; separate them by commas"),
-        (
-            "x.jsonl",
-            b'{"words": ["a"], "label": 1, "\\ud800": [[1.0]]}\n',
-            "column '.ud800' has a name that cannot be",
-        ),
-        ("x.jsonl", b'{"words": ["a"]}\n', "no column label; data to predict on is loaded with labels=False"),
-        ("x.csv", b"id,words\na,good\n", "no column label"),
-        ("x.jsonl", b'{"label": 1}\n', "needs a column words .or text. or features; it has: .'label'"),
-        ("x.jsonl", b'{"split": "fold7", "label": 1, "words": ["a"]}\n', "split 'fold7' is none of"),
-    ],
-)
-def test_bad_tables(tmp_path, cache, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
-        load_aligned_dataset(tmp_path / name, cache_dir=cache)
-
-
-def test_only_a_table_is_read_as_one(tmp_path, cache):
-    path = tmp_path / "x.txt"
-    path.write_text("name,score\na,1\n")
-    with pytest.raises(
-        DataError, match=r"x\.txt: no table: neither Parquet, nor JSON lines .* nor CSV with a column id"
-    ):
-        load_aligned_dataset(path, cache_dir=cache, format="table")
-    with pytest.raises(DataError, match=r"x\.csv: no column label"):
-        load_aligned_dataset(path.rename(tmp_path / "x.csv"), cache_dir=cache, format="table")
-
-
-def test_a_line_that_is_not_json_is_a_bad_sample(tmp_path, cache):
-    path = tmp_path / "mine.jsonl"
-    path.write_text(
-        json.dumps(GOOD) + "\nnot json\n" + "[" * 100_000 + "\n" + json.dumps({**GOOD, "id": "good_2"}) + "\n"
-    )
-    with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read"):
-        load_aligned_dataset(path, cache_dir=cache)
-    assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1", "good_2"]
-
-
 def write_unlabelled(folder, kind, rows):
     path = folder / f"mine.{kind}"
     if kind == "jsonl":
@@ -318,13 +202,6 @@ def test_labels_that_are_not_wanted_are_not_checked(tmp_path, cache, mag_data, w
     for path, count in ((table, 2), (write_pickle(data), 6)):
         split = load_aligned_dataset(path, cache_dir=cache, labels=False)["train"]
         assert len(split) == count and "label" not in split.column_names
-
-
-def test_a_line_that_is_no_row_is_never_lost_in_silence(tmp_path, cache):
-    path = tmp_path / "mine.jsonl"
-    path.write_text(json.dumps(GOOD) + "\nnot json\n")
-    with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read as a line of this table"):
-        load_aligned_dataset(path, cache_dir=cache, labels=False)
 
 
 # Columns of which no cell is right are said, and not taken for something else than features.
@@ -391,15 +268,6 @@ def test_a_first_cell_that_is_wrong_does_not_hide_the_others(tmp_path, cache, ce
         load_aligned_dataset(path, cache_dir=cache)
     split = load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"].with_format("numpy")
     assert list(split["id"]) == ["good_1"] and split[0]["acoustic"].tolist() == [[1.0], [2.0]]
-
-
-def test_arrow_tensors_are_features(tmp_path, cache):
-    storage = pa.array([[1.0, 2.0, 3.0, 4.0], None], pa.list_(pa.float32(), 4))
-    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), (2, 2)), storage)
-    table = pa.table({"words": [["a", "b"]] * 2, "label": [1.0, 2.0], "acoustic": tensors})
-    pq.write_table(table, tmp_path / "x.parquet")
-    first, second = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=cache)["train"].with_format("numpy")
-    assert first["acoustic"].tolist() == [[1.0, 2.0], [3.0, 4.0]] and second["acoustic"].shape == (0, 2)
 
 
 # What some files or rows have and others have not is missing in those, and there in these.
@@ -491,16 +359,6 @@ def test_paths_are_relative_to_the_table_and_stay_in_the_folder(tmp_path, cache)
 # Cells as people have them.
 
 
-def test_csv_cells_may_be_long(tmp_path, cache):
-    features = np.random.default_rng(0).normal(size=(120, 74))
-    frame = pd.DataFrame({"text": ["w " * 120], "acoustic": [json.dumps(features.tolist())], "label": [1]})
-    frame.to_csv(tmp_path / "mine.csv", index=False)
-    limit = csv.field_size_limit(1 << 17)
-    split = load_aligned_dataset(tmp_path / "mine.csv", cache_dir=cache)["train"].with_format("numpy")
-    np.testing.assert_array_equal(split[0]["acoustic"], features.astype(np.float32))
-    csv.field_size_limit(limit)
-
-
 def test_text_that_begins_with_a_bracket_is_text(tmp_path, cache):
     texts = ["[laughs] that was great", "[", '["a", "b c"]', "[12:30] ok"]
     path = write_jsonl(tmp_path / "mine.jsonl", [{"text": text, "label": 1} for text in texts])
@@ -520,16 +378,6 @@ def test_features_without_words(tmp_path, cache, lines):
     (tmp_path / "mine").write_text(lines)
     row = load_aligned_dataset(tmp_path / "mine", cache_dir=cache)["train"].with_format("numpy")[0]
     assert row["id"] == "v_0" and list(row["words"]) == [] and row["acoustic"].shape == (2, 3)
-
-
-def test_other_csv_files_beside_the_tables_of_a_folder(tmp_path, cache):
-    write_jsonl(tmp_path / "train.jsonl", [GOOD])
-    (tmp_path / "predictions.csv").write_text("id,score,label\ngood_1,1,positive\n")
-    (tmp_path / "notes.csv").write_text("id;who\n1;me\n")
-    assert list(load_aligned_dataset(tmp_path, cache_dir=cache)) == ["train"]
-    (tmp_path / "test.csv").write_text("id;text;label\nv_0;a b;1\n")
-    with pytest.raises(DataError, match=r"test\.csv: .* separated by semicolons"):
-        load_aligned_dataset(tmp_path, cache_dir=cache)
 
 
 @pytest.mark.parametrize("field", ["words", "id", "video_id"])
@@ -616,18 +464,6 @@ def test_a_sample_has_a_bounded_number_of_values(tmp_path, cache, monkeypatch):
     path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", "acoustic": "0.npy"}])
     with pytest.raises(DataError, match=r"sample bad_1: .*acoustic has shape \(2, 4\), which is more than 7 values"):
         load_aligned_dataset(path, cache_dir=cache)
-
-
-def test_rows_of_many_values_are_read_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_builders.formats.table._VALUES_OF_BATCH", 1 << 18)
-    values = pa.array(np.zeros(1 << 19, np.float32))
-    rows = pa.ListArray.from_arrays([0, 1 << 18, 1 << 19], values)
-    table = pa.table({"words": [["a", "b"]], "label": [1.0], "acoustic": pa.ListArray.from_arrays([0, 2], rows)})
-    pq.write_table(pa.concat_tables([table] * 20), tmp_path / "x.parquet", compression="zstd")
-    source = open_source(tmp_path / "x.parquet")
-    before = pa.total_allocated_bytes()
-    for row in source.rows(source.splits["train"][0]):
-        assert row["acoustic"].shape == (2, 1 << 18) and pa.total_allocated_bytes() - before < 8 * values.nbytes
 
 
 def test_the_cache_of_a_pickle_is_not_keyed_by_arrays_beside_it(tmp_path, mag_data, write_pickle):

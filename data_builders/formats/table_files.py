@@ -1,0 +1,257 @@
+"""The files of tables: their kind, columns and splits, and the cells of their rows."""
+
+import csv
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError, broken_files_are_data_errors
+from ..files import read_head
+from ..rows import SPLIT_NAMES, split_name
+
+
+TEXT_COLUMNS = frozenset(("words", "text"))
+
+_RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line of text the header of a CSV file
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+_ROWS_OF_BATCH = 64
+_VALUES_OF_BATCH = 1 << 22
+
+
+class Shard(NamedTuple):
+    """Rows to read: a file or one row group of a Parquet file, and of these the ones of a split (None: all)."""
+
+    root: Path
+    path: Path
+    kind: str
+    split: str | None
+    row_group: int | None = None
+    first_row: int = 0
+
+
+def kind_of(path: Path) -> str | None:
+    """`parquet`, `json` or `csv`, told from the content, or None.
+
+    Raises:
+        DataError: the file is a table whose columns are not separated by commas.
+    """
+    if read_head(path, 4) == b"PAR1":
+        return "parquet"
+    first_line = _first_line(path)
+    if re.match(r'\{\s*"', first_line):
+        return "json"
+    for separator, name in _SEPARATORS.items():
+        if _RECOGNIZED & set(_split_header(first_line, separator)):
+            if separator != ",":
+                raise DataError(f"{path}: the columns are separated by {name}; separate them by commas")
+            return "csv"
+    return None
+
+
+def find_tables(folder: Path) -> list[Path]:
+    """The tables of a folder and of its `data` folder; CSV has words, or is called as a split is."""
+    files = sorted(file for pattern in ("*", "data/*") for file in folder.glob(pattern) if file.is_file())
+    files = [file for file in files if file.suffix in (".parquet", ".jsonl", ".csv") and file.stat().st_size]
+    return [file for file in files if _is_of_the_data(file) and kind_of(file) is not None]
+
+
+def _is_of_the_data(file: Path) -> bool:
+    if file.suffix != ".csv" or _first_word(file) in SPLIT_NAMES:
+        return True
+    return bool(TEXT_COLUMNS & set(_split_header(_first_line(file), ",")))
+
+
+def _first_line(path: Path) -> str:
+    head = read_head(path, 1 << 16).decode("utf-8-sig", errors="replace")
+    return head.lstrip().partition("\n")[0].rstrip()
+
+
+def _split_header(line: str, separator: str) -> list[str]:
+    columns = [column.strip().strip('"') for column in line.split(separator)]
+    return columns if all(map(str.isprintable, columns)) else []
+
+
+def table_kinds(path: Path) -> dict[Path, str]:
+    """The kind of a file that is said to be a table, or of each table of a folder.
+
+    Raises:
+        DataError: the file is no table, or the folder has none.
+    """
+    if path.is_dir():
+        kinds = {file: kind_of(file) for file in find_tables(path)}
+        if not kinds:
+            raise DataError(f"{path}: the folder holds no .parquet, .jsonl or .csv table")
+        return kinds
+    kind = kind_of(path) or ("csv" if path.suffix == ".csv" else None)  # which need not have a recognised column
+    if kind is None:
+        expected = (
+            "neither Parquet, nor JSON lines (one object a line), nor CSV with a column id, label, words or text"
+        )
+        raise DataError(f"{path}: no table: {expected}; save it as one of them")
+    return {path: kind}
+
+
+def datasets_info(path: Path) -> dict[str, Any]:
+    """What `datasets` notes in a Parquet file about its data; {} where it did not write the file."""
+    try:
+        info = json.loads((pq.read_schema(path).metadata or {})[b"huggingface"])["info"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def table_columns(path: Path, kind: str) -> set[str]:
+    """The names of the columns that a table has, in JSON lines those of any line."""
+    with broken_files_are_data_errors(path, "table"):
+        if kind == "parquet":
+            return set(pq.read_schema(path).names)
+        with _open_text(path) as file:
+            return set(_csv_reader(file).fieldnames or ()) if kind == "csv" else _json_columns(file)
+
+
+def _json_columns(lines: Iterable[str]) -> set[str]:
+    """The columns of all lines, for a line may leave out what it lacks; one without a new key is not parsed."""
+    columns: set[str] = set()
+    for line in lines:
+        if not columns.issuperset(_JSON_KEY.findall(line)):
+            columns |= _json_cells(line).keys()
+    return columns
+
+
+def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alone: bool) -> dict[str, list[Shard]]:
+    """The shards of a file for each split that it has rows of.
+
+    Args:
+        root: the folder that paths in the table may not lead out of.
+        path: the file.
+        kind: as `kind_of` tells.
+        has_splits: whether the file has a column `split`; without, its name tells.
+        alone: whether it is the only file, which is the training split under any other name.
+
+    Raises:
+        DataError: a split is unknown, or the file is broken.
+    """
+    groups = [(None, 0)]
+    with broken_files_are_data_errors(path, "table"):
+        if kind == "parquet":
+            metadata = pq.read_metadata(path)
+            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            groups = list(zip(range(len(sizes)), itertools.accumulate(sizes, initial=0), strict=False))
+        splits = _splits_of_rows(path, kind) if has_splits else [_split_of_name(path, alone)]
+    return {
+        split: [Shard(root, path, kind, split if has_splits else None, *group) for group in groups] for split in splits
+    }
+
+
+def _splits_of_rows(path: Path, kind: str) -> list[str]:
+    if kind == "parquet":
+        names = pq.read_table(path, columns=["split"]).column("split").unique().to_pylist()
+    else:
+        names = {cells.get("split") for cells in _text_cells(path, kind)}
+    return sorted({split_name(name, path) for name in names})
+
+
+def _split_of_name(path: Path, alone: bool) -> str:
+    word = _first_word(path)
+    if word not in SPLIT_NAMES and not alone:
+        raise DataError(f"{path}: begins with none of {', '.join(SPLIT_NAMES)} and has no column split")
+    return SPLIT_NAMES.get(word, "train")
+
+
+def _first_word(path: Path) -> str:
+    return re.match(r"[a-zA-Z]*", path.name)[0].lower()
+
+
+def _open_text(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _csv_reader(file: TextIO) -> csv.DictReader:
+    # Features of a hundred words are longer than the limit, which nothing but the file's size needs to be.
+    csv.field_size_limit(max(csv.field_size_limit(), os.fstat(file.fileno()).st_size))
+    return csv.DictReader(file, skipinitialspace=True)
+
+
+def _json_cells(line: str) -> dict[str, Any]:
+    try:
+        cells = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return cells if isinstance(cells, dict) else {}
+
+
+def _text_cells(path: Path, kind: str) -> Iterator[dict[str, Any]]:
+    """The cells of each line of JSON or CSV by column; a line that is no row has none."""
+    with _open_text(path) as file:
+        if kind == "csv":
+            for cells in _csv_reader(file):
+                yield {} if None in cells else cells
+            return
+        for line in file:
+            if line.strip():
+                yield _json_cells(line)
+
+
+def _parquet_cells(path: Path, row_group: int) -> Iterator[dict[str, Any]]:
+    """The cells of each row of a row group; lists of rows come as arrays, which is much faster than as lists."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_rows_of_batch(file, row_group), row_groups=[row_group]):
+            columns = {name: _column_cells(batch.column(name)) for name in batch.schema.names}
+            for values in zip(*columns.values(), strict=True):
+                yield dict(zip(columns, values, strict=True))
+
+
+def _rows_of_batch(file: pq.ParquetFile, row_group: int) -> int:
+    """How many rows are read at once: fewer where they hold many values, which a small file can if they are alike."""
+    # Where a column has broken metadata, PyArrow raises if it reads by them, and aborts the process if asked for them.
+    if next(file.iter_batches(1, row_groups=[row_group]), None) is None:
+        return _ROWS_OF_BATCH
+    group = file.metadata.row_group(row_group)
+    values = sum(group.column(index).num_values for index in range(group.num_columns))
+    return min(max(_VALUES_OF_BATCH * group.num_rows // max(values, 1), 1), _ROWS_OF_BATCH)
+
+
+def _column_cells(column: pa.Array) -> list[Any]:
+    if isinstance(column, pa.FixedShapeTensorArray):
+        return [tensor.to_numpy() if tensor.is_valid else None for tensor in column]
+    column = column.storage if isinstance(column, pa.ExtensionArray) else column
+    if not (pa.types.is_list(column.type) and pa.types.is_list(column.type.value_type)):
+        return column.to_pylist()
+    rows = column.flatten()
+    sizes = rows.value_lengths().unique().to_pylist()
+    values = rows.flatten()
+    if not pa.types.is_floating(values.type) or values.null_count or len(sizes) != 1 or not sizes[0]:
+        return column.to_pylist()
+    matrix = values.to_numpy(zero_copy_only=False).reshape(-1, sizes[0])
+    cells, start = [], 0
+    for length in column.value_lengths().to_pylist():
+        cells.append(None if length is None else matrix[start : start + length])
+        start += length or 0
+    return cells
+
+
+def numbered_cells(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The cells of the rows of a shard's split by column, each with its row's number in the file.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    if shard.kind == "parquet":
+        rows = _parquet_cells(shard.path, shard.row_group)
+    else:
+        rows = _text_cells(shard.path, shard.kind)
+    for index in itertools.count(shard.first_row):
+        with broken_files_are_data_errors(shard.path, "table"):
+            cells = next(rows, None)
+        if cells is None:
+            return
+        if shard.split is None or split_name(cells.get("split"), shard.path) == shard.split:
+            yield index, cells

@@ -1,0 +1,135 @@
+import csv
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from table_cases import GOOD, as_lists, check, example_rows, write_jsonl
+
+from data_builders import DataError, load_aligned_dataset
+from data_builders.formats import open_source
+
+
+@pytest.mark.parametrize("row_group_size", [2, 100])
+def test_parquet(tmp_path, cache, row_group_size):
+    rows = example_rows(40)
+    pq.write_table(
+        pa.Table.from_pylist([as_lists(row) for row in rows]), tmp_path / "x", row_group_size=row_group_size
+    )
+    check(load_aligned_dataset(tmp_path / "x", cache_dir=cache), rows)
+
+
+def test_a_folder_with_a_file_for_each_split(tmp_path, cache):
+    rows = example_rows()
+    for name in ("train", "dev", "test"):
+        own = [as_lists(row) for row in rows if row["split"] == name]
+        for row in own:
+            del row["split"]
+        write_jsonl(tmp_path / f"{name}.jsonl", own)
+    check(load_aligned_dataset(tmp_path, cache_dir=cache), rows)
+    write_jsonl(tmp_path / "more.jsonl", own)
+    with pytest.raises(DataError, match=r"more\.jsonl: begins with none of train"):
+        load_aligned_dataset(tmp_path, cache_dir=cache)
+
+
+def test_a_single_table_of_another_name_is_the_training_split(tmp_path, cache):
+    rows = [
+        {key: value for key, value in as_lists(row).items() if key not in ("split", "id")} for row in example_rows(3)
+    ]
+    splits = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)
+    assert list(splits) == ["train"] and list(splits["train"]["id"]) == ["mine-0", "mine-1", "mine-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.parquet", b"PAR1" + bytes(100), "not a readable table"),
+        ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table"),
+        ("x.tsv", b"id\ttext\tlabel\nv_0\ta b\t1\n", "columns are separated by tabs; separate them by commas"),
+        ("x.csv", b"id;text;label\nv_0;a b;1\n", "columns are separated by semicolons; separate them by commas"),
+        (
+            "x.jsonl",
+            b'{"words": ["a"], "label": 1, "\\ud800": [[1.0]]}\n',
+            "column '.ud800' has a name that cannot be",
+        ),
+        ("x.jsonl", b'{"words": ["a"]}\n', "no column label; data to predict on is loaded with labels=False"),
+        ("x.csv", b"id,words\na,good\n", "no column label"),
+        ("x.jsonl", b'{"label": 1}\n', "needs a column words .or text. or features; it has: .'label'"),
+        ("x.jsonl", b'{"split": "fold7", "label": 1, "words": ["a"]}\n', "split 'fold7' is none of"),
+    ],
+)
+def test_bad_tables(tmp_path, cache, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
+        load_aligned_dataset(tmp_path / name, cache_dir=cache)
+
+
+def test_only_a_table_is_read_as_one(tmp_path, cache):
+    path = tmp_path / "x.txt"
+    path.write_text("name,score\na,1\n")
+    with pytest.raises(
+        DataError, match=r"x\.txt: no table: neither Parquet, nor JSON lines .* nor CSV with a column id"
+    ):
+        load_aligned_dataset(path, cache_dir=cache, format="table")
+    with pytest.raises(DataError, match=r"x\.csv: no column label"):
+        load_aligned_dataset(path.rename(tmp_path / "x.csv"), cache_dir=cache, format="table")
+
+
+def test_a_line_that_is_not_json_is_a_bad_sample(tmp_path, cache):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(
+        json.dumps(GOOD) + "\nnot json\n" + "[" * 100_000 + "\n" + json.dumps({**GOOD, "id": "good_2"}) + "\n"
+    )
+    with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read"):
+        load_aligned_dataset(path, cache_dir=cache)
+    assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1", "good_2"]
+
+
+def test_a_line_that_is_no_row_is_never_lost_in_silence(tmp_path, cache):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(GOOD) + "\nnot json\n")
+    with pytest.raises(DataError, match="sample mine-1: row 2 cannot be read as a line of this table"):
+        load_aligned_dataset(path, cache_dir=cache, labels=False)
+
+
+def test_arrow_tensors_are_features(tmp_path, cache):
+    storage = pa.array([[1.0, 2.0, 3.0, 4.0], None], pa.list_(pa.float32(), 4))
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), (2, 2)), storage)
+    table = pa.table({"words": [["a", "b"]] * 2, "label": [1.0, 2.0], "acoustic": tensors})
+    pq.write_table(table, tmp_path / "x.parquet")
+    first, second = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=cache)["train"].with_format("numpy")
+    assert first["acoustic"].tolist() == [[1.0, 2.0], [3.0, 4.0]] and second["acoustic"].shape == (0, 2)
+
+
+def test_csv_cells_may_be_long(tmp_path, cache):
+    features = np.random.default_rng(0).normal(size=(120, 74))
+    frame = pd.DataFrame({"text": ["w " * 120], "acoustic": [json.dumps(features.tolist())], "label": [1]})
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    limit = csv.field_size_limit(1 << 17)
+    split = load_aligned_dataset(tmp_path / "mine.csv", cache_dir=cache)["train"].with_format("numpy")
+    np.testing.assert_array_equal(split[0]["acoustic"], features.astype(np.float32))
+    csv.field_size_limit(limit)
+
+
+def test_other_csv_files_beside_the_tables_of_a_folder(tmp_path, cache):
+    write_jsonl(tmp_path / "train.jsonl", [GOOD])
+    (tmp_path / "predictions.csv").write_text("id,score,label\ngood_1,1,positive\n")
+    (tmp_path / "notes.csv").write_text("id;who\n1;me\n")
+    assert list(load_aligned_dataset(tmp_path, cache_dir=cache)) == ["train"]
+    (tmp_path / "test.csv").write_text("id;text;label\nv_0;a b;1\n")
+    with pytest.raises(DataError, match=r"test\.csv: .* separated by semicolons"):
+        load_aligned_dataset(tmp_path, cache_dir=cache)
+
+
+def test_rows_of_many_values_are_read_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_builders.formats.table_files._VALUES_OF_BATCH", 1 << 18)
+    values = pa.array(np.zeros(1 << 19, np.float32))
+    rows = pa.ListArray.from_arrays([0, 1 << 18, 1 << 19], values)
+    table = pa.table({"words": [["a", "b"]], "label": [1.0], "acoustic": pa.ListArray.from_arrays([0, 2], rows)})
+    pq.write_table(pa.concat_tables([table] * 20), tmp_path / "x.parquet", compression="zstd")
+    source = open_source(tmp_path / "x.parquet")
+    before = pa.total_allocated_bytes()
+    for row in source.rows(source.splits["train"][0]):
+        assert row["acoustic"].shape == (2, 1 << 18) and pa.total_allocated_bytes() - before < 8 * values.nbytes
