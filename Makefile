@@ -1,6 +1,7 @@
 # make train: set up and train on the embedded sample corpus.   make test: set up and test.   See README.md.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 INSTALLED := .venv/installed
 
@@ -21,10 +22,10 @@ train: setup
 	OMP_NUM_THREADS=1 $(BIN)/python run_train.py recipes/sample.yaml
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from datasets import DatasetDict, IterableDatasetDict
+from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -359,6 +360,15 @@ def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, An
     print(f"model, results, predictions and plots are in {output_dir}")
 
 
+def push(trainer: CPSLTrainer) -> None:
+    """Uploads the run's folder; ValueError where that fails, when everything else is done."""
+    try:
+        trainer.push_to_hub()
+    except (HTTPError, OSError, ValueError) as error:
+        command = f"hf upload {trainer.hub_model_id} {trainer.args.output_dir} --exclude 'checkpoint-*'"
+        raise ValueError(f"push_to_hub: {error}; the run itself is whole, push it with `{command}`") from error
+
+
 def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict[str, Any]]:
     """From arguments to a trainer, the encoded data and the resolved recipe."""
     data_arguments, model_arguments, training_arguments = parse_arguments(arguments)
@@ -395,6 +405,8 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
         )
     except (ImportError, RuntimeError) as error:  # report_to or optim of a package that is not there
         raise ValueError(str(error)) from error
+    except HTTPError as error:
+        raise ValueError(f"push_to_hub: the repository cannot be made: {error}") from error
     if training_arguments.resume_from_checkpoint == "last":
         training_arguments.resume_from_checkpoint = last_complete_checkpoint(training_arguments.output_dir)
     return trainer, encoded, config
@@ -423,12 +435,12 @@ def run(arguments: Sequence[str]) -> None:
     if trainer.args.resume_from_checkpoint is not None:
         check_checkpoint(trainer.args.resume_from_checkpoint, trainer, config)
     train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # without a push, which is for the end
     metrics = train_metrics | evaluate_splits(trainer, dataset, Path(trainer.args.output_dir))
     if trainer.is_world_process_zero():
         report(trainer, metrics, config, dataset)
-    if trainer.args.push_to_hub:  # save_model pushed the model, without what the report has written
-        trainer.push_to_hub()
+    if trainer.args.push_to_hub:
+        push(trainer)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 

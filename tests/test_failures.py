@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import transformers.trainer
+from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -86,6 +89,28 @@ def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, dataset, option
     assert stop.value.code.startswith("run_train.py: error: ")
     assert "\n" not in stop.value.code
     assert [text for text in named if text not in stop.value.code] == []
+
+
+class HubThatLeaves(HfApi):
+    """Makes a repository, and is not there any more when the run is to be uploaded."""
+
+    def create_repo(self, repo_id, **kwargs):
+        return RepoUrl(f"{self.endpoint}/somebody/{repo_id}", endpoint=self.endpoint)
+
+
+@pytest.mark.parametrize("hub", [HfApi, HubThatLeaves])
+def test_a_hub_that_cannot_be_reached_costs_no_result(data, tmp_path, monkeypatch, hub):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(
+            transformers.trainer, "hf_api", lambda: hub(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}")
+        )
+        options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), "--push_to_hub", "true"]
+        with pytest.raises(SystemExit) as stop:
+            run_train.main(["recipes/sample.yaml", *options, *TINY, "--num_train_epochs", "1"])
+    assert stop.value.code.startswith("run_train.py: error: push_to_hub: ") and "refused" in stop.value.code
+    assert ("hf upload somebody/run" in stop.value.code) == (hub is HubThatLeaves)
+    assert (tmp_path / "run" / "all_results.json").exists() == (hub is HubThatLeaves)
 
 
 def _without_a_layer(folder):
