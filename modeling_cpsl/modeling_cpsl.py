@@ -180,6 +180,11 @@ class MultimodalRegressor(nn.Module):
             }
         return CPSLOutput(**values)
 
+    def feature_layers(self) -> set[nn.Module]:
+        """The modules between the features and the injection, which do not have the text encoder's width."""
+        parts = [self.encoders, self.decoders, *([self.fusion] if len(self.encoders) else [])]
+        return {module for part in parts for module in part.modules()}
+
     def update_feature_bounds(self, bounds: dict[str, Tensor]) -> None:
         """Tracks bounds (2,) by modality that were pooled over a step's micro-batches and given to each `forward`."""
         for name, modality_bounds in bounds.items():
@@ -318,7 +323,7 @@ class CPSLModelMixin:
         super()._init_weights(module)
         if isinstance(module, FeatureNormalizer):
             module.reset_buffers()
-        elif isinstance(module, nn.Linear) and module in set(self.multimodal.modules()):
+        elif isinstance(module, nn.Linear) and module in self.multimodal.feature_layers():
             # The text encoder's initializer_range suits its width; a few features would hardly be seen through it.
             init.xavier_uniform_(module.weight)
             if module in {encoder.variance_head for encoder in self.multimodal.encoders.values()}:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
+from transformers import AutoModelForSequenceClassification
 
 from modeling_cpsl.encoding_cpsl import pooled_feature_bounds
 from modeling_cpsl.modeling_cpsl import default_feature_mask
@@ -91,6 +92,33 @@ def reference(model, batch, noise):
     if not config.sl:
         del losses["statistical"]
     return logits, unimodal, losses
+
+
+class TestInitialWeights:
+    @each_backbone
+    @each_fusion
+    def test_layers_of_the_features_differ_from_those_of_the_text_encoders_width(self, make_config, backbone, fusion):
+        config = make_config(backbone, modality_sizes=THREE, latent_size=90, fusion_size=110, fusion=fusion)
+        torch.manual_seed(0)
+        part = AutoModelForSequenceClassification.from_config(config).multimodal
+        for name, layer in part.named_modules():
+            if not isinstance(layer, torch.nn.Linear) or layer.weight.numel() < 100:
+                continue
+            if name.startswith(("encoders", "decoders", "fusion")):
+                expected = math.sqrt(2 / sum(layer.weight.shape))  # Glorot and Bengio (2010)
+            else:
+                assert name.startswith(("injection", "dense"))
+                expected = config.initializer_range
+            assert_close(layer.weight.std().item(), expected, rtol=0.2, atol=0.0)
+
+    def test_dropout_adds_little_to_a_new_models_predictions(self, make_config, make_batch):
+        """With heads as wide as Glorot's, dropout alone gave those over all-mpnet-base-v2 a variance of .7."""
+        torch.manual_seed(0)
+        config = make_config(classifier_dropout=0.5)
+        model = AutoModelForSequenceClassification.from_config(config).train()
+        batch = make_batch(model.config, labels=False)
+        predictions = torch.stack([model(**batch).logits.detach() for _ in range(200)])
+        assert predictions.var(dim=0).max() < 0.02
 
 
 class TestForward:
