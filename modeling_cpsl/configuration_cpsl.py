@@ -1,11 +1,13 @@
 """Configurations: the fields of CPSL over the configuration of a text encoder."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from torch import nn
 from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedConfig
 
 
@@ -19,6 +21,21 @@ FUSIONS = ("gated", "concat", "sum", "attention")
 
 # What a backbone's configuration says of itself and not of its architecture.
 _BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "id2label", "label2id")
+
+
+# Columns of the encoded data that are no features.
+_OTHER_COLUMNS = ("id", "words", "label", "text", "input_ids", "word_index")
+
+
+def check_modality_names(names: Iterable[str]) -> None:
+    """Refuses names that a modality cannot have.
+
+    Raises:
+        ValueError: A name is no identifier, or means something else in the data or to PyTorch.
+    """
+    for name in names:
+        if not name.isidentifier() or name in _OTHER_COLUMNS or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"{name!r} cannot be the name of a modality; give its column another one")
 
 
 def _option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -85,12 +102,10 @@ class CPSLFields:
         super().__post_init__(**{"num_labels": 1, **kwargs})
 
     def _check_fields(self) -> None:
+        check_modality_names(self.modality_sizes)
         for name, size in self.modality_sizes.items():
-            if name == "text" or not name.isidentifier() or size < 1:
-                raise ValueError(
-                    f"modality_sizes: {name!r}: {size} is not a modality; give an identifier other than 'text' and a "
-                    "feature size of at least 1"
-                )
+            if size < 1:
+                raise ValueError(f"modality_sizes: {name} has size {size}; it must be at least 1")
         if not self.use_text and not self.modality_sizes:
             raise ValueError("use_text=False with modality_sizes={} leaves no modality at all")
         for field_name, choices in (

@@ -67,6 +67,15 @@ def default_feature_mask(attention_mask: Tensor) -> Tensor:
     return attended & (from_left > 1) & (from_right > 1)
 
 
+def _label_vector(labels: Tensor, logits: Tensor) -> Tensor:
+    """(B,) float32 labels from (B,) or (B, 1); other shapes would broadcast against other samples' logits."""
+    if labels.shape == (*logits.shape, 1):
+        labels = labels.squeeze(-1)
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {tuple(logits.shape)}, one a sample")
+    return labels.float()
+
+
 class MultimodalRegressor(nn.Module):
     """All that stands above the text encoder (METHOD 1-7); the same for every backbone.
 
@@ -130,7 +139,7 @@ class MultimodalRegressor(nn.Module):
             hidden: (B, L, d_t), T; None where there is no text.
             features: (B, L, d_m) by name; a modality that is not there is missing in all samples.
             feature_mask: (B, L), 1 at feature tokens.
-            labels: (B,).
+            labels: (B,) or (B, 1).
             modality_mask: (B,) bool by name.
             feature_bounds: (2,) by name.
             latent_noise: (B, L, d_z) by name.
@@ -170,7 +179,7 @@ class MultimodalRegressor(nn.Module):
             draws = self._draw(hidden, means, variances, presence, mask, num_samples)
             values |= {"logits": draws.mean(dim=0), "logits_std": draws.std(dim=0)}
         if labels is not None:
-            labels = labels.float()
+            labels = _label_vector(labels, logits)
             losses = self._regression_losses(values["logits"], unimodal_logits, presence, labels)
             losses |= self._distribution_losses(latents, means, variances, normalized, masks)
             values |= {"loss": total_loss(losses, self.loss_weights), "losses": losses}
@@ -369,8 +378,9 @@ class CPSLModelMixin:
             attention_mask: (B, L), 1 on attended tokens. Default: all.
             acoustic: (B, L, d_a) voice features aligned to the subwords; None where there are none.
             visual: (B, L, d_v) face features aligned to the subwords.
-            feature_mask: (B, L), 1 where a word's feature row stands. Default: [`default_feature_mask`].
-            labels: (B,), sentiment in [-3, 3]; with them the losses are computed.
+            feature_mask: (B, L), 1 where a word's feature row stands. Default: [`default_feature_mask`]; all attended
+                tokens where there is no text.
+            labels: (B,) or (B, 1), sentiment in [-3, 3]; with them the losses are computed.
             modality_mask: (B,) bool by modality, True where the sample has it. Default: what is given is there.
             extra_features: (B, L, d_m) by name, for modalities other than `acoustic` and `visual`.
             feature_bounds: (2,) minimum and maximum by modality for min-max in training, where the caller pooled
@@ -403,7 +413,7 @@ class CPSLModelMixin:
             attention_mask = torch.ones(shape, dtype=torch.long, device=self.device)
         if feature_mask is None:
             # Features without text have no special tokens around them.
-            feature_mask = default_feature_mask(attention_mask) if self.config.use_text else attention_mask
+            feature_mask = attention_mask if encoded is None else default_feature_mask(attention_mask)
         output = self.multimodal(
             None if encoded is None else encoded.last_hidden_state,
             features,

@@ -50,7 +50,8 @@ class MultimodalSentimentPipeline(Pipeline):
         """Predicts one utterance, a list of them, or any stream of them.
 
         Args:
-            inputs: An utterance, a list, or another iterable: a generator, a data set, a stream of any length.
+            inputs: An utterance, a list, or another iterable: a generator, a data set, a stream of any length. A
+                stream is read 16 batches ahead, but with a batch size of 1 answered utterance by utterance.
             batch_size: Overrides the pipeline's; results do not depend on it, but for the chance in latent draws.
             **kwargs: `num_samples`, `explain` and `on_error` override the pipeline's.
 
@@ -59,8 +60,8 @@ class MultimodalSentimentPipeline(Pipeline):
 
             - `score`: sentiment in [-3, 3]; `acc7_class`, -3 ... 3, and its name `label`;
             - `modalities`: by name None where it is missing, else a dict of `score`, predicted from it alone, and
-              with `explain` `delta`, how much it adds to the score (None where it is all there is), and but for text
-              `weight`, its mean share in the fusion;
+              with `explain` `delta`, the score less the score with it masked (None where it is all there is), and but
+              for text `weight`, its mean share in the fusion;
             - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated on utterances with the
               same modalities, and `std` with `num_samples`; None where there is neither.
 
@@ -93,7 +94,7 @@ class MultimodalSentimentPipeline(Pipeline):
         """Fits the prediction intervals and stores them in the model's config, which `save_pretrained` keeps.
 
         Each set of modalities that the utterances have gets an interval of its own; to have one for clips without a
-        face, say, give utterances without one too.
+        face, say, give utterances without one too. An earlier calibration is replaced.
 
         Args:
             held_out: Utterances with their `label`, none of which the model was trained on: residuals of training
@@ -108,6 +109,7 @@ class MultimodalSentimentPipeline(Pipeline):
             ValueError: A label is missing or not in [-3, 3], or there are too few samples for this coverage.
         """
         labels: list[float] = []
+        coverage = float(coverage)
 
         def utterances() -> Iterator[Mapping[str, Any]]:
             for index, utterance in enumerate(held_out):
@@ -164,6 +166,7 @@ class MultimodalSentimentPipeline(Pipeline):
             return {"error": message}
 
     def _forward(self, input_tensors: dict[str, Any], num_samples: int = 1, explain: bool = False) -> dict[str, Any]:
+        self.model.eval()  # a model that was just trained would draw noise and move its running bounds
         output = self.model(**input_tensors, num_samples=num_samples)
         fields = ("logits", "logits_std", "unimodal_logits", "modality_presence")
         result = {name: output[name] for name in fields if name in output}
@@ -174,7 +177,10 @@ class MultimodalSentimentPipeline(Pipeline):
         return result
 
     def _leave_one_out(self, inputs: dict[str, Any], output: Any) -> dict[str, Tensor]:
-        """By modality (B,): the score less the score without it; NaN where nothing else is there."""
+        """By modality (B,): the score less the score with it masked; NaN where nothing else is there.
+
+        What is masked keeps its tokens: a word's features go on to weigh as often as it has subwords.
+        """
         presence, score = output["modality_presence"], output["logits"].clamp(-3.0, 3.0)
         deltas = {}
         for name in presence:
@@ -186,9 +192,13 @@ class MultimodalSentimentPipeline(Pipeline):
         return deltas
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
-        """The model's outputs for B utterances -> their B results."""
-        results = []
-        for index, sentiment in enumerate(self.processor.decode_sentiment(model_outputs["logits"])):
+        """The model's outputs for B utterances -> their B results; an `error` where a prediction is no number."""
+        results: list[dict[str, Any]] = []
+        logits = model_outputs["logits"]
+        for index, sentiment in enumerate(self.processor.decode_sentiment(logits.nan_to_num())):
+            if not logits[index].isfinite():
+                results.append({"error": f"the model predicts {float(logits[index])}; its features are out of range"})
+                continue
             result = {"score": sentiment["value"], "label": sentiment["label"], "acc7_class": sentiment["acc7_class"]}
             result["modalities"] = {
                 name: _modality_result(name, index, model_outputs) if present[index] else None
@@ -218,23 +228,27 @@ class MultimodalSentimentPipeline(Pipeline):
     ) -> Iterator[dict[str, Any]]:
         """Results in the order of the utterances, of which one window at a time is in memory."""
         window: list[dict[str, Any]] = []
+        is_live = batch_size == 1 and not hasattr(utterances, "__len__")
+        window_size = 1 if is_live else batch_size * BATCHES_IN_WINDOW
+        on_error = preprocess.get("on_error", "raise")
         for index, utterance in enumerate(utterances):
-            try:
-                window.append(self.preprocess(utterance, **preprocess))
-            except ValueError as error:
-                raise ValueError(f"{_name(utterance, index)}: {error}") from None
-            if "error" in window[-1]:
-                window[-1]["error"] = f"{_name(utterance, index)}: {window[-1]['error']}"
-            if len(window) == batch_size * BATCHES_IN_WINDOW:
-                yield from self._predict_window(window, batch_size, forward, postprocess)
+            window.append(self.preprocess(utterance, **(preprocess | {"on_error": "skip"})))
+            window[-1]["name"] = _name(utterance, index)
+            if len(window) == window_size or (on_error == "raise" and "error" in window[-1]):
+                yield from self._predict_window(window, batch_size, on_error, forward, postprocess)
                 window = []
-        yield from self._predict_window(window, batch_size, forward, postprocess)
+        yield from self._predict_window(window, batch_size, on_error, forward, postprocess)
 
     def _predict_window(
-        self, window: list[dict[str, Any]], batch_size: int, forward: dict[str, Any], postprocess: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+        self,
+        window: list[dict[str, Any]],
+        batch_size: int,
+        on_error: str,
+        forward: dict[str, Any],
+        postprocess: dict[str, Any],
+    ) -> Iterator[dict[str, Any]]:
         """Batches of like length, longest first, so that what does not fit in memory shows itself at once."""
-        results: list[Any] = [{"score": None, **item} if "error" in item else None for item in window]
+        results: list[Any] = [{"error": item["error"]} if "error" in item else None for item in window]
         good = [index for index, item in enumerate(window) if "error" not in item]
         good.sort(key=lambda index: window[index]["num_tokens"], reverse=True)
         warn_truncated([window[index]["num_tokens"] for index in good], self.processor.max_length)
@@ -249,7 +263,12 @@ class MultimodalSentimentPipeline(Pipeline):
                 outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
                 for index, output in zip(chosen, outputs, strict=True):
                     results[index] = output
-        return results
+        for item, result in zip(window, results, strict=True):
+            if "error" in result:
+                result = {"score": None, "error": f"{item['name']}: {result['error']}"}
+                if on_error == "raise":
+                    raise ValueError(result["error"])
+            yield result
 
 
 def _name(utterance: Any, index: int) -> str:

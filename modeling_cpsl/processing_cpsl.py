@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
+from .configuration_cpsl import check_modality_names
+
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +56,9 @@ class CPSLProcessor(ProcessorMixin):
             not in it is of unknown origin. Features declared to be another extractor's are refused.
 
     Raises:
-        ValueError: The tokenizer is not a fast one, `max_length` leaves no word, an extractor is named for a modality
-            that there is not, or statistics are of another size or have a deviation that is not above 0.
+        ValueError: The tokenizer is not a fast one, `max_length` leaves no word, a modality has a name that it cannot
+            have, an extractor is named for a modality that there is not, or statistics are of another size or have a
+            deviation that is not above 0.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class CPSLProcessor(ProcessorMixin):
         super().__init__(tokenizer)
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} has no word_ids(); load the fast tokenizer")
+        check_modality_names(self.modality_sizes)
         self._check_modalities(self.feature_extractors)
         self._check_statistics()
         shortest = 3 if use_text else 1
@@ -291,7 +295,7 @@ class CPSLProcessor(ProcessorMixin):
         for name, utterance in zip(names, words, strict=True):
             if utterance is None:
                 continue
-            if isinstance(utterance, str) or not isinstance(utterance, Sequence | np.ndarray):
+            if not _is_list(utterance):
                 raise ValueError(
                     f"{name}: words are {utterance!r}, expected a list of strings; a string goes in text="
                 )
@@ -430,7 +434,7 @@ def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> 
 
 
 def _split_text(words: Any, text: str | Sequence[str | None] | None) -> Any:
-    if words is not None and (isinstance(words, str) or not isinstance(words, Sequence | np.ndarray)):
+    if words is not None and not _is_list(words):
         raise ValueError(f"words are {words!r}, expected a list of strings; a string goes in text=")
     if text is None:
         return words
@@ -438,12 +442,18 @@ def _split_text(words: Any, text: str | Sequence[str | None] | None) -> Any:
         raise ValueError("words and text are both given; the words are taken from text, so give one of them")
     if isinstance(text, str):
         return text.split()
-    if not isinstance(text, Sequence | np.ndarray):
+    if not _is_list(text):
         raise ValueError(f"text is {text!r} ({type(text).__name__}), expected a string or a list of strings")
     for index, utterance in enumerate(text):
         if not isinstance(utterance, str | None):
             raise ValueError(f"utterance {index}: text is {utterance!r} ({type(utterance).__name__}), not a string")
     return [None if utterance is None else utterance.split() for utterance in text]
+
+
+def _is_list(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _as_batch(words: Any, features: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[Any]]]:

@@ -429,7 +429,7 @@ def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | 
 
 
 def _modality(batch: dict[str, Any], name: str) -> Tensor:
-    return batch[name] if name in batch else batch["extra_features"][name]
+    return batch[name] if name in ("acoustic", "visual") else batch["extra_features"][name]
 
 
 def _first_samples(batch: Any, size: int) -> Any:

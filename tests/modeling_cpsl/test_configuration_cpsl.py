@@ -110,9 +110,11 @@ def test_no_modality_is_text_alone(tmp_path):
         ({"pooling": "max"}, ["pooling", "max", "cls"]),
         ({"feature_normalization": "zscore"}, ["feature_normalization", "zscore", "minmax_running"]),
         ({"task_loss": "huber"}, ["task_loss", "huber", "smooth_l1"]),
-        ({"modality_sizes": {"text": 3}}, ["modality_sizes", "text"]),
         ({"modality_sizes": {"acoustic": 0}}, ["modality_sizes", "acoustic", "0"]),
-        ({"modality_sizes": {"my voice": 3}}, ["modality_sizes", "my voice"]),
+        *(
+            ({"modality_sizes": {name: 3}}, [f"'{name}'", "name of a modality"])
+            for name in ("text", "my voice", "a.b", "", "values", "train", "type", "input_ids", "word_index")
+        ),
         ({"modality_sizes": {}, "use_text": False}, ["use_text", "modality_sizes"]),
         ({"use_text": False, "pooling": "cls"}, ["pooling", "use_text"]),
         ({"latent_size": 0}, ["latent_size", "0"]),

@@ -67,6 +67,13 @@ class TestFeaturesAlone:
             assert model(**other).logits[0] != model(**batch).logits[0]
             assert torch.equal(model(**other).logits[1:], model(**batch).logits[1:])
 
+    @pytest.mark.parametrize("use_text", [True, False])
+    def test_all_rows_count_where_no_mask_is_given(self, make_model, make_batch, use_text):
+        model = make_model(use_text=use_text)
+        batch = {name: value for name, value in make_batch(model.config).items() if name in ("acoustic", "visual")}
+        expected = model(**batch, feature_mask=torch.ones(batch["acoustic"].shape[:2])).logits
+        assert torch.equal(model(**batch).logits, expected)
+
     def test_padding_and_neighbours(self, make_model, make_batch):
         model = make_model(use_text=False)
         batch = make_batch(model.config, (8, 6, 3))

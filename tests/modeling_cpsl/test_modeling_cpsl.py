@@ -208,6 +208,20 @@ class TestForward:
             assert_close(one, other)
 
 
+class TestLabels:
+    def test_a_column_of_labels_is_as_good(self, make_model, make_batch):
+        model = make_model()
+        batch = make_batch(model.config)
+        column = batch | {"labels": batch["labels"][:, None]}
+        assert torch.equal(model(**column).loss, model(**batch).loss)
+
+    @pytest.mark.parametrize("shape", [(1,), (2,), (3, 3), (1, 3), ()])
+    def test_other_shapes_are_refused(self, make_model, make_batch, shape):
+        model = make_model()
+        with pytest.raises(ValueError, match=r"labels have shape .*, expected \(3,\)"):
+            model(**make_batch(model.config) | {"labels": torch.zeros(shape)})
+
+
 class TestGradients:
     @each_backbone
     @each_fusion

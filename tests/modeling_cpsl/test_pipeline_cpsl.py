@@ -127,6 +127,50 @@ def test_a_stream_is_read_a_window_at_a_time(sentiment, utterances):
     assert read == 32
 
 
+def test_a_live_stream_has_its_answers_at_once(sentiment, utterances):
+    asked = []
+
+    def stream():
+        for row in [*utterances[:2], {}]:
+            asked.append(row)
+            yield row
+
+    results = sentiment(stream())
+    for index in range(2):
+        assert next(results) == sentiment(utterances[index]) and len(asked) == index + 1
+    with pytest.raises(ValueError, match=r"^utterance 2: "):
+        next(results)
+
+
+def test_results_before_a_bad_utterance_are_given(sentiment, utterances):
+    results = sentiment(iter([*utterances[:3], {}]), batch_size=2)
+    np.testing.assert_allclose(scores([next(results) for _ in range(3)]), scores(sentiment(utterances[:3])), atol=1e-5)
+    with pytest.raises(ValueError, match=r"^utterance 3: "):
+        next(results)
+
+
+def test_a_model_in_training_mode_predicts_and_stays_as_it_is(sentiment, utterances):
+    expected = sentiment(utterances[1])
+    before = {name: value.clone() for name, value in sentiment.model.state_dict().items()}
+    sentiment.model.train()
+    assert sentiment(utterances[1]) == expected
+    assert all(torch.equal(value, before[name]) for name, value in sentiment.model.state_dict().items())
+
+
+def test_a_prediction_that_is_no_number_is_an_error_of_its_utterance(sentiment, utterances):
+    weight = sentiment.model.multimodal.encoders["acoustic"].mean_head.weight
+    before = weight.detach().clone()
+    try:
+        weight.data.fill_(torch.inf)
+        results = sentiment([*utterances[1:3], {"text": "great"}], batch_size=3, on_error="skip")
+        assert [result["score"] is None for result in results] == [True, True, False]
+        assert "utterance 1 (id v_2): the model predicts nan" in results[1]["error"]
+        with pytest.raises(ValueError, match=r"^utterance 0 \(id v_1\): the model predicts nan"):
+            sentiment(utterances[1:3])
+    finally:
+        weight.data.copy_(before)
+
+
 def test_memory_does_not_grow_with_the_stream(sentiment):
     def peak(count):
         rows = (
@@ -199,7 +243,7 @@ def test_latent_draws_have_a_deviation(sentiment, utterances):
 def test_calibration_is_shown_and_saved(sentiment, utterances, tmp_path):
     complete = [row | {"acoustic": np.ones((len(row["words"]), 74))} for row in utterances if "words" in row]
     complete = [row | {"visual": np.ones((len(row["words"]), 47))} for row in complete]
-    (half_width,) = sentiment.calibrate(complete, coverage=0.8, batch_size=4).values()
+    (half_width,) = sentiment.calibrate(complete, coverage=np.float64(0.8), batch_size=4).values()
     labels = [row["label"] for row in complete]
     assert half_width == pytest.approx(conformal_half_width(scores(sentiment(complete)), labels, 0.8), abs=1e-5)
     sentiment.model.save_pretrained(tmp_path)
@@ -238,6 +282,8 @@ def test_calibration_needs_labels_and_samples(sentiment, utterances):
             sentiment.calibrate([utterances[0], {**utterances[1], "label": label}])
     with pytest.raises(ValueError, match=r"^4 held-out samples are too few"):
         sentiment.calibrate([{**utterances[1], "label": 1.0}] * 4)
+    with pytest.raises(ValueError, match="coverage"):
+        sentiment.calibrate([{**utterances[1], "label": 1.0}] * 40, coverage=1.5)
     assert sentiment.model.config.interval_half_widths is None
 
 
@@ -271,6 +317,8 @@ def bad_utterances():
         "lists of words": ({"words": [["great"], ["bad"]]}, "give each a dict of its own"),
         "extractors by name": ({**good, "feature_extractors": "COVAREP"}, "must be a dict"),
         "field without a name": ({**good, 3: 1, "acustic": 2}, "modality 3, acustic is unknown"),
+        "words are a scalar": ({**good, "words": np.array("great")}, "list of strings"),
+        "text is a scalar": ({"text": np.array("great")}, "string or a list"),
         "too large": ({**good, "acoustic": [[10**400] * 74] * 2}, "acoustic"),
     }
 

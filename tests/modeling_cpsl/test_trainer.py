@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from training_cases import make_trainer, train_and_record
+from training_cases import SIZES, make_trainer, train_and_record
 
 from modeling_cpsl import CPSLTrainingArguments
 
@@ -166,6 +166,18 @@ def test_text_alone_trains_without_modulator(tmp_path):
     assert trainer.modulator is None
     row = next(row for row in trainer.state.log_history if "train_task_loss" in row)
     assert {name for name in row if name.endswith("_loss")} == {"train_loss", "train_task_loss", "train_unimodal_loss"}
+
+
+def test_a_modality_may_be_called_as_another_part_of_the_batch(tmp_path):
+    weights = []
+    for names in (("first", "second"), ("ids", "labels"), ("attention_mask", "modality_mask")):
+        fields = {"modality_sizes": dict(zip(names, SIZES.values(), strict=True))}
+        renamed = dict(zip(SIZES, names, strict=True))
+        options = {"renamed": renamed, "config_fields": fields, "num_train_epochs": 1, "num_samples": 8}
+        trained, _ = train_and_record(tmp_path / names[0], **options)
+        weights.append(list(trained.values()))
+    for others in weights[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(weights[0], others, strict=True))
 
 
 def test_running_bounds_move_once_a_step(tmp_path):

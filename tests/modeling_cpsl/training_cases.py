@@ -56,7 +56,9 @@ class RecordingTrainer(CPSLTrainer):
         return batches, num_items
 
 
-def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, **arguments):
+def make_trainer(
+    folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, renamed=None, **arguments
+):
     """A trainer over the small corpus; `arguments` are training arguments, `config_fields` the model's."""
     folder = Path(folder)
     defaults = {
@@ -73,7 +75,7 @@ def make_trainer(folder, num_samples=30, config_fields=None, trainer_class=Recor
     }
     args = CPSLTrainingArguments(**{**defaults, **arguments})
     with args.main_process_first():
-        corpus = small_corpus(num_samples)
+        corpus = small_corpus(num_samples).rename_columns(renamed or {})
         if args.process_index == 0:  # another would write what this one already reads
             words = [word for row in corpus["train"]["words"] for word in row]
             make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
