@@ -1,7 +1,6 @@
 """Predictions for a whole data set, to a table that grows and can be gone on with."""
 
 import hashlib
-import itertools
 import json
 import os
 from collections import Counter
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict
@@ -24,7 +24,9 @@ from .pipeline_cpsl import TASK, MultimodalSentimentPipeline
 from .reporting import replacing
 
 
-TEXTS = {"id": str, "split": str, "model": str}
+Key = tuple[str, str, int]  # split, id, and how often that id came before
+
+TEXTS = {"id": str, "split": str, "model": str, "inputs": str}
 READ_TABLE = {
     ".parquet": pd.read_parquet,
     # An id may be "NA"; only an empty cell is none.
@@ -54,7 +56,7 @@ def predict_table(
 
     Results are kept as they come in `<out>.partial.jsonl`, which the next call for the same `out` goes on with after
     an interruption of any kind, and take their place in `out` at the end. An utterance is known by its split, its id
-    and how often that id came before.
+    and how often that id came before, and predicted again where its words or features are not the same any more.
 
     Args:
         model: Folder or Hub id of a CPSL model.
@@ -62,7 +64,8 @@ def predict_table(
             lacks is missing in all utterances.
         out: A `.parquet`, `.jsonl` or `.csv` file: `id`, `split`, `score`, `label`, `acc7_class`, a `score_<modality>`
             each and what else the pipeline says; `error` where an utterance was skipped, which the next call tries
-            again; and `model`, a digest of the model's weights and of the options.
+            again; and the digests `model`, of the model's weights and of the options, and `inputs`, of the utterance's
+            words and features. It is not in the folder of the data, where it would be read as data.
         batch_size: Utterances in a forward pass.
         device: As for `pipeline`.
         num_samples: As for the pipeline.
@@ -74,12 +77,15 @@ def predict_table(
         How many utterances were predicted now, had been before, and were skipped.
 
     Raises:
-        ValueError: An utterance is bad, the features are another extractor's, `out` is another model's or of an
-            unknown kind, or `model` is no CPSL model.
+        ValueError: An utterance is bad, the features are another extractor's, `out` is another model's, of an unknown
+            kind or in the folder of the data, or `model` is no CPSL model.
     """
     out = Path(out)
     if out.suffix not in WRITE_TABLE:
         raise ValueError(f"{out}: {out.suffix or 'no suffix'} is none of {', '.join(WRITE_TABLE)}")
+    folder = Path(data_options.get("data_dir") or data)
+    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out}: it would be read as data from then on; name an output outside of {folder}")
     sentiment = _load_pipeline(model, device)
     digest = _digest(sentiment, num_samples, explain)
     journal = out.with_name(f"{out.name}.partial.jsonl")
@@ -87,7 +93,9 @@ def predict_table(
     dataset, skipped = _load_data(data, sentiment.model.config.modality_sizes, on_error=on_error, **data_options)
     sentiment.processor.check_extractors(feature_extractors(next(iter(dataset.values()))))
     keys = {name: _keys(name, split["id"]) for name, split in dataset.items()}
-    rows = {key: known.pop(key) for key in itertools.chain(*keys.values()) if key in known}
+    inputs = {key: digest for name, split in dataset.items() for key, digest in _input_digests(keys[name], split)}
+    rows = {key: known.pop(key) for key in inputs if key in known}
+    rows = {key: row for key, row in rows.items() if row["inputs"] == inputs[key]}
     before = len(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     options = {"batch_size": batch_size, "num_samples": num_samples, "explain": explain, "on_error": on_error}
@@ -99,12 +107,14 @@ def predict_table(
             left = [index for index, key in enumerate(keys[name]) if key not in rows]
             for index, result in zip(left, sentiment(_utterances(split, left), **options), strict=True):
                 key = keys[name][index]
-                rows[key] = {"id": key[1], "split": name, **_flat(result), "model": digest}
+                rows[key] = {"id": key[1], "split": name, **_flat(result), "model": digest, "inputs": inputs[key]}
                 stream.write(json.dumps({"occurrence": key[2], **rows[key]}) + "\n")
                 progress.update()
     # What is in `out` and no longer in the data stays, behind the data's own: of a repeated id the data has the first.
-    table = [*(rows[key] for key in itertools.chain(*keys.values())), *known.values()]
-    table += [{"id": left.id, "split": left.split, "error": left.reason, "model": digest} for left in skipped]
+    table = [*(rows[key] for key in inputs), *known.values()]
+    table += [
+        {"id": left.id, "split": left.split, "error": left.reason, "model": digest, "inputs": None} for left in skipped
+    ]
     with replacing(out) as temporary:
         WRITE_TABLE[out.suffix](pd.DataFrame(table), temporary)
     journal.unlink()
@@ -112,7 +122,7 @@ def predict_table(
     return len(rows) - before - num_errors, before, num_errors + len(skipped)
 
 
-def _keys(split: str, ids: Iterable[Any]) -> list[tuple[str, str, int]]:
+def _keys(split: str, ids: Iterable[Any]) -> list[Key]:
     """What tells the utterances of a split apart: ids may occur in every split, and more than once."""
     counts: Counter[str] = Counter()
     keys = []
@@ -120,6 +130,15 @@ def _keys(split: str, ids: Iterable[Any]) -> list[tuple[str, str, int]]:
         keys.append((split, sample_id, counts[sample_id]))
         counts[sample_id] += 1
     return keys
+
+
+def _input_digests(keys: Iterable[Key], split: Dataset) -> Iterator[tuple[Key, str]]:
+    """What each utterance's result depends on, the model apart: its words and features."""
+    for key, row in zip(keys, split, strict=True):
+        digest = hashlib.sha256(json.dumps(list(row["words"])).encode())
+        for name in sorted(row.keys() - {"id", "words"}):
+            digest.update(f"{name} {row[name].shape}".encode() + np.ascontiguousarray(row[name]).tobytes())
+        yield key, digest.hexdigest()[:16]
 
 
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
@@ -143,9 +162,9 @@ def _digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: b
     return digest.hexdigest()[:16]
 
 
-def _read_known(out: Path, journal: Path, digest: str) -> dict[tuple[str, str, int], dict[str, Any]]:
+def _read_known(out: Path, journal: Path, digest: str) -> dict[Key, dict[str, Any]]:
     """The good rows of earlier calls; a last line that a kill cut short is taken off the journal."""
-    known: dict[tuple[str, str, int], dict[str, Any]] = {}
+    known: dict[Key, dict[str, Any]] = {}
     if out.exists():
         try:
             table = READ_TABLE[out.suffix](out)
@@ -163,14 +182,18 @@ def _read_known(out: Path, journal: Path, digest: str) -> dict[tuple[str, str, i
         if whole != text:
             with replacing(journal) as temporary:
                 temporary.write_text(whole, encoding="utf-8")
-        for row in _checked([json.loads(line) for line in whole.splitlines()], out, digest):
+        try:
+            rows = [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise ValueError(f"{journal}: no predictions of an interrupted call: {error}; remove it") from error
+        for row in _checked(rows, out, digest):
             known[row["split"], row["id"], row.pop("occurrence")] = row
     return {key: row for key, row in known.items() if row.get("error") is None}
 
 
 def _checked(rows: list[dict[str, Any]], out: Path, digest: str) -> list[dict[str, Any]]:
     for row in rows:
-        if not {"id", "split", "model"} <= row.keys():
+        if not {"id", "split", "model", "inputs"} <= row.keys():
             raise ValueError(f"{out}: it is there and no table of predictions; name another output")
         if row["model"] != digest:
             raise ValueError(

@@ -197,6 +197,49 @@ def test_a_repeated_id_that_left_the_data_keeps_its_number(trained_folder, tmp_p
         assert list(READ_TABLE[".jsonl"](out)["score"]) == scores
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_an_utterance_that_has_changed_is_predicted_again(trained_folder, tmp_path, suffix):
+    data, out, anew = tmp_path / "data.jsonl", tmp_path / f"out{suffix}", tmp_path / f"anew{suffix}"
+    rows = corpus(12)
+    assert run(trained_folder, write_jsonl(rows, data), out) == 0
+    rows[1]["words"] = ["awful"] * len(rows[1]["words"])
+    rows[2]["visual"][0][0] += 5
+    rows[4]["acoustic"] = None
+    rows[5], rows[6] = rows[6] | {"id": "00005"}, rows[5] | {"id": "00006"}
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (5, 7, 0)
+    assert run(trained_folder, data, anew) == 0
+    pd.testing.assert_frame_equal(READ_TABLE[suffix](out), READ_TABLE[suffix](anew), check_exact=False, atol=1e-5)
+
+
+def test_rows_without_ids_are_known_by_what_they_hold(trained_folder, tmp_path):
+    data, out = tmp_path / "data.csv", tmp_path / "out.csv"
+    for texts in (["good movie", "bad movie", "the end"], ["bad movie", "good movie"]):
+        data.write_text("text\n" + "\n".join(texts) + "\n")
+        assert run(trained_folder, data, out) == 0
+        assert run(trained_folder, data, tmp_path / f"{len(texts)}.csv") == 0
+        found, expected = (READ_TABLE[".csv"](path) for path in (out, tmp_path / f"{len(texts)}.csv"))
+        np.testing.assert_allclose(found["score"][: len(texts)], expected["score"], atol=1e-5)
+
+
+def test_the_output_is_not_put_beside_the_data(trained_folder, tmp_path, capsys):
+    folder = tmp_path / "data"
+    (folder / "more").mkdir(parents=True)
+    write_jsonl(corpus(3), folder / "data.jsonl")
+    for out in (folder / "out.csv", folder / "more" / ".." / "out.csv"):
+        assert run(trained_folder, folder, out) == 1
+        assert "name an output outside of" in capsys.readouterr().err
+    assert [path.name for path in sorted(folder.iterdir())] == ["data.jsonl", "more"]
+
+
+def test_a_journal_that_is_none_is_named(trained_folder, data, tmp_path, capsys):
+    journal = tmp_path / "out.csv.partial.jsonl"
+    journal.write_text("no JSON\n")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 1
+    assert f"{journal}: no predictions of an interrupted call" in capsys.readouterr().err
+    assert journal.read_text() == "no JSON\n"
+
+
 def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys):
     out = tmp_path / "out.csv"
     assert run(trained_folder, data, out) == 0
