@@ -46,6 +46,7 @@ from modeling_cpsl.model_card import write_model_card
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 from modeling_cpsl.sample_backbone import make_sample_backbone
 from modeling_cpsl.streaming import tables
+from modeling_cpsl.training_args import is_better_if_greater
 from modeling_cpsl.uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
 
 
@@ -185,10 +186,14 @@ def _recipe_options(path: str, parser: HfArgumentParser) -> list[str]:
     known = {action.dest: action for action in parser._actions}
     options: list[str] = []
     for name, value in recipe.items():
-        if name == "versions" or value is None or value == []:
+        if name == "versions":
             continue
         if name not in known:
             raise ValueError(f"{path}: {name!r} is no option; see run_train.py --help")
+        if value is None and known[name].default is not None:
+            raise ValueError(f"{path}: {name} cannot be null; leave it out for {known[name].default}, or give a value")
+        if value is None or value == []:
+            continue
         if value is False and name.endswith("_strategy"):  # YAML's word for `no`
             value = "no"
         if isinstance(value, list) and known[name].nargs is None:
@@ -360,6 +365,17 @@ def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, An
     print(f"model, results, predictions and plots are in {output_dir}")
 
 
+def recipe_of(
+    data_arguments: DataArguments, model_arguments: Any, training_arguments: CPSLTrainingArguments
+) -> dict[str, Any]:
+    """The options as they were given; what follows from others is None, to follow them in a repetition too."""
+    options = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
+    metric = options["metric_for_best_model"]
+    if metric is not None and options["greater_is_better"] == is_better_if_greater(metric):
+        options["greater_is_better"] = None
+    return {name: value for name, value in options.items() if name not in NOT_REPEATED}
+
+
 def push(trainer: CPSLTrainer) -> None:
     """Uploads the run's folder; ValueError where that fails, when everything else is done."""
     try:
@@ -385,14 +401,13 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
         processor = build_processor(data_arguments, dataset, tokenizer, use_text)
         seed = training_arguments.seed if training_arguments.data_seed is None else training_arguments.data_seed
         encoded = encode_dataset(dataset, processor, seed=seed)
+    config = recipe_of(data_arguments, model_arguments, training_arguments)
     if data_arguments.streaming:  # it is read forward, and shuffled already
         training_arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
         training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
         print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)
     model = build_model(model_arguments, processor, backbone, name_or_path)
-    options = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
-    config = {name: value for name, value in options.items() if name not in NOT_REPEATED}
     try:
         trainer = CPSLTrainer(
             model,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Array2D, Dataset, DatasetDict, IterableDataset, IterableDatasetDict, concatenate_datasets
+from datasets import Array2D, Dataset, DatasetDict, IterableDataset, IterableDatasetDict, List, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 from .processing_cpsl import CPSLProcessor, warn_truncated
@@ -93,7 +93,17 @@ def _check_counts(split: Dataset, counts: dict[str, np.ndarray]) -> None:
 
 
 def modality_sizes(dataset: Dataset | IterableDataset) -> dict[str, int]:
-    """Feature size of each non-text modality of a split, by name."""
+    """Feature size of each non-text modality of a split, by name.
+
+    Raises:
+        ValueError: A column holds lists of lists, of which the size is not known.
+    """
+    for name, column in dataset.features.items():
+        if isinstance(column, List) and isinstance(column.feature, List):
+            raise ValueError(
+                f"column {name} holds lists of lists; cast it to datasets.Array2D((None, size), 'float32') to make it "
+                "a modality, or remove it"
+            )
     return {name: column.shape[1] for name, column in dataset.features.items() if isinstance(column, Array2D)}
 
 
@@ -160,6 +170,8 @@ class CPSLDataCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns the model's inputs (see [`CPSLProcessor`]), `labels` (B,) where rows have them, and `ids`.
+
+        [`CPSLTrainer`] takes the ids out again, which are no input of the model.
 
         Args:
             rows: Rows with `id`, `word_index`, the modalities' (n, d_m) arrays and, with text, `input_ids`.

@@ -100,6 +100,8 @@ class CPSLFields:
             # The package has registered its pipeline; the folder's copy would have to be trusted for nothing.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**{"num_labels": 1, **kwargs})
+        if self.num_labels != 1:
+            raise ValueError(f"num_labels={self.num_labels}: sentiment is one number")
 
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)

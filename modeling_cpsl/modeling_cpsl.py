@@ -306,10 +306,19 @@ class CPSLModelMixin:
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """transformers', which makes all that it loads trainable; a text encoder that takes no part stays frozen."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_unused()
-        return loaded
+        """transformers', which makes all that it loads trainable; a text encoder that takes no part stays frozen.
+
+        An interval that was calibrated with other weights than those loaded is forgotten.
+        """
+        model, info = super().from_pretrained(*args, **{**kwargs, "output_loading_info": True})
+        model._freeze_unused()
+        if info["missing_keys"] or info["mismatched_keys"]:
+            model.forget_calibration()
+        return (model, info) if kwargs.get("output_loading_info") else model
+
+    def forget_calibration(self) -> None:
+        """Takes back what `calibrate` has set, where the weights are not those that it was fitted to."""
+        self.config.interval_half_widths = self.config.interval_coverage = None
 
     def _attach_regressor(self) -> None:
         self.multimodal = MultimodalRegressor(self.config)

@@ -107,6 +107,7 @@ class _EpochLogger(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.accelerator.unwrap_model(self.trainer.model).forget_calibration()
         self.trainer.restore_unlogged_loss()
         # A checkpoint of an epoch's last step was written before that epoch's end was logged.
         if state.global_step and state.epoch == int(state.epoch):
@@ -114,7 +115,8 @@ class _EpochLogger(TrainerCallback):
 
     def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         # On several processes Trainer's own call does not reach the sampler of an epoch resumed in its middle.
-        kwargs["train_dataloader"].set_epoch(int(state.epoch))
+        if hasattr(kwargs["train_dataloader"], "set_epoch"):
+            kwargs["train_dataloader"].set_epoch(int(state.epoch))
 
     def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         should_log = control.should_log
@@ -132,20 +134,26 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     `train_`: all losses and the modulation's statistics; `eval_` has the same losses and the metrics of METHOD 10.
 
     Args:
-        model: A CPSL model.
+        model: A CPSL model; None with `model_init`.
         args: Training arguments.
-        **kwargs: As for `Trainer`; `compute_metrics` defaults to METHOD 10's.
+        **kwargs: As for `Trainer`; `compute_metrics` defaults to METHOD 10's. For another loss, override
+            [`compute_loss`] and call this one in it.
 
     Raises:
-        ValueError: Several devices without a launcher, no whole batch with `dataloader_drop_last`, a metric for the
-            best model that is not computed, or a modality to modulate that the model does not have.
+        ValueError: `args` are another class's, `compute_loss_func` is given, several devices without a launcher, no
+            whole batch with `dataloader_drop_last`, a metric for the best model that is not computed, or a modality
+            to modulate that the model does not have.
         NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
-    # compute_loss weighs each micro-batch by its share of the step's samples.
-    loss_is_scaled_for_ga = True
+    # Trainer averages over a step's micro-batches, and compute_loss weighs them so that this is the samples' average.
+    loss_is_scaled_for_ga = False
 
-    def __init__(self, model: torch.nn.Module, args: CPSLTrainingArguments, **kwargs: Any):
+    def __init__(self, model: torch.nn.Module | None = None, args: CPSLTrainingArguments | None = None, **kwargs: Any):
+        if not isinstance(args, CPSLTrainingArguments):
+            raise ValueError(f"args are {type(args).__name__}; CPSLTrainer needs CPSLTrainingArguments")
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func would leave the model without labels; override compute_loss instead")
         if args.n_gpu > 1:
             raise ValueError(
                 f"{args.n_gpu} GPUs but one process would train with nn.DataParallel; start it with "
@@ -161,6 +169,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             )
         if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
             _check_metric(args.metric_for_best_model, self.model.config)
+        self._count: int | None = None
+        self._weight: Tensor | None = None
         self._train_means, self._step_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
         self._loss_watch = LossWatch()
         self.add_callback(_EpochLogger(self))
@@ -179,7 +189,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             alpha=args.alpha,
             penalty_factor=args.penalty_factor,
             start_epoch=args.modulation_start_epoch,
-            end_epoch=args.modulation_end_epoch,
+            end_epoch=args.last_modulated_epoch,
             target=args.modulation_target,
             seed=args.seed,
         )
@@ -203,7 +213,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         bounds = self._pool_feature_bounds(batches)
         for batch, count in zip(batches, counts, strict=True):
             batch["num_samples_in_batch"] = count
-            batch["share"] = count * self.accelerator.num_processes / total
+            batch["weight"] = count * len(batches) * self.accelerator.num_processes / total
             if bounds:
                 batch["feature_bounds"] = bounds
             if self.args.latent_noise == "sample" and self.model.config.ame:
@@ -213,8 +223,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """The objective of eq. 4, weighed in training by the micro-batch's share of the optimizer step."""
-        share, count = inputs.pop("share", None), inputs.pop("num_samples_in_batch", len(inputs["labels"]))
+        """The objective of eq. 4, weighed in training by how much of the optimizer step the micro-batch is."""
+        count = len(inputs["labels"]) if self._count is None else self._count
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         losses = {"loss": loss} | {f"{name}_loss": value for name, value in outputs.losses.items()}
         if "diversity_loss" in losses:
@@ -224,8 +234,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             errors = {f"error of {name}": error.sum() for name, error in outputs.modality_errors.items()}
             self._loss_watch.add(losses | errors, f"step {self.state.global_step}, samples {', '.join(self._ids)}")
             self._loss_watch.check()
-        if share is not None:
-            loss = loss * share
+        if self._weight is not None:
+            loss = loss * self._weight
         return (loss, outputs) if return_outputs else loss
 
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
@@ -276,17 +286,22 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         inputs = super()._prepare_inputs(inputs)
+        # What says something about the batch, and is no input of the model.
         self._ids = inputs.pop("ids", [])
+        self._count, self._weight = inputs.pop("num_samples_in_batch", None), inputs.pop("weight", None)
         return inputs
 
     def _num_real_samples(self, size: int) -> int:
         """How many of the last micro-batch's samples are not repetitions that fill it up for all ranks."""
-        args, is_last = self.args, self.accelerator.gradient_state.end_of_dataloader
-        if not is_last or args.dataloader_drop_last or not has_length(self.train_dataset):
+        is_last, loader = self.accelerator.gradient_state.end_of_dataloader, self.callback_handler.train_dataloader
+        if self.accelerator.num_processes == 1 or not is_last or self.args.dataloader_drop_last:
+            return size
+        batches = getattr(loader.batch_sampler, "batch_sampler", None)  # those of all ranks
+        drawn = self.train_dataset if batches is None else batches.sampler
+        if not has_length(drawn):
             return size
         # Not gradient_state.remainder, which is lost in an epoch that is resumed in its middle.
-        total = self.callback_handler.train_dataloader.total_batch_size
-        remainder = len(self.train_dataset) % total or total
+        remainder = len(drawn) % loader.total_batch_size or loader.total_batch_size
         return min(max(remainder - self.accelerator.process_index * size, 0), size)
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
@@ -399,6 +414,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
 
 def _load_state(checkpoint: str, name: str, device: torch.device) -> dict[str, Any]:
+    if not Path(checkpoint, name).is_file():
+        raise ValueError(f"{checkpoint} has no {name}: no run goes on from a checkpoint of the model alone")
     # Each rank loads to its current device; torch knows no `cpu:0`, as gloo's ranks are called.
     return torch.load(Path(checkpoint) / name, map_location=device.type, weights_only=True)
 

@@ -15,6 +15,11 @@ LATENT_NOISES = ("batch", "sample")
 WINDOW_FRACTION = 25 / 30
 
 
+def is_better_if_greater(metric: str) -> bool:
+    """Whether a metric is to be large, which its name tells."""
+    return not any(kind in metric for kind in ("mae", "loss", "error"))
+
+
 @dataclass
 class CPSLTrainingArguments(TrainingArguments):
     """transformers' `TrainingArguments` with the paper's recipe (METHOD 9) and gradient modulation (METHOD 8).
@@ -96,14 +101,12 @@ class CPSLTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         self._check_refused()
         if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = not any(kind in self.metric_for_best_model for kind in ("mae", "loss", "error"))
+            self.greater_is_better = is_better_if_greater(self.metric_for_best_model)
         super().__post_init__()
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ValueError("fp16 has no effect on a CPU, which would train in fp32; use bf16 or leave it out")
         # Pinning without an accelerator does nothing but warn.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
-        if self.modulation_end_epoch is None:
-            self.modulation_end_epoch = math.floor(WINDOW_FRACTION * self.num_train_epochs)
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} is none of {', '.join(LATENT_NOISES)}")
         if not 0.0 <= self.modality_dropout < 1.0:
@@ -114,6 +117,13 @@ class CPSLTrainingArguments(TrainingArguments):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         self._check_modulation()
+
+    @property
+    def last_modulated_epoch(self) -> int:
+        """`modulation_end_epoch`, or its default for the epochs of this run."""
+        if self.modulation_end_epoch is not None:
+            return self.modulation_end_epoch
+        return math.floor(WINDOW_FRACTION * self.num_train_epochs)
 
     def _check_refused(self) -> None:
         reasons = {
@@ -138,10 +148,10 @@ class CPSLTrainingArguments(TrainingArguments):
                 f"modulation_start_epoch={self.modulation_start_epoch} lies outside the {self.num_train_epochs:g} "
                 "epochs of this run; set --no_gm --no_ge --no_cp to train without modulation"
             )
-        if not 0 <= self.modulation_start_epoch <= self.modulation_end_epoch:
+        if not 0 <= self.modulation_start_epoch <= self.last_modulated_epoch:
             raise ValueError(
                 f"modulation_start_epoch={self.modulation_start_epoch} and modulation_end_epoch="
-                f"{self.modulation_end_epoch} are no window: it needs 0 <= start <= end"
+                f"{self.last_modulated_epoch} are no window: it needs 0 <= start <= end"
             )
         if self.ge and not self.gm:
             raise ValueError("ge=True needs gm=True: the noise of GE makes up for what GM damps; set --no_ge too")
@@ -152,7 +162,7 @@ class CPSLTrainingArguments(TrainingArguments):
             alpha=self.alpha,
             penalty_factor=self.penalty_factor,
             start_epoch=self.modulation_start_epoch,
-            end_epoch=self.modulation_end_epoch,
+            end_epoch=self.last_modulated_epoch,
             target=self.modulation_target,
         )
 

@@ -147,6 +147,21 @@ def test_resolved_config_is_a_recipe_that_repeats_the_run(finished_run, tmp_path
     )
 
 
+def test_what_follows_from_other_options_follows_them_in_a_repetition(tmp_path):
+    def repeat(*options):
+        parsed = run_train.parse_arguments([*options, "--output_dir", str(tmp_path)])
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(run_train.recipe_of(*parsed)))
+        return parsed[2]
+
+    first = repeat("--num_train_epochs", "2")
+    assert (first.greater_is_better, first.last_modulated_epoch) == (False, 1)
+    second = repeat(str(tmp_path / "recipe.yaml"), "--num_train_epochs", "30", "--metric_for_best_model", "corr")
+    assert (second.greater_is_better, second.last_modulated_epoch) == (True, 25)
+    repeat(str(tmp_path / "recipe.yaml"), "--greater_is_better", "false", "--modulation_end_epoch", "3")
+    third = repeat(str(tmp_path / "recipe.yaml"), "--num_train_epochs", "60")
+    assert (third.greater_is_better, third.last_modulated_epoch) == (False, 3)
+
+
 def test_runs_that_differ_in_their_seed_alone_are_one_row(finished_run, tmp_path):
     output_dir, _ = finished_run
     results = json.loads((output_dir / "all_results.json").read_text())
@@ -161,7 +176,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(finished_run, tmp_path
     table = compare_runs([tmp_path / "full" / "seed0", tmp_path / "full" / "seed1"], "test")
     assert table.index.tolist() == [str(tmp_path / "full")]
     assert table.iloc[0]["seeds"] == 2
-    assert table.iloc[0]["mae"] == "0.6000 +- 0.1000"
+    assert table.iloc[0]["mae"] == "0.6000 +- 0.1414"
     with pytest.raises(ValueError, match="no finished run"):
         compare_runs([tmp_path], "test")
 
@@ -248,7 +263,12 @@ def test_what_a_user_did_wrong_is_one_line(arguments, message, tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("learning_rates: 1.0e-3", "'learning_rates' is no option"), ("- 1", "YAML mapping"), ("a: [", "not a readable")],
+    [
+        ("learning_rates: 1.0e-3", "'learning_rates' is no option"),
+        ("- 1", "YAML mapping"),
+        ("a: [", "not a readable"),
+        ("save_total_limit: null", "save_total_limit cannot be null; leave it out for 1, or give a value"),
+    ],
 )
 def test_a_wrong_recipe_is_named(tmp_path, text, message):
     path = tmp_path / "recipe.yaml"

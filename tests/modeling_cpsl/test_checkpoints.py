@@ -190,3 +190,11 @@ def test_a_text_encoder_that_takes_no_part_stays_frozen(make_model, plain_folder
         for name, one in {"fresh": model, "own": loaded, "plain": plain, "auto": automatic}.items():
             assert {p.requires_grad for p in one.base_model.parameters()} == {use_text}, name
             assert all(parameter.requires_grad for parameter in one.multimodal.parameters())
+
+
+def test_a_calibration_does_not_outlive_its_weights(make_model, tmp_path):
+    make_model(interval_half_widths={"text": 1.0}, interval_coverage=0.9).save_pretrained(tmp_path)
+    same, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert same.config.interval_half_widths == {"text": 1.0} and not info["missing_keys"]
+    other = AutoModelForSequenceClassification.from_pretrained(tmp_path, fusion="concat")
+    assert other.config.interval_half_widths is other.config.interval_coverage is None

@@ -118,6 +118,7 @@ def test_no_modality_is_text_alone(tmp_path):
         ({"modality_sizes": {}, "use_text": False}, ["use_text", "modality_sizes"]),
         ({"use_text": False, "pooling": "cls"}, ["pooling", "use_text"]),
         ({"latent_size": 0}, ["latent_size", "0"]),
+        ({"num_labels": 7}, ["num_labels=7"]),
         ({"fusion_size": -1}, ["fusion_size", "-1"]),
         ({"modality_hidden_size": 0}, ["modality_hidden_size", "0"]),
         ({"encoder_dropout": 1.0}, ["encoder_dropout", "1.0"]),

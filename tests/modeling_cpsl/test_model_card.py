@@ -152,6 +152,15 @@ def test_snippets_run_as_written(runs, tmp_path):
         assert result["score"] == pytest.approx(float(value), abs=1e-5)
 
 
+@pytest.mark.parametrize("normalization", ["minmax_running", "minmax_batch"])
+def test_whether_a_prediction_depends_on_its_batch_is_said(finished, corpus, normalization):
+    path = finished / "resolved_config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"feature_normalization": normalization}))
+    text = write_card(finished, corpus).text
+    assert ("A prediction depends on its batch" in text) == (normalization == "minmax_batch")
+    assert ("A prediction does not depend on its batch." in text) == (normalization == "minmax_running")
+
+
 def test_snippet_of_a_pushed_model_names_it(finished, corpus):
     assert 'folder = "somebody/mine"' in write_card(finished, corpus, hub_model_id="somebody/mine").text
 

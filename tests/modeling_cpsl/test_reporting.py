@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from modeling_cpsl import __main__ as command_line
 from modeling_cpsl.reporting import (
     METRICS,
+    compare_runs,
     plot_modulation,
     plot_training_dynamics,
     replacing,
@@ -103,6 +105,30 @@ def test_compare_says_what_is_missing(tmp_path, capsys):
     assert command_line.main(["compare", str(tmp_path)]) == 1
     assert "no metrics of the test split" in capsys.readouterr().err
     assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
-    assert "1.0000 +- 0.0000" in capsys.readouterr().out
+    assert capsys.readouterr().out.split() == ["seeds", "mae", str(tmp_path), "1", "1.0000"]
     assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
     assert capsys.readouterr().err.startswith("error: 'accuracy' is no metric; there are mae, corr, acc7")
+
+
+def write_run(folder, mae, **options):
+    folder.mkdir(parents=True)
+    (folder / "all_results.json").write_text(json.dumps({"test_mae": mae}))
+    (folder / "resolved_config.yaml").write_text(yaml.safe_dump({"ame": True, "logging_steps": 500, **options}))
+    return folder
+
+
+def test_groups_in_one_folder_are_rows_of_their_own(tmp_path):
+    runs = [
+        write_run(tmp_path / f"{ame}_{seed}", seed / 10 + ame, ame=ame, seed=seed) for ame in (0, 1) for seed in (0, 1)
+    ]
+    table = compare_runs(runs, "test", ["mae"])
+    assert table.index.tolist() == [f"{runs[0]}, {runs[1]}", f"{runs[2]}, {runs[3]}"]
+    assert table["mae"].tolist() == ["0.0500 +- 0.0707", "1.0500 +- 0.0707"]
+
+
+def test_repetitions_of_a_run_are_one_row(tmp_path):
+    names = {"output_dir": "b", "run_name": "b", "data_seed": 1, "ablation": "A6", "logging_steps": 500.0}
+    first = write_run(tmp_path / "a", 1.0, seed=0, output_dir="a", run_name="a", data_seed=None, ablation=None)
+    second = write_run(tmp_path / "b", 2.0, seed=1, **names)
+    table = compare_runs([first, second, tmp_path / "b" / ".." / "a"], "test", ["mae"])
+    assert table.to_dict("index") == {str(tmp_path): {"seeds": 2, "mae": "1.5000 +- 0.7071"}}

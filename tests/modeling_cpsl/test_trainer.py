@@ -1,14 +1,17 @@
 """CPSLTrainer: one step is one step, modulation in the window and only there, and what is logged."""
 
+import copy
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from training_cases import SIZES, make_trainer, train_and_record
+from torch.utils.data import DataLoader, WeightedRandomSampler
+from training_cases import SIZES, RecordingTrainer, make_trainer, train_and_record
+from transformers import TrainingArguments
 
-from modeling_cpsl import CPSLTrainingArguments
+from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments
 
 
 NO_MODULATION = {"gm": False, "ge": False, "cp": False}
@@ -74,7 +77,15 @@ def test_window_has_both_its_ends(tmp_path, start, end):
 
 @pytest.mark.parametrize(("epochs", "end"), [(30, 25), (6, 5), (20, 16), (1, 0), (60, 50)])
 def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
-    assert CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=epochs).modulation_end_epoch == end
+    assert CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=epochs).last_modulated_epoch == end
+
+
+def test_default_window_follows_the_epochs(tmp_path):
+    """As a search over the number of epochs sets them."""
+    trainer = make_trainer(tmp_path, num_train_epochs=2)
+    trainer.args.num_train_epochs = 6
+    trainer.train()
+    assert trainer.modulator.end_epoch == 5
 
 
 def test_window_beyond_the_epochs_is_refused(tmp_path):
@@ -354,3 +365,83 @@ def test_the_loss_of_a_resumed_call_is_of_its_own_steps(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint-6"
     make_trainer(tmp_path, logging_steps=4, **options).train()  # two steps of its checkpoint are not logged yet
     assert resumed.train(resume_from_checkpoint=str(checkpoint)).training_loss == pytest.approx(np.mean(losses[6:]))
+
+
+# What people make of a Trainer.
+
+
+class PenaltyTrainer(RecordingTrainer):
+    """Adds a term of its own to the loss, whose gradient with respect to the head's bias is 1."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        _, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss = self.accelerator.unwrap_model(model).multimodal.out_proj.bias.sum()
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_loss_of_ones_own_is_averaged_over_micro_batches(tmp_path, steps):
+    sizes = {"per_device_train_batch_size": 8 // steps, "gradient_accumulation_steps": steps}
+    options = {"num_samples": 8, "num_train_epochs": 1, "max_grad_norm": 0.0, "config_fields": {"modality_sizes": {}}}
+    trainer = make_trainer(tmp_path, trainer_class=PenaltyTrainer, optim="sgd", learning_rate=1.0, **sizes, **options)
+    trainer.args.lr_scheduler_type, trainer.args.warmup_steps = "constant", 0
+    before = trainer.model.multimodal.out_proj.bias.item()
+    trainer.train()
+    assert trainer.model.multimodal.out_proj.bias.item() == pytest.approx(before - 1.0)
+
+
+class OtherLossTrainer(RecordingTrainer):
+    """Calls the model itself, as transformers' documentation shows it."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs)
+        loss = (outputs.logits - inputs["labels"]).abs().mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_instead_of_ours(tmp_path):
+    options = {"num_train_epochs": 1, "config_fields": {"modality_sizes": {}}}
+    trainer = make_trainer(tmp_path, trainer_class=OtherLossTrainer, **options)
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.evaluate()["eval_mae"] > 0
+    with pytest.raises(ValueError, match="override compute_loss"):
+        CPSLTrainer(trainer.model, trainer.args, compute_loss_func=torch.nn.functional.l1_loss)
+
+
+class DrawingTrainer(RecordingTrainer):
+    """Draws more samples than there are, from a loader as PyTorch makes it."""
+
+    def get_train_dataloader(self):
+        sampler = WeightedRandomSampler(torch.ones(len(self.train_dataset)), 48)
+        return DataLoader(self.train_dataset, 8, sampler=sampler, collate_fn=self.data_collator)
+
+
+def test_every_sample_that_a_loader_of_ones_own_draws_is_used(tmp_path):
+    trainer = make_trainer(tmp_path, trainer_class=DrawingTrainer, num_samples=30, num_train_epochs=1)
+    trainer.train()
+    assert [len(samples) for samples in trainer.samples] == [8] * 6
+
+
+def test_a_model_may_be_made_for_each_training(tmp_path):
+    one = make_trainer(tmp_path, num_train_epochs=1)
+    parts = {"train_dataset": one.train_dataset, "data_collator": one.data_collator}
+    trainer = CPSLTrainer(args=one.args, model_init=lambda: copy.deepcopy(one.model), **parts)
+    trainer.train()
+    weights = [model.multimodal.dense.weight for model in (one.model, trainer.model)]
+    assert trainer.state.global_step == 4 and not torch.equal(*weights)
+    with pytest.raises(ValueError, match="args are TrainingArguments; CPSLTrainer needs CPSLTrainingArguments"):
+        CPSLTrainer(one.model, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+def test_no_run_goes_on_from_a_model_alone(tmp_path):
+    make_trainer(tmp_path, num_train_epochs=1, save_strategy="epoch", save_only_model=True).train()
+    trainer = make_trainer(tmp_path, num_train_epochs=2)
+    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: no run goes on"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+def test_training_forgets_the_calibration_of_other_weights(tmp_path):
+    trainer = make_trainer(tmp_path, num_train_epochs=1)
+    trainer.model.config.interval_half_widths, trainer.model.config.interval_coverage = {"text": 1.0}, 0.9
+    trainer.train()
+    assert trainer.model.config.interval_half_widths is trainer.model.config.interval_coverage is None
