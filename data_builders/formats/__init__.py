@@ -9,7 +9,7 @@ from ..files import HDF5_SIGNATURE, read_head
 from ..rows import SPLIT_NAMES, Source
 from ..safe_pickle import safe_pickle_load
 from . import computational_sequence, mag_pickle, misa_pickle, mmsa_pickle, mult_pickle, table
-from .table_files import datasets_info, find_tables, kind_of
+from .table_files import datasets_info, find_tables, kind_of, refuse_text
 
 
 _PICKLES = {reader.FORMAT: reader for reader in (mag_pickle, misa_pickle, mmsa_pickle, mult_pickle)}
@@ -101,6 +101,7 @@ def _recognize(path: Path) -> str:
     for signature, description in _COMPRESSED.items():
         if head.startswith(signature):
             raise DataError(f"{path}: this is {description}; unpack it and give the data file")
+    refuse_text(path)
     return "pickle"
 
 

@@ -1,10 +1,12 @@
 """The files of tables: their kind, columns and splits, and the cells of their rows."""
 
+import codecs
 import csv
 import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -56,6 +58,23 @@ def kind_of(path: Path) -> str | None:
     return None
 
 
+def refuse_text(path: Path) -> None:
+    """Says of a text file that is no table what a table needs; other files may be of another format.
+
+    Raises:
+        DataError: the file is text in columns without a known name, or in an encoding that tables are not read in.
+    """
+    if read_head(path, 2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise DataError(f"{path}: the text is UTF-16, which is what Excel writes; save it as CSV in UTF-8")
+    line = _first_line(path)
+    if line.isprintable() and re.search(r"[,;|\t]", line):
+        names = ", ".join(sorted(_RECOGNIZED))
+        raise DataError(
+            f"{path}: text whose first line {line[:80]!r} names none of {names}; a CSV table needs such a header, in "
+            "lower case and separated by commas"
+        )
+
+
 def find_tables(folder: Path) -> list[Path]:
     """The tables of a folder and of its `data` folder; CSV has words, or is called as a split is."""
     files = sorted(file for pattern in ("*", "data/*") for file in folder.glob(pattern) if file.is_file())
@@ -71,7 +90,7 @@ def _is_of_the_data(file: Path) -> bool:
 
 def _first_line(path: Path) -> str:
     head = read_head(path, 1 << 16).decode("utf-8-sig", errors="replace")
-    return head.lstrip().partition("\n")[0].rstrip()
+    return re.split(r"[\r\n]", head.lstrip(), maxsplit=1)[0].rstrip()
 
 
 def _split_header(line: str, separator: str) -> list[str]:
@@ -177,7 +196,11 @@ def _open_text(path: Path) -> TextIO:
 def _csv_reader(file: TextIO) -> csv.DictReader:
     # Features of a hundred words are longer than the limit, which nothing but the file's size needs to be.
     csv.field_size_limit(max(csv.field_size_limit(), os.fstat(file.fileno()).st_size))
-    return csv.DictReader(file, skipinitialspace=True)
+    lines = csv.reader(file, skipinitialspace=True)
+    names = [name.strip() for name in next((cells for cells in lines if cells), [])]
+    if repeated := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise DataError(f"{file.name}: column {repeated[0]} occurs more than once; rename or remove one")
+    return csv.DictReader(file, names, skipinitialspace=True)
 
 
 def _json_cells(line: str) -> dict[str, Any]:

@@ -200,8 +200,8 @@ class TestModalities:
         assert modality_sizes(make_dataset(make_rows())["train"]) == SIZES
 
     def test_lists_of_lists_are_not_left_out_in_silence(self):
-        dataset = make_dataset(make_rows())["train"].map(lambda row: {"pose": [[1.0, 2.0]] * len(row["words"])})
-        with pytest.raises(ValueError, match=r"column pose holds lists of lists; cast it to datasets\.Array2D"):
+        dataset = make_dataset(make_rows())["train"].map(lambda row: {"gaze": [[1.0, 2.0]] * len(row["words"])})
+        with pytest.raises(ValueError, match=r"column gaze holds lists of lists; cast it to datasets\.Array2D"):
             modality_sizes(dataset)
 
     def test_rows_are_those_of_the_split(self):

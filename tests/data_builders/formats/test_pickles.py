@@ -317,7 +317,7 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (b"\x1f\x8babc", "gzip.*unpack"),
         (b"[\n1,\n", "JSON document"),
         (b"\x89HDF\r\n\x1a\nabc", "one HDF5 file alone"),
-        (b"a,b,c\n1,2,3\n", "not a readable pickle"),
+        (b"a,b,c\n1,2,3\n", "names none of id, label, text, words"),
     ],
 )
 def test_files_that_are_no_data_are_called_by_their_name(tmp_path, cache, content, message):

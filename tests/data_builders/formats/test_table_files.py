@@ -133,3 +133,41 @@ def test_rows_of_many_values_are_read_one_by_one(tmp_path, monkeypatch):
     before = pa.total_allocated_bytes()
     for row in source.rows(source.splits["train"][0]):
         assert row["acoustic"].shape == (2, 1 << 18) and pa.total_allocated_bytes() - before < 8 * values.nbytes
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\n\nid ,text ,label \nv_0,a good film,1\n",
+        "\ufeffid,text,label\r\nv_0,a good film,1\r\n",
+        "id,text,label\rv_0,a good film,1\r",
+        ",id,text,label,,\n0,v_0,a good film,1,,\n",
+    ],
+)
+def test_headers_as_people_have_them(tmp_path, cache, content):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content.encode())
+    split = load_aligned_dataset(path, cache_dir=cache)["train"]
+    assert split[:] == {"id": ["v_0"], "video_id": ["v"], "words": [["a", "good", "film"]], "label": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ID,Text,Label\nv_0,a b,1\n", r"first line 'ID,Text,Label' names none of id, label, text, words"),
+        (b"id|text|label\nv_0|a b|1\n", r"first line 'id\|text\|label' names none of"),
+        ("id,text,label\nv_0,a b,1\n".encode("utf-16"), "the text is UTF-16"),
+        (b"id,text,label,label\nv_0,a b,1,2\n", "column label occurs more than once"),
+    ],
+)
+def test_text_that_is_no_table_is_not_taken_for_a_pickle(tmp_path, cache, content, message):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"mine\.csv: .*{message}"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_a_split_of_bad_samples_alone_says_why_it_is_empty(tmp_path, cache):
+    path = write_jsonl(tmp_path / "mine.jsonl", [{**GOOD, "label": "1,5"}] * 3)
+    with pytest.raises(DataError, match=r"train split is empty \(3 left out, the first: good_1: .*'1,5' is not a num"):
+        load_aligned_dataset(path, cache_dir=cache, on_error="skip")
