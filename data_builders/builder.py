@@ -250,12 +250,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         """As `datasets`' own, and raises DataError for a split without a sample, naming it."""
         for name, split in self.info.splits.items():
             if not split.num_examples:
-                left_out = [skipped for skipped in self.skipped if skipped.split == name]
-                why = (
-                    f" ({len(left_out)} left out, the first: {left_out[0].id}: {left_out[0].reason})"
-                    if left_out
-                    else ""
-                )
+                own = [f"{skipped.id}: {skipped.reason}" for skipped in self.skipped if skipped.split == name]
+                why = f" ({len(own)} left out, the first: {own[0]})" if own else ""
                 raise DataError(
                     f"{self.config.data_dir}: the {name} split is empty{why}; give it samples or leave it out"
                 )

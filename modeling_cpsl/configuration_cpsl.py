@@ -101,7 +101,9 @@ class CPSLFields:
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**{"num_labels": 1, **kwargs})
         if self.num_labels != 1:
-            raise ValueError(f"num_labels={self.num_labels}: sentiment is one number")
+            raise ValueError(
+                f"num_labels={self.num_labels}: sentiment is one number; from_backbone() leaves labels out"
+            )
 
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)
