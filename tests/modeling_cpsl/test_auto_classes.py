@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor, pipeline
 
 import modeling_cpsl
@@ -40,8 +41,9 @@ def test_a_saved_folder_gives_the_package_s_classes(
     assert type(loaded_processor) is modeling_cpsl.CPSLProcessor
     inputs = {"text": "this movie was great", "acoustic": torch.randn(4, 5), "visual": torch.randn(4, 3)}
     with torch.no_grad():
-        expected = model(**processor(**inputs)).logits
-        assert torch.equal(loaded(**loaded_processor(**inputs)).logits, expected)
+        expected, found = model(**processor(**inputs)).logits, loaded(**loaded_processor(**inputs)).logits
+    assert_close(found, expected, rtol=0, atol=1e-6)  # equal weights at other addresses may be summed in another order
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     assert type(AutoModelForSequenceClassification.from_config(config)) is model_class
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modeling_cpsl.modeling_cpsl import CPSLOutput
+from modeling_cpsl.modeling_cpsl import CPSLOutput, default_feature_mask
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
@@ -95,6 +95,7 @@ class TestMissing:
     def test_a_masked_modality_is_one_that_is_not_given(self, make_model, make_batch, backbone, missing, fusion):
         model = make_model(backbone, fusion=fusion)
         batch = make_batch(model.config)
+        batch["feature_mask"] = default_feature_mask(batch["attention_mask"])
         present = torch.tensor([True, False, True])
         masked = model(**batch, modality_mask={missing: present})
         absent = model(**{name: value for name, value in batch.items() if name != ARGUMENTS[missing]})
@@ -138,12 +139,13 @@ class TestMissing:
         model = make_model(backbone, fusion=fusion)
         subsets = [set(chosen) for size in (1, 2, 3) for chosen in itertools.combinations(ARGUMENTS, size)]
         batch = make_batch(model.config, lengths=(8, 3, 6, 5, 8, 4, 7), labels=False)
+        batch["feature_mask"] = default_feature_mask(batch["attention_mask"])
         mask = {name: torch.tensor([name in subset for subset in subsets]) for name in ARGUMENTS}
         for name in ("acoustic", "visual"):
             batch[name][~mask[name]] = 1e4
         together = model(**batch, modality_mask=mask)
         for sample, subset in enumerate(subsets):
-            given = {"attention_mask", *(ARGUMENTS[name] for name in subset)}
+            given = {"attention_mask", "feature_mask", *(ARGUMENTS[name] for name in subset)}
             alone = model(**{name: batch[name][sample : sample + 1] for name in given})
             assert alone.logits.isfinite().all()
             assert_close(together.logits[sample], alone.logits[0], rtol=0, atol=1e-5)
