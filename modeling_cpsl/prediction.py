@@ -65,7 +65,8 @@ def predict_table(
         out: A `.parquet`, `.jsonl` or `.csv` file: `id`, `split`, `score`, `label`, `acc7_class`, a `score_<modality>`
             each and what else the pipeline says; `error` where an utterance was skipped, which the next call tries
             again; and the digests `model`, of the model's weights and of the options, and `inputs`, of the utterance's
-            words and features. It is not in the folder of the data, where it would be read as data.
+            words and features. It is not among the tables of a
+            folder, where it would be read as data.
         batch_size: Utterances in a forward pass.
         device: As for `pipeline`.
         num_samples: As for the pipeline.
@@ -84,8 +85,8 @@ def predict_table(
     if out.suffix not in WRITE_TABLE:
         raise ValueError(f"{out}: {out.suffix or 'no suffix'} is none of {', '.join(WRITE_TABLE)}")
     folder = Path(data_options.get("data_dir") or data)
-    if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{out}: it would be read as data from then on; name an output outside of {folder}")
+    if out.resolve().parent in (folder.resolve(), (folder / "data").resolve()):  # where tables are looked for
+        raise ValueError(f"{out}: it would be read as data from then on; put it in another folder than the data")
     sentiment = _load_pipeline(model, device)
     digest = _digest(sentiment, num_samples, explain)
     journal = out.with_name(f"{out.name}.partial.jsonl")

@@ -146,9 +146,6 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
-    # Trainer averages over a step's micro-batches, and compute_loss weighs them so that this is the samples' average.
-    loss_is_scaled_for_ga = False
-
     def __init__(self, model: torch.nn.Module | None = None, args: CPSLTrainingArguments | None = None, **kwargs: Any):
         if not isinstance(args, CPSLTrainingArguments):
             raise ValueError(f"args are {type(args).__name__}; CPSLTrainer needs CPSLTrainingArguments")
@@ -213,6 +210,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         bounds = self._pool_feature_bounds(batches)
         for batch, count in zip(batches, counts, strict=True):
             batch["num_samples_in_batch"] = count
+            # Trainer averages over micro-batches and DDP over ranks; so weighed, that is the average over samples.
             batch["weight"] = count * len(batches) * self.accelerator.num_processes / total
             if bounds:
                 batch["feature_bounds"] = bounds

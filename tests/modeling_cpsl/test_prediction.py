@@ -222,14 +222,15 @@ def test_rows_without_ids_are_known_by_what_they_hold(trained_folder, tmp_path):
         np.testing.assert_allclose(found["score"][: len(texts)], expected["score"], atol=1e-5)
 
 
-def test_the_output_is_not_put_beside_the_data(trained_folder, tmp_path, capsys):
-    folder = tmp_path / "data"
-    (folder / "more").mkdir(parents=True)
-    write_jsonl(corpus(3), folder / "data.jsonl")
-    for out in (folder / "out.csv", folder / "more" / ".." / "out.csv"):
+def test_the_output_is_not_put_among_the_tables_of_a_folder(trained_folder, tmp_path, capsys):
+    folder = tmp_path / "corpus"
+    (folder / "data").mkdir(parents=True)
+    write_jsonl(corpus(3), folder / "train.jsonl")
+    for out in (folder / "out.csv", folder / "data" / "out.csv", folder / "data" / ".." / "out.csv"):
         assert run(trained_folder, folder, out) == 1
-        assert "name an output outside of" in capsys.readouterr().err
-    assert [path.name for path in sorted(folder.iterdir())] == ["data.jsonl", "more"]
+        assert "put it in another folder than the data" in capsys.readouterr().err and not out.exists()
+    for _ in range(2):
+        assert run(trained_folder, folder, folder / "predictions" / "out.csv") == 0
 
 
 def test_a_journal_that_is_none_is_named(trained_folder, data, tmp_path, capsys):

@@ -409,15 +409,22 @@ def test_a_loss_instead_of_ours(tmp_path):
 
 
 class DrawingTrainer(RecordingTrainer):
-    """Draws more samples than there are, from a loader as PyTorch makes it."""
+    """Draws more samples than there are."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        return WeightedRandomSampler(torch.ones(len(self.train_dataset)), 48)
+
+
+class LoadingTrainer(DrawingTrainer):
+    """Has a loader as PyTorch makes it."""
 
     def get_train_dataloader(self):
-        sampler = WeightedRandomSampler(torch.ones(len(self.train_dataset)), 48)
-        return DataLoader(self.train_dataset, 8, sampler=sampler, collate_fn=self.data_collator)
+        return DataLoader(self.train_dataset, 8, sampler=self._get_train_sampler(), collate_fn=self.data_collator)
 
 
-def test_every_sample_that_a_loader_of_ones_own_draws_is_used(tmp_path):
-    trainer = make_trainer(tmp_path, trainer_class=DrawingTrainer, num_samples=30, num_train_epochs=1)
+@pytest.mark.parametrize("trainer_class", [DrawingTrainer, LoadingTrainer])
+def test_every_sample_that_a_sampler_of_ones_own_draws_is_used(tmp_path, trainer_class):
+    trainer = make_trainer(tmp_path, trainer_class=trainer_class, num_samples=30, num_train_epochs=1)
     trainer.train()
     assert [len(samples) for samples in trainer.samples] == [8] * 6
 
