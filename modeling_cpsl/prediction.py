@@ -65,8 +65,7 @@ def predict_table(
         out: A `.parquet`, `.jsonl` or `.csv` file: `id`, `split`, `score`, `label`, `acc7_class`, a `score_<modality>`
             each and what else the pipeline says; `error` where an utterance was skipped, which the next call tries
             again; and the digests `model`, of the model's weights and of the options, and `inputs`, of the utterance's
-            words and features. It is not among the tables of a
-            folder, where it would be read as data.
+            words and features. It may not stand among the tables of a folder of data.
         batch_size: Utterances in a forward pass.
         device: As for `pipeline`.
         num_samples: As for the pipeline.
@@ -79,7 +78,7 @@ def predict_table(
 
     Raises:
         ValueError: An utterance is bad, the features are another extractor's, `out` is another model's, of an unknown
-            kind or in the folder of the data, or `model` is no CPSL model.
+            kind or among the data, or `model` is no CPSL model.
     """
     out = Path(out)
     if out.suffix not in WRITE_TABLE:

@@ -9,6 +9,7 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_cpsl import check_modality_names
+from .utterances_cpsl import Features, as_arrays, as_batch, is_list, is_missing, row_counts, split_text
 
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,6 @@ class CPSLBatch(BatchFeature):
             if isinstance(value, dict):
                 self[name] = dict(BatchFeature(value).to(*args, **kwargs))
         return super().to(*args, **kwargs)
-
-
-Features = Mapping[str, Sequence[np.ndarray | None]]
 
 
 class CPSLProcessor(ProcessorMixin):
@@ -152,12 +150,12 @@ class CPSLProcessor(ProcessorMixin):
         given = {name: values for name, values in features.items() if values is not None}
         self._check_modalities(given)
         self.check_extractors(feature_extractors or {})
-        words = _split_text(words, text)
+        words = split_text(words, text)
         if words is None and not given:
             raise ValueError(f"nothing is given; the processor takes {self._inputs()}")
-        words, given = _as_batch(words, given)
+        words, given = as_batch(words, given)
         names = [f"utterance {index}" for index in range(len(words))]
-        features = {name: _as_arrays(name, values) for name, values in given.items()}
+        features = {name: as_arrays(name, values) for name, values in given.items()}
         self.check_words(words, names)
         self.check_features(words, features, names)
         self._check_presence(words, features, names)
@@ -208,7 +206,7 @@ class CPSLProcessor(ProcessorMixin):
         self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]
     ) -> tuple[dict[str, list[list[int]]], list[int]]:
         """What `make_batch` takes beside the features, and each utterance's number of tokens before it was cut."""
-        lengths = _row_counts(features, len(words))
+        lengths = row_counts(features, len(words))
         word_index = [list(range(min(length, self.max_length))) for length in lengths]
         spoken = [index for index, utterance in enumerate(words) if utterance is not None] if self.use_text else []
         if not spoken:
@@ -251,7 +249,7 @@ class CPSLProcessor(ProcessorMixin):
         modality_mask, extra_features = {}, {}
         for name, size in self.modality_sizes.items():
             rows = features.get(name, [None] * len(word_index))
-            present = np.array([not _is_missing(row) for row in rows], dtype=bool)
+            present = np.array([not is_missing(row) for row in rows], dtype=bool)
             aligned = torch.from_numpy(self._align(name, rows, present, index, size))
             modality_mask[name] = torch.from_numpy(present)
             target = batch if name in ("acoustic", "visual") else extra_features
@@ -295,7 +293,7 @@ class CPSLProcessor(ProcessorMixin):
         for name, utterance in zip(names, words, strict=True):
             if utterance is None:
                 continue
-            if not _is_list(utterance):
+            if not is_list(utterance):
                 raise ValueError(
                     f"{name}: words are {utterance!r}, expected a list of strings; a string goes in text="
                 )
@@ -330,7 +328,7 @@ class CPSLProcessor(ProcessorMixin):
             if len(rows) != len(names):
                 raise ValueError(f"{name}: {len(rows)} feature arrays for {len(names)} utterances")
             for index, row in enumerate(rows):
-                if _is_missing(row):
+                if is_missing(row):
                     continue
                 if row.ndim != 2 or row.shape[1] != size:
                     raise ValueError(
@@ -361,7 +359,7 @@ class CPSLProcessor(ProcessorMixin):
                 )
 
     def _check_presence(self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]) -> None:
-        counts = _row_counts(features, len(words))
+        counts = row_counts(features, len(words))
         for name, utterance, count in zip(names, words, counts, strict=True):
             if not count and (utterance is None or not self.use_text):
                 raise ValueError(f"{name}: nothing is given; the processor takes {self._inputs()}")
@@ -431,83 +429,6 @@ def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> 
             "%s%d of %d utterances were cut to max_length=%d tokens, the longest has %d",
             f"{where}: " if where else "", len(cut), len(lengths), max_length, max(cut),
         )  # fmt: skip
-
-
-def _split_text(words: Any, text: str | Sequence[str | None] | None) -> Any:
-    if words is not None and not _is_list(words):
-        raise ValueError(f"words are {words!r}, expected a list of strings; a string goes in text=")
-    if text is None:
-        return words
-    if words is not None:
-        raise ValueError("words and text are both given; the words are taken from text, so give one of them")
-    if isinstance(text, str):
-        return text.split()
-    if not _is_list(text):
-        raise ValueError(f"text is {text!r} ({type(text).__name__}), expected a string or a list of strings")
-    for index, utterance in enumerate(text):
-        if not isinstance(utterance, str | None):
-            raise ValueError(f"utterance {index}: text is {utterance!r} ({type(utterance).__name__}), not a string")
-    return [None if utterance is None else utterance.split() for utterance in text]
-
-
-def _is_list(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def _as_batch(words: Any, features: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[Any]]]:
-    """One utterance becomes a batch of one; words that are not there become None for each utterance."""
-    if words is None:
-        single = max(map(_depth, features.values())) <= 2
-    else:
-        words = list(words)
-        single = not words or isinstance(words[0], str)
-    if single:
-        return [words], {name: [values] for name, values in features.items()}
-    for name, values in features.items():
-        if not _depth(values):
-            raise ValueError(f"{name}: features are {values!r}, expected an array for each utterance")
-    batch = {name: list(values) for name, values in features.items()}
-    return words or [None] * len(next(iter(batch.values()))), batch
-
-
-def _depth(values: Any) -> int:
-    """How many indices lead to a number, as far as the first entry that is there tells."""
-    if isinstance(values, torch.Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
-        return values.ndim
-    if not isinstance(values, list | tuple | np.ndarray):
-        return 0
-    return 1 + next((_depth(value) for value in values if value is not None and not _is_empty_list(value)), 0)
-
-
-def _is_empty_list(values: Any) -> bool:
-    return isinstance(values, list) and not values
-
-
-def _as_arrays(name: str, values: Sequence[Any]) -> list[np.ndarray | None]:
-    arrays: list[np.ndarray | None] = []
-    for index, value in enumerate(values):
-        if isinstance(value, torch.Tensor):
-            value = value.detach().float().cpu()
-        try:
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused by name
-                arrays.append(None if value is None else np.asarray(value, dtype=np.float32))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"utterance {index}: {name} features are no (words, size) numbers: {error}") from error
-    return arrays
-
-
-def _is_missing(rows: np.ndarray | None) -> bool:
-    return rows is None or (rows.ndim > 0 and len(rows) == 0)
-
-
-def _row_counts(features: Features, size: int) -> list[int]:
-    """Number of feature rows of each utterance, 0 where every modality is missing."""
-    return [
-        max((len(rows[index]) for rows in features.values() if not _is_missing(rows[index])), default=0)
-        for index in range(size)
-    ]
 
 
 __all__ = ["CPSLProcessor"]
