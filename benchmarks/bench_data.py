@@ -100,7 +100,7 @@ def our_way(path: Path, tokenizer, cache: Path, collate: bool) -> dict[str, floa
     """The package: one call to Arrow, one to model inputs, and if wanted all batches as tensors."""
     from data_builders import load_aligned_dataset
     from modeling_cpsl import CPSLDataCollator, CPSLProcessor
-    from modeling_cpsl.collation import encode_dataset
+    from modeling_cpsl.training.encoding import encode_dataset
 
     before, started = peak_megabytes(), time.perf_counter()
     dataset = load_aligned_dataset(path, cache_dir=cache)
@@ -242,7 +242,7 @@ def write_inputs(folder: Path, path: Path, segments: int) -> None:
     """The pickle, a tokenizer for its words, and Parquet folders for the streams."""
     from data_builders import load_aligned_dataset
     from data_builders.conversion import write_parquet
-    from modeling_cpsl.sample_backbone import make_sample_backbone
+    from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 
     make_sample_backbone(make_vocabulary(), folder / "tokenizer")
     path.write_bytes(pickle.dumps(make_data(segments), protocol=4))

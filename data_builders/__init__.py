@@ -8,7 +8,7 @@ from .builder import (
     load_aligned_dataset,
     make_builder,
 )
-from .errors import DataError
+from .files import DataError
 from .safe_pickle import safe_pickle_load
 
 

@@ -9,7 +9,8 @@ import datasets
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from .errors import DataError
+from .columns import modality_sizes
+from .files import DataError
 
 
 ROWS_PER_GROUP = 256  # what a stream holds at once: about 2 MB of COVAREP and FACET
@@ -62,7 +63,7 @@ def _write_file(shard: datasets.Dataset, path: Path) -> None:
 def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
     """The README of a converted dataset: how it is loaded, what its rows are, and how many."""
     first = next(iter(splits.values()))
-    sizes = {name: column.shape[1] for name, column in first.features.items() if isinstance(column, datasets.Array2D)}
+    sizes = modality_sizes(first)
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in splits]
     data = DatasetCardData(
         pretty_name=first.info.dataset_name,

@@ -1,17 +1,76 @@
-"""Files as such: their content's hash, and what they are when they are no data at all."""
+"""Files for the whole project: opening, hashing, outputs that appear whole or not at all, and errors of one line."""
 
+import contextlib
+import csv
 import hashlib
 import os
+import shutil
+import struct
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow as pa
 import xxhash
-
-from .errors import DataError
+from datasets.exceptions import DatasetGenerationError
+from safetensors import SafetensorError
 
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PICKLE = b"\x80"  # of protocol 2 and later
+
+
+class DataError(ValueError, DatasetGenerationError):
+    """Data that cannot be read: one line that names the file, the sample, the field and the way out.
+
+    It is a `DatasetGenerationError` too, because `datasets` hides every other exception of a build behind one of its
+    own that says nothing of the cause.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))
+
+
+# What parsers raise on broken files: Python's own, and those of the libraries that read them.
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    csv.Error,
+    pa.ArrowException,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextlib.contextmanager
+def broken_files_are_data_errors(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a parser raises within the block into a DataError that names the file.
+
+    Args:
+        path: the file that is parsed.
+        kind: what it should be, as "HDF5 file".
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except _BROKEN as error:
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise DataError(f"{path}: not a readable {kind} ({reason}); get the file again") from None
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
@@ -64,3 +123,65 @@ def content_hash(path: Path) -> str:
             content = hashlib.file_digest(opened, xxhash.xxh3_128)
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content.hexdigest()}\0".encode())
     return digest.hexdigest()
+
+
+class WriteError(OSError):
+    """An output could not be written; the message names it and the space that is left."""
+
+
+@contextlib.contextmanager
+def write_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns what Python, torch and safetensors raise on a full disk into a [`WriteError`] of one line."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        existing = next(folder for folder in (Path(path), *Path(path).absolute().parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
+        raise WriteError(
+            f"{path}: could not be written, {free / 1e6:.0f} MB are free ({' '.join(str(error).split())[:200]}); "
+            "what was there before is whole"
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place at the end; on an error `path` stays as it was.
+
+    Raises:
+        WriteError: The file could not be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        with write_errors(path):
+            yield Path(temporary)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yields an empty folder whose files take their places in `folder` at the end.
+
+    On an error or an interrupt the files of `folder` stay as they were.
+
+    Raises:
+        WriteError: A file could not be written.
+    """
+    folder = Path(folder)
+    temporary = folder / ".unfinished"
+    try:
+        with write_errors(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in temporary.iterdir():
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 
 from .builder import AlignedSentimentBuilder, make_builder
-from .errors import DataError
+from .columns import modality_sizes, row_counts
+from .files import DataError
 
 
 LABEL_BINS = np.arange(-3.5, 4.0)  # one bin around each of the seven classes
@@ -92,10 +92,9 @@ def plot(splits: datasets.DatasetDict, path: Path) -> None:
 
 def _split_lines(split: datasets.Dataset) -> list[str]:
     lines = []
-    for name, column in split.features.items():
-        if isinstance(column, datasets.Array2D):
-            missing = int((_row_counts(split, name) == 0).sum())
-            lines.append(f"  {name}: {column.shape[1]} values a word, missing in {missing} samples")
+    for name, size in modality_sizes(split).items():
+        missing = int((row_counts(split, name) == 0).sum())
+        lines.append(f"  {name}: {size} values a word, missing in {missing} samples")
     if "label" in split.features:
         labels = np.asarray(split["label"][:])
         counts, _ = np.histogram(labels, LABEL_BINS)
@@ -109,17 +108,8 @@ def _split_lines(split: datasets.Dataset) -> list[str]:
 
 def _lengths(split: datasets.Dataset) -> list[int]:
     """Words of each sample, or feature rows where there are no words."""
-    names = ["words", *(name for name, column in split.features.items() if isinstance(column, datasets.Array2D))]
-    return np.max([_row_counts(split, name) for name in names], axis=0).tolist()
-
-
-def _row_counts(split: datasets.Dataset, name: str) -> np.ndarray:
-    """How many values a column of lists has in each row, without making Python lists of them."""
-    counts = [np.zeros(0, int)]
-    for chunk in split.with_format("arrow", columns=[name])[:][name].chunks:
-        lists = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-        counts.append(lists.value_lengths().to_numpy(zero_copy_only=False))
-    return np.concatenate(counts)
+    names = ["words", *modality_sizes(split)]
+    return np.max([row_counts(split, name) for name in names], axis=0).tolist()
 
 
 def _leaks(splits: datasets.DatasetDict) -> list[str]:

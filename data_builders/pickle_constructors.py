@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from .files import DataError
 
 
 _DTYPE_CODE = re.compile(r"[<>|=]?(?:[?biufcSU]\d{0,9}|O\d?)")

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Array2D, Features, List, Value
 
-from .errors import DataError
+from .files import DataError
 from .timing import timing_features
 
 

@@ -15,8 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import DataError, broken_files_are_data_errors
-from .files import open_file, read_head
+from .files import DataError, broken_files_are_data_errors, open_file, read_head
 from .pickle_constructors import KEY_TYPES, Constructors, Global, checked_keys
 
 

@@ -2,9 +2,7 @@
 
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
 
-from .collation import CPSLDataCollator
 from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
-from .metrics import compute_sentiment_metrics
 from .modeling_cpsl import (
     CPSLBertForSentimentRegression,
     CPSLForSentimentRegression,
@@ -14,8 +12,10 @@ from .modeling_cpsl import (
 from .modulation import GradientModulator, modulation_coefficients
 from .pipeline_cpsl import MultimodalSentimentPipeline
 from .processing_cpsl import CPSLProcessor
-from .trainer import CPSLTrainer, GradientModulationMixin
-from .training_args import CPSLTrainingArguments
+from .training.arguments import CPSLTrainingArguments
+from .training.collation import CPSLDataCollator
+from .training.metrics import compute_sentiment_metrics
+from .training.trainer import CPSLTrainer, GradientModulationMixin
 
 
 for _model in (CPSLForSentimentRegression, CPSLBertForSentimentRegression, CPSLMPNetForSentimentRegression):

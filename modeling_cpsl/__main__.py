@@ -7,9 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from .experiments.comparison import compare_runs
+from .experiments.prediction import predict_table
 from .pipeline_cpsl import ON_ERROR
-from .prediction import predict_table
-from .reporting import METRICS, compare_runs
+from .training.metrics import METRICS
 
 
 def main(arguments: list[str] | None = None) -> int:

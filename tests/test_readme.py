@@ -25,7 +25,7 @@ ELSEWHERE = ("make ", "pip install", "accelerate launch")
 def workspace(tmp_path_factory):
     """A folder that looks like the repository's root, with a trained model and data of the user's own."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("run_train.py", "recipes", "examples", "modeling_cpsl", "data_builders"):
+    for name in ("run_train.py", "examples", "modeling_cpsl", "data_builders"):
         (folder / name).symlink_to(ROOT / name)
     rows = load_aligned_dataset("sample")
     rows["train"].to_parquet(folder / "my_data.parquet")

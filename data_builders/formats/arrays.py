@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError, broken_files_are_data_errors
-from ..files import open_file, read_head
+from ..files import DataError, broken_files_are_data_errors, open_file, read_head
 from ..rows import check_shape
 
 

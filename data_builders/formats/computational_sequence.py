@@ -18,8 +18,7 @@ import h5py
 import numpy as np
 
 from ..alignment import align_frames, overlaps, zero_non_finite
-from ..errors import DataError, broken_files_are_data_errors
-from ..files import HDF5_SIGNATURE, read_head
+from ..files import HDF5_SIGNATURE, DataError, broken_files_are_data_errors, read_head
 from ..folds import CMU_MOSI_FOLDS
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..alignment import spread_frames, true_frames, unpadded_span, zero_non_finite
-from ..errors import DataError
+from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name, video_of
 
 

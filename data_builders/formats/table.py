@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError
+from ..files import DataError
 from ..rows import Row, Skipped, Source, as_text, check_text, video_of
 from .arrays import array_names, array_path, load_array
 from .table_files import (

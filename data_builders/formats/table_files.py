@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError, broken_files_are_data_errors
-from ..files import read_head
+from ..files import DataError, broken_files_are_data_errors, read_head
 from ..rows import SPLIT_NAMES, split_name
 
 

@@ -21,8 +21,8 @@ from data_builders import (
     load_aligned_dataset,
     make_builder,
 )
+from data_builders.formats.sample import sample_splits
 from data_builders.rows import rows_to_table
-from data_builders.sample import sample_splits
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-SCRIPT = Path(__file__).with_name("fuzz.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "fuzz.py"
 
 
 def fuzz(kind, count, seed):

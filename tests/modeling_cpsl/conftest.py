@@ -9,12 +9,12 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, DebertaV2Config, DebertaV2Tokenizer, MPNetConfig, PreTrainedTokenizerFast
 
 from modeling_cpsl.configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
+from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.modeling_cpsl import (
     CPSLBertForSentimentRegression,
     CPSLForSentimentRegression,
     CPSLMPNetForSentimentRegression,
 )
-from modeling_cpsl.sample_backbone import make_sample_backbone
 
 
 VOCAB_SIZE = 40

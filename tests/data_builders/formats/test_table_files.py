@@ -9,7 +9,7 @@ import pytest
 from table_cases import GOOD, as_lists, check, example_rows, write_jsonl
 
 from data_builders import DataError, load_aligned_dataset
-from data_builders.formats import open_source
+from data_builders.formats.recognition import open_source
 
 
 @pytest.mark.parametrize("row_group_size", [2, 100])

@@ -1,0 +1,105 @@
+"""How a split in the row format is read: what its modalities are, and what each sample has of them.
+
+A modality is an `Array2D((None, size))` column with one row a word; the column's `id` names the extractor that made
+it, and a sample without the modality has `(0, size)`. Nothing outside this module and `rows` knows that.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from datasets import Array2D, Dataset, Features, IterableDataset, List
+
+
+ROWS_AT_ONCE = 64
+
+
+class Split(Protocol):
+    """What is read of a split: a `datasets.Dataset`, an `IterableDataset`, or anything that stands for one of them."""
+
+    features: Features
+
+    def select_columns(self, column_names: list[str]) -> Dataset | IterableDataset:
+        """The same rows with these columns alone."""
+
+
+def tables(split: Split, columns: list[str]) -> Iterator[pa.Table]:
+    """Reads columns of a split in its order, as Arrow tables of at most `ROWS_AT_ONCE` rows."""
+    return split.select_columns(columns).with_format("arrow").iter(batch_size=ROWS_AT_ONCE)
+
+
+def modality_sizes(split: Split) -> dict[str, int]:
+    """Feature size of each non-text modality of a split, by name.
+
+    Raises:
+        ValueError: A column holds lists of lists, whose size is not known.
+    """
+    for name, column in split.features.items():
+        if isinstance(column, List) and isinstance(column.feature, List):
+            raise ValueError(
+                f"column {name} holds lists of lists; cast it to datasets.Array2D((None, size), 'float32') to make it "
+                "a modality, or remove it"
+            )
+    return {name: column.shape[1] for name, column in split.features.items() if isinstance(column, Array2D)}
+
+
+def feature_extractors(split: Split) -> dict[str, str]:
+    """What made the features of each modality of a split, where its source says so."""
+    return {name: column.id for name, column in split.features.items() if isinstance(column, Array2D) and column.id}
+
+
+def feature_rows(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
+    """The (n, d_m) array of each sample in a modality's column, without copies."""
+    size = column.type.shape[1]
+    for chunk in column.chunks:
+        lists = chunk.storage
+        if len(lists):
+            rows = lists.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+            yield from np.split(rows, np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))[:-1])
+
+
+def modality_rows(split: Split, name: str) -> Iterator[np.ndarray]:
+    """The feature array (n, d_m) of each sample of a split, of one modality."""
+    for table in tables(split, [name]):
+        yield from feature_rows(table[name])
+
+
+def row_counts(split: Dataset, column: str) -> np.ndarray:
+    """Number of words, tokens or feature rows of each sample (N,), read from Arrow's offsets."""
+    values = split.select_columns(column).with_format("arrow")[:][column]
+    counts = [np.zeros(0, int)]
+    for chunk in values.chunks:
+        lists = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+        counts.append(lists.value_lengths().to_numpy(zero_copy_only=False))
+    return np.concatenate(counts)
+
+
+def present_modalities(split: Split, modalities: Iterable[str], *, text: bool) -> list[list[str]]:
+    """The names of those modalities that each sample of a split has.
+
+    Args:
+        split: The split.
+        modalities: The columns to look at.
+        text: Whether words count as the modality `text`.
+    """
+    names, present = list(modalities), []
+    for table in tables(split, ["words", *names]):
+        given = {name: [len(rows) > 0 for rows in feature_rows(table[name])] for name in names}
+        if text:
+            given["text"] = [len(words) > 0 for words in table["words"].to_pylist()]
+        present += [list(itertools.compress(given, flags)) for flags in zip(*given.values(), strict=True)]
+    return present
+
+
+__all__ = [
+    "Split",
+    "feature_extractors",
+    "feature_rows",
+    "modality_rows",
+    "modality_sizes",
+    "present_modalities",
+    "row_counts",
+    "tables",
+]

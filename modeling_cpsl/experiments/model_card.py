@@ -1,0 +1,232 @@
+"""The card of a trained model: `README.md` with metadata, figures, data, limits, licences and a snippet that runs."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from datasets import Dataset
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub.repocard import metadata_load
+from transformers import AutoConfig
+
+from data_builders.columns import feature_rows, tables
+from data_builders.files import replacing_file
+
+from ..processing_cpsl import CPSLProcessor
+from ..training.encoding import modality_sets
+from ..training.metrics import METRICS
+from ..training.streaming import EncodedStream
+from ..uncertainty_cpsl import interval_coverage
+from .plots import has_modulation
+from .records import CONFIG_FILE, LOG_FILE, RESULTS_FILE
+
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
+TEMPLATE = Path(__file__).with_name("model_card_template.md")
+# Names of the Hub for METHOD 10's figures, by what stands before the protocol.
+METRIC_TYPES = {"mae": "mae", "corr": "pearsonr", "f1": "f1"} | dict.fromkeys(("acc2", "acc5", "acc7"), "accuracy")
+TAGS = ("cpsl", "multimodal", "sentiment-analysis", "multimodal-sentiment-analysis")
+DATASET_NAMES = {"sample": "CPSL sample corpus (generated)", "mosi": "CMU-MOSI", "mosei": "CMU-MOSEI"}
+UNKNOWN_LICENSE = "unknown"
+
+
+def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Dataset | EncodedStream]) -> ModelCard:
+    """Writes `README.md` into the folder of a finished run, from what the run left there and the data it saw.
+
+    Paths of the machine are left out: a path that is absolute or leads upwards is shown by its last part. A licence
+    that neither the package nor the encoder's own card tells is called unknown. Nothing is asked of the Hub. A
+    `README.md` that is no card of a training run is left as it is, with a warning.
+
+    Args:
+        output_dir: Model, processor, results, resolved recipe, log, predictions and plots of `run_train.py`.
+        dataset: The splits of the run, in the row format of `data_builders`.
+
+    Returns:
+        The card.
+
+    Raises:
+        OSError: `output_dir` lacks a file of a finished run, or.
+    """
+    output_dir = Path(output_dir)
+    recipe = yaml.safe_load((output_dir / CONFIG_FILE).read_text())
+    results = json.loads((output_dir / RESULTS_FILE).read_text())
+    log = [json.loads(row) for row in (output_dir / LOG_FILE).read_text().splitlines()]
+    config, processor = AutoConfig.from_pretrained(output_dir), CPSLProcessor.from_pretrained(output_dir)
+    encoder = _encoder(recipe["model_name_or_path"])
+    shown = _without_paths(recipe)
+    data = {
+        "type": Path(shown["dataset"]).name,
+        "name": DATASET_NAMES.get(recipe["dataset"], Path(shown["dataset"]).name),
+        "format": dataset["train"].info.config_name,
+    }
+    splits = {name: _split_facts(split, config.modality_sizes) for name, split in dataset.items()}
+    scored = [split for split in dataset if f"{split}_mae" in results]
+    model_name = _without_paths(str(output_dir.resolve()))
+    metadata = ModelCardData(
+        model_name=model_name,
+        base_model=encoder["hub_id"],
+        language="en" if recipe["dataset"] in DATASET_NAMES else None,
+        license=encoder["license"] if recipe["dataset"] == "sample" else UNKNOWN_LICENSE,
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=[*TAGS, *config.modality_sizes],
+        metrics=sorted(set(METRIC_TYPES.values())),
+        eval_results=_eval_results(results, scored, data) or None,
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        config=config,
+        data=data,
+        encoder=encoder,
+        interval=_interval(config, output_dir, dataset.get("test"), processor),
+        metric_names=METRICS,
+        folder=recipe["hub_model_id"] or shown["output_dir"],
+        modalities=_modalities(splits["train"], processor),
+        modulated=has_modulation(log),
+        name=model_name,
+        names=list(config.modality_sizes),
+        on=_switched_on(recipe, len(config.modality_sizes)),
+        recipe=shown,
+        recipe_yaml=yaml.safe_dump({k: v for k, v in shown.items() if v is not None}, sort_keys=False),
+        results=results,
+        scored=scored,
+        splits=splits,
+    )
+    path, own_tags = output_dir / CARD_FILE, (TAGS[0], "generated_from_trainer")
+    if path.exists() and not any(tag in str(_metadata(path).get("tags")) for tag in own_tags):
+        logger.warning("%s is no model card of a training run: it was left as it is and none was written", path)
+    else:
+        with replacing_file(path) as temporary:
+            card.save(temporary)
+    return card
+
+
+def _eval_results(results: dict[str, float], splits: Iterable[str], data: dict[str, str]) -> list[EvalResult]:
+    """One result a figure and split, named as in METHOD 10; what could not be computed is left out."""
+    return [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Multimodal sentiment regression",
+            dataset_type=data["type"],
+            dataset_name=data["name"],
+            dataset_config=data["format"],
+            dataset_split=split,
+            metric_type=METRIC_TYPES[name.partition("_")[0]],
+            metric_name=name,
+            metric_value=round(results[f"{split}_{name}"], 4),
+        )
+        for split in splits
+        for name in METRICS
+        if math.isfinite(results[f"{split}_{name}"])
+    ]
+
+
+def _encoder(name_or_path: str) -> dict[str, str | None]:
+    """The text encoder's name, its id where it came from the Hub, and the licence that its own card states."""
+    if name_or_path == "sample":
+        return {"name": "sample", "hub_id": None, "license": "apache-2.0"}
+    is_folder = Path(name_or_path).is_dir()
+    card = Path(name_or_path, CARD_FILE) if is_folder else try_to_load_from_cache(name_or_path, CARD_FILE)
+    stated = _metadata(card).get("license") if isinstance(card, str | Path) else None
+    return {
+        "name": _without_paths(str(Path(name_or_path).resolve())) if is_folder else name_or_path,
+        "hub_id": None if is_folder else name_or_path,
+        "license": stated if isinstance(stated, str) else UNKNOWN_LICENSE,
+    }
+
+
+def _metadata(card: str | Path) -> dict[str, Any]:
+    """A stranger's card may be missing, broken or without metadata."""
+    try:
+        return metadata_load(card) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _switched_on(recipe: dict[str, Any], num_modalities: int) -> list[str]:
+    """The parts of the method that took part (METHOD 11): with too few modalities some are off whatever is asked."""
+    num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
+    possible = {"ame": num_modalities, "gm": num_modulated > 1, "ge": num_modulated > 1, "cp": num_modulated > 1}
+    possible["sl"] = num_modalities
+    return [name.upper() for name, is_possible in possible.items() if recipe[name] and is_possible]
+
+
+def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "size": size,
+            "extractor": _without_paths(processor.feature_extractors.get(name)),
+            "standardized": name in processor.feature_statistics,
+            "of_utterance": train_facts["of_utterance"][name],
+        }
+        for name, size in processor.modality_sizes.items()
+    ]
+
+
+def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> dict[str, Any]:
+    """What the card tells of a split, from one pass over it."""
+    labels, videos, num_words = [], set(), 0
+    missing, of_utterance = dict.fromkeys(modalities, 0), dict.fromkeys(modalities, True)
+    for table in tables(split, ["video_id", "words", "label", *modalities]):
+        labels += table["label"].to_pylist()
+        videos |= set(table["video_id"].to_pylist())
+        num_words += sum(map(len, table["words"].to_pylist()))
+        for name in modalities:
+            for rows in feature_rows(table[name]):
+                missing[name] += not len(rows)
+                of_utterance[name] = of_utterance[name] and bool((rows == rows[:1]).all())
+    return {
+        "samples": len(labels),
+        "videos": len(videos),
+        "words": num_words,
+        "label_mean": np.mean(labels),
+        "label_std": np.std(labels),
+        "zeros": labels.count(0.0),
+        "missing": missing,
+        "of_utterance": of_utterance,
+    }
+
+
+def _interval(config: Any, output_dir: Path, test: Any, processor: CPSLProcessor) -> dict[str, Any] | None:
+    """The calibrated intervals and the share of test labels in them, None for a model that was not calibrated."""
+    if config.interval_half_widths is None:
+        return None
+    interval = {"half_widths": config.interval_half_widths, "coverage": config.interval_coverage}
+    if test is not None:
+        # The interval stands around a score in [-3, 3]; a sample with other modalities than were calibrated has none.
+        rows = pd.read_parquet(output_dir / "predictions_test.parquet")
+        rows["half_width"] = [config.interval_half_widths.get(name) for name in modality_sets(test, processor)]
+        rows = rows.dropna(subset="half_width")
+        interval["num_samples"] = len(rows)
+        if len(rows):
+            interval["measured"] = interval_coverage(
+                rows["prediction"].clip(-3.0, 3.0), rows["label"], rows["half_width"]
+            )
+    return interval
+
+
+def _without_paths(value: Any) -> Any:
+    """`value` fit to be shown: no path of this machine, nothing that ends a line or a code span."""
+    if isinstance(value, dict):
+        return {name: _without_paths(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value)
+    text = path.name if path.is_absolute() or ".." in path.parts else value
+    return "".join(character if character.isprintable() else " " for character in text).replace("`", "'")
+
+
+__all__ = ["CARD_FILE", "write_model_card"]

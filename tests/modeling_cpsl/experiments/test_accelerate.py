@@ -1,0 +1,131 @@
+"""`accelerate launch` with the files of recipes/accelerate: two processes run and find what one finds."""
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
+
+from modeling_cpsl.experiments import assembly, recipe, run
+from modeling_cpsl.training.metrics import METRICS
+
+
+ROOT = Path(__file__).parents[3]
+
+
+CONFIGS = ROOT / "modeling_cpsl" / "recipes" / "accelerate"
+NUM_PROCESSES = {"fsdp2": 4, "one_machine": 4, "two_cpu_processes": 2, "two_machines": 8}
+OPTIONS = [
+    *("--max_steps", "3", "--use_cpu", "--disable_tqdm", "true", "--per_device_eval_batch_size", "8"),
+    *("--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"),
+]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def launch(*arguments):
+    """Starts `accelerate launch` and returns the process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "accelerate.commands.launch", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Waits, and checks that the process and those that it started came to a clean end; returns what they printed."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    for trace in ("Traceback", "abort", "terminate called", "Signal", "destroy_process_group", "leaked"):
+        assert trace not in errors, errors[-3000:]
+    return output
+
+
+def test_every_file_is_tried():
+    assert NUM_PROCESSES.keys() == {path.stem for path in CONFIGS.iterdir()}
+
+
+@pytest.mark.parametrize("name", NUM_PROCESSES)
+def test_accelerate_reads_the_file(name):
+    path = CONFIGS / f"{name}.yaml"
+    assert load_config_from_file(str(path)).num_processes == NUM_PROCESSES[name]
+    arguments = launch_command_parser().parse_args(["--config_file", str(path), "run_train.py"])
+    arguments, config, _ = _validate_launch_command(arguments)
+    assert arguments.num_processes == NUM_PROCESSES[name]
+    assert arguments.num_machines == (2 if name == "two_machines" else 1)
+    assert arguments.mixed_precision == "no"
+    if name == "fsdp2":
+        assert config.distributed_type == DistributedType.FSDP
+        assert arguments.fsdp_version == 2
+        assert arguments.fsdp_state_dict_type == "FULL_STATE_DICT"
+    else:
+        assert arguments.multi_gpu
+    # The loader passes over what it does not know in here.
+    assert all(hasattr(arguments, key) for key in yaml.safe_load(path.read_text()).get("fsdp_config", {}))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """A run of run_train.py on two processes and what it left."""
+    output_dir = tmp_path_factory.mktemp("two")
+    config = ("--config_file", CONFIGS / "two_cpu_processes.yaml", "--main_process_port", free_port())
+    script = ("run_train.py", "recipes/sample.yaml", "--output_dir", output_dir)
+    printed = finish(launch(*config, *script, *OPTIONS))
+    return output_dir, printed
+
+
+@pytest.mark.slow
+def test_two_processes_ran(two_processes):
+    output_dir, printed = two_processes
+    log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
+    # 3 steps of the recipe's 16 samples on each of two processes
+    num_samples = len(assembly.load_data(recipe.DataArguments())[0]["train"])
+    steps_per_epoch = -(-num_samples // (2 * 16))
+    assert log[-1]["epoch"] == pytest.approx(3 / steps_per_epoch)
+    assert printed.count("results, predictions and plots are in") == 1
+
+
+@pytest.mark.slow
+def test_evaluation_on_two_processes_is_that_of_one(two_processes, tmp_path):
+    """Two processes share 15 validation batches: the one that is repeated to fill up must not count."""
+    output_dir, _ = two_processes
+    trainer, dataset, _ = assembly.prepare(["recipes/sample.yaml", "--output_dir", str(tmp_path), *OPTIONS])
+    trainer.model.load_state_dict(load_file(output_dir / "model.safetensors"))
+    one = run.evaluate_splits(trainer, dataset, tmp_path)
+    two = json.loads((output_dir / "all_results.json").read_text())
+    assert -(-len(dataset["validation"]) // 8) % 2 == 1
+    for split in ("validation", "test"):
+        for name in METRICS:
+            assert two[f"{split}_{name}"] == one[f"{split}_{name}"], name
+        first, second = (pd.read_parquet(folder / f"predictions_{split}.parquet") for folder in (tmp_path, output_dir))
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+@pytest.mark.slow
+def test_two_machines_find_each_other():
+    """Both machines are this one, with one process each."""
+    config = ("--config_file", CONFIGS / "two_machines.yaml", "--num_processes", 2, "--main_process_port", free_port())
+    script = ROOT / "examples" / "trainer_modulation.py"
+    machines = [launch(*config, "--machine_rank", rank, script, "--epochs", 1) for rank in (0, 1)]
+    first, second = ([ast.literal_eval(line) for line in finish(machine).splitlines()] for machine in machines)
+    # 512 samples in steps of 2 micro-batches of 16 on each of two processes; one alone would take 16 steps
+    summary = {name: float(value) for name, value in first[-1].items()}
+    assert round(summary["train_runtime"] * summary["train_steps_per_second"]) == 8
+    assert first[0]["coefficient_visual"] == second[0]["coefficient_visual"]

@@ -1,0 +1,279 @@
+"""What goes wrong in a run of run_train.py is one line, and never costs what was good before."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import transformers.trainer
+from huggingface_hub import HfApi, RepoUrl
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from data_builders import load_aligned_dataset
+from modeling_cpsl.experiments import recipe, run
+from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
+from modeling_cpsl.training.checkpoints import last_complete_checkpoint
+
+
+ROOT = Path(__file__).parents[3]
+
+
+TINY = [
+    *("--latent_size", "16", "--modality_hidden_size", "16", "--fusion_size", "16", "--max_length", "24"),
+    *("--use_cpu", "--disable_tqdm", "true", "--per_device_train_batch_size", "2"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of small tables: `good`, two with one bad label, and two with an empty split."""
+    folder = tmp_path_factory.mktemp("data")
+    sample = load_aligned_dataset("sample")
+
+    def write(name, label=None, num_train=12, num_validation=4):
+        (folder / name).mkdir()
+        labels = list(sample["train"][:num_train]["label"])
+        labels[3:4] = labels[3:4] if label is None else [label]
+        train = sample["train"].select(range(num_train)).remove_columns("label").add_column("label", labels)
+        train.to_parquet(folder / name / "train.parquet")
+        validation = sample["validation"].select(range(num_validation))
+        validation.to_parquet(folder / name / "validation.parquet")
+
+    write("good")
+    write("label_nan", label=float("nan"))
+    write("label_5", label=5.0)
+    write("no_train", num_train=0)
+    write("no_validation", num_validation=0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "named"),
+    [
+        ("label_nan", "", ["label_nan", "sample speaker00_003", "label nan"]),
+        ("label_5", "", ["label_5", "sample speaker00_003", "label 5", "[-3, 3]"]),
+        ("no_train", "", ["no_train", "train split is empty"]),
+        ("no_validation", "", ["no_validation", "validation split is empty"]),
+        ("good", "--per_device_train_batch_size 64 --dataloader_drop_last", ["per_device_train_batch_size=64", "12"]),
+        ("good", "--per_device_train_batch_size 0", ["per_device_train_batch_size=0"]),
+        ("good", "--per_device_eval_batch_size 0", ["per_device_eval_batch_size=0"]),
+        ("good", "--gradient_accumulation_steps 0", ["gradient_accumulation_steps=0"]),
+        ("good", "--num_train_epochs 0", ["num_train_epochs=0"]),
+        ("good", "--num_train_epochs 2 --modulation_start_epoch 2", ["modulation_start_epoch=2", "the 2 epochs"]),
+        ("good", "--modulation_start_epoch -1", ["modulation_start_epoch=-1"]),
+        ("good", "--modulation_start_epoch 3 --modulation_end_epoch 2", ["modulation_end_epoch=2"]),
+        ("good", "--no_gm", ["ge=True", "gm=True", "--no_ge"]),
+        ("good", "--alpha -1", ["alpha=-1"]),
+        ("good", "--alpha nan", ["alpha=nan"]),
+        ("good", "--penalty_factor 1", ["penalty_factor=1"]),
+        ("good", "--penalty_factor 0", ["penalty_factor=0"]),
+        ("good", "--learning_rate 1e30 --warmup_steps 0", ["step 1", "samples speaker00_", "error of acoustic"]),
+        ("good", "--modulated_modalities acoustic smell", ["'smell'", "acoustic, visual"]),
+        ("good", "--resume_from_checkpoint nowhere", ["nowhere", "no whole checkpoint"]),
+        ("good", "--report_to wandb", ["wandb"]),
+        ("good", "--feature_sequences acoustic", ["'acoustic'", "modality=NAME"]),
+        ("good", "--max_length 2", ["max_length=2", "at least 3"]),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, dataset, options, named):
+    command = ["recipes/sample.yaml", "--dataset", str(data / dataset), "--output_dir", str(tmp_path), *TINY]
+    with pytest.raises(SystemExit) as stop:
+        run.main([*command, *options.split()])
+    assert stop.value.code.startswith("run_train.py: error: ")
+    assert "\n" not in stop.value.code
+    assert [text for text in named if text not in stop.value.code] == []
+
+
+class HubThatLeaves(HfApi):
+    """Makes a repository, and is not there any more when the run is to be uploaded."""
+
+    def create_repo(self, repo_id, **kwargs):
+        return RepoUrl(f"{self.endpoint}/somebody/{repo_id}", endpoint=self.endpoint)
+
+
+@pytest.mark.parametrize("hub", [HfApi, HubThatLeaves])
+def test_a_hub_that_cannot_be_reached_costs_no_result(data, tmp_path, monkeypatch, hub):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(
+            transformers.trainer, "hf_api", lambda: hub(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}")
+        )
+        options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), "--push_to_hub", "true"]
+        with pytest.raises(SystemExit) as stop:
+            run.main(["recipes/sample.yaml", *options, *TINY, "--num_train_epochs", "1"])
+    assert stop.value.code.startswith("run_train.py: error: push_to_hub: ") and "refused" in stop.value.code
+    assert ("hf upload somebody/run" in stop.value.code) == (hub is HubThatLeaves)
+    assert (tmp_path / "run" / "all_results.json").exists() == (hub is HubThatLeaves)
+
+
+def _without_a_layer(folder):
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_a_smaller_vocabulary(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"] = tensors["embeddings.word_embeddings.weight"][:5].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _cut_short(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def _without_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (_without_a_layer, ["16 tensors", "deberta.encoder.layer.1."]),
+        (_with_a_smaller_vocabulary, ["1 tensors", "deberta.embeddings.word_embeddings.weight"]),
+        (_cut_short, ["weights cannot be read"]),
+        (lambda folder: (folder / "model.safetensors").unlink(), ["model.safetensors"]),
+        (_without_tokenizer, ["tokenizer has 7 entries"]),
+    ],
+)
+def test_a_backbone_that_is_not_whole_does_not_train_from_random_numbers(data, tmp_path, damage, named):
+    backbone = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
+    damage(backbone)
+    options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
+    with pytest.raises(SystemExit) as stop:
+        run.main(["recipes/sample.yaml", "--model_name_or_path", str(backbone), *options])
+    assert stop.value.code.startswith(f"run_train.py: error: model_name_or_path {backbone}: ")
+    assert "\n" not in stop.value.code
+    assert [text for text in named if text not in stop.value.code] == []
+
+
+@pytest.mark.parametrize("backbone", ["bert", "mpnet"])
+def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, backbone):
+    folder = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    vocabulary = {"vocab_size": len(AutoTokenizer.from_pretrained(folder)), "max_position_embeddings": 20}
+    AutoModel.from_config(AutoConfig.for_model(backbone, **sizes, **vocabulary)).save_pretrained(folder)
+    options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
+    longest = {"bert": 20, "mpnet": 18}[backbone]
+    command = ["recipes/sample.yaml", "--model_name_or_path", str(folder), *options, "--max_steps", "2"]
+    with pytest.raises(SystemExit, match=f"max_length={longest + 1} is above the {longest} positions"):
+        run.main([*command, "--max_length", str(longest + 1)])
+    run.main([*command, "--max_length", str(longest)])
+
+
+def test_going_on_with_other_options(data, tmp_path, capsys):
+    """A model of another shape is refused, other options are told, the same ones are not."""
+    command = ["recipes/sample.yaml", "--dataset", str(data / "good"), "--output_dir", str(tmp_path), *TINY]
+    run.main([*command, "--num_train_epochs", "1"])
+    again = [*command, "--resume_from_checkpoint", "last"]
+    with pytest.raises(SystemExit, match=r"checkpoint-6 was trained with fusion=gated, and this run has sum$"):
+        run.main([*again, "--fusion", "sum"])
+    capsys.readouterr()
+    run.main([*again, "--num_train_epochs", "1"])
+    assert "other options" not in capsys.readouterr().err
+    run.main([*again, "--num_train_epochs", "1", "--alpha", "2"])
+    assert "with other options than it was trained with: alpha 1.0 -> 2.0\n" in capsys.readouterr().err
+
+
+def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path):
+    options = ("--num_train_epochs", "2", "--modulation_start_epoch", "2", "--modulation_end_epoch", "2")
+    off = ("--no_gm", "--no_ge", "--no_cp")
+    recipe.parse_arguments(["recipes/sample.yaml", "--output_dir", str(tmp_path), *options, *off])
+
+
+def start(code, *arguments):
+    """run_train.py in a process of its own, after `code`."""
+    program = f"import sys\nfrom modeling_cpsl.experiments import records, run\n{code}\nrun.main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "recipes/sample.yaml", *map(str, arguments), *TINY]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def errors_of(process):
+    return process.communicate(timeout=200)[1].decode()
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+# Stands in for a full disk: no file can grow beyond this after the first checkpoint.
+FULL_DISK = """
+import resource
+def fill(*_, **__):
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+records.TrainingLog.on_{event} = fill
+"""
+
+
+def save_options(data, output_dir, num_epochs, seed=0):
+    return (
+        *("--dataset", data / "good", "--output_dir", output_dir, "--num_train_epochs", num_epochs, "--seed", seed),
+        *("--save_total_limit", 5),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [4096, "model"])
+def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limit):
+    if limit == "model":  # the weights fit, the optimizer's two moments of them do not
+        run.main([*map(str, ("recipes/sample.yaml", *save_options(data, tmp_path / "a", 1))), *TINY])
+        limit = (tmp_path / "a" / "model.safetensors").stat().st_size + 4096
+    output_dir = tmp_path / "run"
+    process = start(FULL_DISK.format(limit=limit, event="save"), *save_options(data, output_dir, 2))
+    errors = errors_of(process)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert "could not be written" in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith("run_train.py: error: ")
+    assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-6")
+    AutoModelForSequenceClassification.from_pretrained(output_dir / "checkpoint-6")
+    assert not list(tmp_path.rglob(".*"))
+    resumed = start("", *save_options(data, output_dir, 2), "--resume_from_checkpoint", "last")
+    errors = errors_of(resumed)
+    assert resumed.returncode == 0, errors[-3000:]
+    assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-12")
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
+    options = ("--save_strategy", "no", "--load_best_model_at_end", "false")
+    run.main([*map(str, ("recipes/sample.yaml", *save_options(data, tmp_path, 1), "--seed", 1)), *TINY, *options])
+    before = files_in(tmp_path)
+    code = FULL_DISK.format(limit=4096, event="train_end")
+    process = start(code, *save_options(data, tmp_path, 1), *options, "--seed", 1, "--learning_rate", "1e-2")
+    errors = errors_of(process)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    assert f"{tmp_path}: could not be written" in errors.splitlines()[-1]
+    after = files_in(tmp_path)
+    for name in before.keys() - {"training_log.jsonl"}:
+        assert after[name] == before[name], name
+    load_file(tmp_path / "model.safetensors")
+    assert after.keys() == before.keys()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_leaves_whole_checkpoints(data, tmp_path):
+    # A process started in the background may have inherited that SIGINT is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = start(code, *save_options(data, tmp_path, 2000))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoint-18").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = errors_of(process)
+    assert process.returncode == 130, errors[-3000:]
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "run_train.py: interrupted; go on with --resume_from_checkpoint last"
+    checkpoint = last_complete_checkpoint(tmp_path)
+    assert json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"] >= 12
+    AutoModelForSequenceClassification.from_pretrained(checkpoint)

@@ -1,0 +1,344 @@
+"""`python -m modeling_cpsl predict`: any data in, a table out, gone on with after any interruption."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import pipeline
+
+from modeling_cpsl import __main__ as command_line
+from modeling_cpsl.experiments.prediction import READ_TABLE, predict_table
+
+
+def corpus(count, seed=0, labels=False):
+    """`count` utterances of many lengths; some without voice."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for index in range(count):
+        length = int(generator.integers(1, 8))
+        row = {"id": f"{index:05}", "words": list(generator.choice(["the", "movie", "was", "great"], length))}
+        row["acoustic"] = generator.normal(size=(length, 74)).round(3).tolist() if index % 3 else None
+        row["visual"] = generator.normal(size=(length, 47)).round(3).tolist()
+        rows.append(row | ({"label": 1.0} if labels else {}))
+    return rows
+
+
+def write_jsonl(rows, path):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_jsonl(corpus(30), tmp_path / "data.jsonl")
+
+
+@pytest.fixture
+def small_csd(tmp_path):
+    """Computational sequences of one video of three words, with 74 COVAREP columns."""
+    sequences = {
+        "CMU_MOSI_TimestampedWords": (np.array([[b"a"], [b"good"], [b"film"]]), [[0, 1], [1, 2], [2, 3]]),
+        "CMU_MOSI_Opinion_Labels": (np.array([[1.0]], "f4"), [[0, 3]]),
+        "CMU_MOSI_COVAREP": (np.ones((6, 74)), [[k / 2, k / 2 + 0.5] for k in range(6)]),
+    }
+    folder = tmp_path / "csd"
+    folder.mkdir()
+    for name, (features, intervals) in sequences.items():
+        with h5py.File(folder / f"{name}.csd", "w") as file:
+            group = file.create_group(f"{name}/data/03bSnISJMiM")
+            group["features"], group["intervals"] = features, np.array(intervals, float)
+    return folder
+
+
+def run(*arguments):
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    return command_line.main(["predict", *map(str, arguments), *device])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_every_kind_of_table_says_what_the_pipeline_says(trained_folder, data, tmp_path, suffix):
+    out = tmp_path / f"new/predictions{suffix}"
+    assert run(trained_folder, data, out, "--batch_size", 4, "--explain") == 0
+    table = READ_TABLE[suffix](out)
+    assert list(table["id"]) == [f"{index:05}" for index in range(30)]
+    assert set(table["split"]) == {"train"} and table["model"].nunique() == 1
+    sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    for (_, row), utterance in zip(table.iterrows(), corpus(30), strict=True):
+        expected = sentiment(utterance, explain=True)
+        assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
+        assert (row["label"], row["acc7_class"]) == (expected["label"], expected["acc7_class"])
+        for name, part in expected["modalities"].items():
+            assert np.isnan(row[f"score_{name}"]) == (part is None)
+            for key, value in (part or {}).items():
+                assert row[f"{key}_{name}"] == pytest.approx(value, abs=1e-5)
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_what_is_done_is_not_done_again(trained_folder, tmp_path, capsys):
+    out, data = tmp_path / "out.parquet", tmp_path / "data.jsonl"
+    write_jsonl(corpus(12), data)
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (12, 0, 0)
+    first = pd.read_parquet(out)
+    write_jsonl(corpus(20), data)
+    assert run(trained_folder, data, out) == 0
+    assert "8 utterances predicted, 12 were there, 0 skipped" in capsys.readouterr().out
+    table = pd.read_parquet(out)
+    pd.testing.assert_frame_equal(table.head(12), first)
+    assert table["id"].is_unique and len(table) == 20
+
+
+def test_kill_and_go_on(trained_folder, tmp_path):
+    data = write_jsonl(corpus(400), tmp_path / "data.jsonl")
+    out, whole = tmp_path / "out.parquet", tmp_path / "whole.parquet"
+    journal = tmp_path / "out.parquet.partial.jsonl"
+    command = [sys.executable, "-m", "modeling_cpsl", "predict", trained_folder, data, out, "--batch_size", "2"]
+    process = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not (journal.exists() and journal.stat().st_size > 8_000):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    with journal.open("a") as stream:
+        stream.write('{"id": "00300", "sco')
+    predicted, before, _ = predict_table(str(trained_folder), str(data), out, device="cpu", batch_size=2)
+    assert 0 < before < 400 and predicted + before == 400 and not journal.exists()
+    predict_table(str(trained_folder), str(data), whole, device="cpu", batch_size=64)
+    one, other = (pd.read_parquet(path).sort_values("id", ignore_index=True) for path in (out, whole))
+    np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)
+    assert list(one["id"]) == list(other["id"])
+
+
+def test_interrupt_says_how_to_go_on(trained_folder, tmp_path):
+    data = write_jsonl(corpus(1200), tmp_path / "data.jsonl")
+    out = tmp_path / "out.csv"
+    journal = tmp_path / "out.csv.partial.jsonl"
+    command = [sys.executable, "-m", "modeling_cpsl", "predict", trained_folder, data, out, "--batch_size", "2"]
+    process = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not (journal.exists() and journal.stat().st_size > 10_000):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    errors = process.communicate()[1]
+    assert process.returncode == 130
+    assert errors.endswith("interrupted; the same command goes on from here\n") and "Traceback" not in errors
+
+
+def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert run(trained_folder, data, out) == 0
+    before = out.read_text()
+    other = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    other.model.multimodal.out_proj.bias.data += 1
+    other.model.save_pretrained(tmp_path / "other")
+    other.processor.save_pretrained(tmp_path / "other")
+    assert run(tmp_path / "other", data, out) == 1
+    assert "holds predictions of another model" in capsys.readouterr().err and out.read_text() == before
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix):
+    """In every split, in one split, and called as pandas calls what is missing."""
+    out = tmp_path / f"out{suffix}"
+    (tmp_path / "data").mkdir()
+    rows = corpus(13)
+    for index, row in enumerate(rows):
+        row["id"] = ["NA", "nan", "0"][index % 3]
+    write_jsonl(rows[:8], tmp_path / "data" / "train.jsonl")
+    write_jsonl(rows[8:], tmp_path / "data" / "test.jsonl")
+    assert run(trained_folder, tmp_path / "data", out) == 0
+    whole = READ_TABLE[suffix](out)
+    assert list(whole["id"]) == [row["id"] for row in rows]
+    assert list(whole["split"]) == ["train"] * 8 + ["test"] * 5
+    assert run(trained_folder, tmp_path / "data", out) == 0
+    assert "0 utterances predicted, 13 were there, 0 skipped" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole)
+
+    # Killed after the train split: the journal holds its rows and nothing has taken its place yet.
+    journal = tmp_path / f"{out.name}.partial.jsonl"
+    counts, lines = {}, []
+    for row in json.loads(whole.head(8).to_json(orient="records")):
+        counts[row["id"]] = counts.get(row["id"], -1) + 1
+        lines.append(json.dumps({"occurrence": counts[row["id"]], **row}) + "\n")
+    journal.write_text("".join(lines))
+    out.unlink()
+    assert run(trained_folder, tmp_path / "data", out) == 0
+    assert "5 utterances predicted, 8 were there" in capsys.readouterr().out
+    again = READ_TABLE[suffix](out)
+    assert list(again["id"]) == list(whole["id"])
+    np.testing.assert_allclose(again["score"], whole["score"], atol=1e-5)
+
+
+def test_what_left_the_data_stays_in_the_output(trained_folder, tmp_path):
+    data, out = write_jsonl(corpus(9), tmp_path / "data.jsonl"), tmp_path / "out.csv"
+    assert run(trained_folder, data, out) == 0
+    write_jsonl(corpus(12)[4:], data)
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (3, 5, 0)
+    assert list(READ_TABLE[".csv"](out)["id"]) == [f"{index:05}" for index in [*range(4, 12), *range(4)]]
+
+
+def test_a_repeated_id_that_left_the_data_keeps_its_number(trained_folder, tmp_path):
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    rows = [row | {"id": "same"} for row in corpus(3)]
+    assert run(trained_folder, write_jsonl(rows, data), out) == 0
+    scores = list(READ_TABLE[".jsonl"](out)["score"])
+    for left in (1, 3):
+        assert run(trained_folder, write_jsonl(rows[:left], data), out) == 0
+        assert list(READ_TABLE[".jsonl"](out)["score"]) == scores
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_an_utterance_that_has_changed_is_predicted_again(trained_folder, tmp_path, suffix):
+    data, out, anew = tmp_path / "data.jsonl", tmp_path / f"out{suffix}", tmp_path / f"anew{suffix}"
+    rows = corpus(12)
+    assert run(trained_folder, write_jsonl(rows, data), out) == 0
+    rows[1]["words"] = ["awful"] * len(rows[1]["words"])
+    rows[2]["visual"][0][0] += 5
+    rows[4]["acoustic"] = None
+    rows[5], rows[6] = rows[6] | {"id": "00005"}, rows[5] | {"id": "00006"}
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (5, 7, 0)
+    assert run(trained_folder, data, anew) == 0
+    pd.testing.assert_frame_equal(READ_TABLE[suffix](out), READ_TABLE[suffix](anew), check_exact=False, atol=1e-5)
+
+
+def test_rows_without_ids_are_known_by_what_they_hold(trained_folder, tmp_path):
+    data, out = tmp_path / "data.csv", tmp_path / "out.csv"
+    for texts in (["good movie", "bad movie", "the end"], ["bad movie", "good movie"]):
+        data.write_text("text\n" + "\n".join(texts) + "\n")
+        assert run(trained_folder, data, out) == 0
+        assert run(trained_folder, data, tmp_path / f"{len(texts)}.csv") == 0
+        found, expected = (READ_TABLE[".csv"](path) for path in (out, tmp_path / f"{len(texts)}.csv"))
+        np.testing.assert_allclose(found["score"][: len(texts)], expected["score"], atol=1e-5)
+
+
+def test_the_output_is_not_put_among_the_tables_of_a_folder(trained_folder, tmp_path, capsys):
+    folder = tmp_path / "corpus"
+    (folder / "data").mkdir(parents=True)
+    write_jsonl(corpus(3), folder / "train.jsonl")
+    for out in (folder / "out.csv", folder / "data" / "out.csv", folder / "data" / ".." / "out.csv"):
+        assert run(trained_folder, folder, out) == 1
+        assert "put it in another folder than the data" in capsys.readouterr().err and not out.exists()
+    for _ in range(2):
+        assert run(trained_folder, folder, folder / "predictions" / "out.csv") == 0
+
+
+def test_a_journal_that_is_none_is_named(trained_folder, data, tmp_path, capsys):
+    journal = tmp_path / "out.csv.partial.jsonl"
+    journal.write_text("no JSON\n")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 1
+    assert f"{journal}: no predictions of an interrupted call" in capsys.readouterr().err
+    assert journal.read_text() == "no JSON\n"
+
+
+def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    assert run(trained_folder, data, out) == 0
+    assert run(trained_folder, data, out, "--explain") == 1
+    assert "with other options" in capsys.readouterr().err
+
+
+def test_samples_that_the_reader_leaves_out_are_told_each_time(trained_folder, tmp_path, capsys):
+    rows = [*corpus(5), {"id": "blank", "words": []}, {"id": "empty", "text": "  "}, corpus(6)[5]]
+    rows[1]["visual"] = rows[1]["visual"] + [[0.0] * 47]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 1
+    assert "00001" in capsys.readouterr().err
+    for name in ("one.csv", "other.csv", "one.csv"):
+        assert run(trained_folder, data, tmp_path / name, "--on_error", "skip") == 0
+        output = capsys.readouterr().out
+        assert "3 skipped" in output and ("0 utterances" in output) == (output.count("5 were there") > 0)
+        table = READ_TABLE[".csv"](tmp_path / name).set_index("id")
+        assert set(table.index[table["error"].notna()]) == {"00001", "blank", "empty"} and len(table) == 8
+        assert table.loc["00001", "split"] == "train" and "visual" in table.loc["00001", "error"]
+        assert table["score"].notna().sum() == 5
+
+
+def test_bad_utterances(trained_folder, tmp_path, capsys):
+    rows = corpus(6)
+    rows[2]["visual"] = rows[2]["visual"][:-1] + [[0.0] * 47] * 3
+    data, out = write_jsonl(rows, tmp_path / "data.jsonl"), tmp_path / "out.csv"
+    assert run(trained_folder, data, out) == 1
+    error = capsys.readouterr().err
+    assert "00002" in error and "\n" not in error.split("error: ")[1].strip() and not out.exists()
+    assert run(trained_folder, data, out, "--on_error", "skip") == 0
+    table = READ_TABLE[".csv"](out)
+    assert list(table["id"]) == ["00000", "00001", "00003", "00004", "00005", "00002"]
+    assert table["error"].isna().tolist() == [True] * 5 + [False] and "visual" in table["error"].iloc[-1]
+
+
+def test_data_without_a_modality(trained_folder, tmp_path):
+    rows = [{name: row[name] for name in ("id", "words")} for row in corpus(5)]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 0
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["score_text"].notna().all() and table[["score_acoustic", "score_visual"]].isna().all(axis=None)
+
+
+def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
+    sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    half_widths = sentiment.calibrate(corpus(30, labels=True))
+    assert half_widths.keys() == {"acoustic+text+visual", "text+visual"}
+    sentiment.model.save_pretrained(tmp_path / "model")
+    sentiment.processor.save_pretrained(tmp_path / "model")
+    assert run(tmp_path / "model", data, tmp_path / "out.csv", "--num_samples", 3) == 0
+    table = pd.read_csv(tmp_path / "out.csv")
+    sets = np.where(table["score_acoustic"].isna(), "text+visual", "acoustic+text+visual")
+    half_width = np.array([half_widths[name] for name in sets])
+    np.testing.assert_allclose(table["interval_high"], (table["score"] + half_width).clip(-3, 3), atol=1e-6)
+    assert (table["std"] >= 0).all() and (table["coverage"] == 0.9).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{model}", "{data}", "out.txt"], "out.txt: .txt is none of .parquet, .csv, .jsonl"),
+        (["{model}", "nowhere.pkl", "out.csv"], "nowhere.pkl"),
+        (["nowhere", "{data}", "out.csv"], "nowhere: no CPSL model could be loaded"),
+        (["{broken}", "{data}", "out.csv"], "no CPSL model could be loaded"),
+        (["{model}", "{data}", "out.csv", "--device", "abacus"], "no CPSL model could be loaded"),
+        (["{model}", "{narrow}", "out.csv"], "acoustic features have size 3, the model was trained on 74"),
+        (["{model}", "{data}", "{foreign}"], "foreign.csv: it is there and no table of predictions"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    narrow = write_jsonl([{"id": "a", "words": ["x"], "acoustic": [[1.0] * 3]}], tmp_path / "narrow.jsonl")
+    foreign = tmp_path / "foreign.csv"
+    foreign.write_text("a,b\n1,2\n")
+    broken = shutil.copytree(trained_folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:3000])
+    places = {"broken": broken, "model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
+    assert run(*(argument.format(**places) for argument in arguments)) == 1
+    error = capsys.readouterr().err.split("error: ", 1)[1]
+    assert message in error and error.count("\n") == 1
+    assert foreign.read_text() == "a,b\n1,2\n" and not (tmp_path / "out.csv").exists()
+
+
+def test_features_of_another_extractor_are_refused(trained_folder, small_csd, tmp_path, capsys):
+    sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    sentiment.processor.feature_extractors = {"acoustic": "openSMILE"}
+    sentiment.model.save_pretrained(tmp_path / "model")
+    sentiment.processor.save_pretrained(tmp_path / "model")
+    assert run(tmp_path / "model", small_csd, tmp_path / "out.csv") == 1
+    assert (
+        "acoustic features are from 'COVAREP', but the model learnt from those of 'openSMILE'"
+        in capsys.readouterr().err
+    )
+
+
+def test_bad_usage_has_status_2():
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["predict", "model"])
+    assert caught.value.code == 2

@@ -1,0 +1,130 @@
+"""Files that appear whole or not at all, and the tables and plots of a run's numbers."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from data_builders.files import replacing_file
+from modeling_cpsl import __main__ as command_line
+from modeling_cpsl.experiments.comparison import compare_runs
+from modeling_cpsl.experiments.plots import plot_modulation, plot_training_dynamics
+from modeling_cpsl.experiments.records import results_table, write_predictions
+from modeling_cpsl.training.metrics import METRICS
+
+
+def history(epochs, with_modulation=True):
+    rows = []
+    for epoch in range(1, epochs + 1):
+        train = {"train_loss": 3.0 / epoch, "train_task_loss": 1.0 / epoch, "train_feature_entropy": 0.1 * epoch}
+        if with_modulation:
+            for quantity in ("coefficient", "conflict", "error", "grad_norm"):
+                train |= {f"train_{quantity}_acoustic": 0.5, f"train_{quantity}_visual": 0.3}
+            train["train_imbalance"] = 0.2
+        rows += [train | {"epoch": epoch}, {"eval_loss": 3.5 / epoch, "eval_task_loss": 1.2 / epoch, "epoch": epoch}]
+    return [*rows, {"train_runtime": 1.0, "train_loss": 2.0, "epoch": epochs}]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_file(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_whole_write_replaces(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    with replacing_file(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_predictions_round_trip(tmp_path):
+    path = tmp_path / "predictions.parquet"
+    values = np.array([0.5, -1.0], dtype=np.float32)
+    write_predictions(["a", "b"], values, values + 1, {"text": values + 2}, path)
+    frame = pd.read_parquet(path)
+    assert frame.columns.tolist() == ["id", "label", "prediction", "prediction_text"]
+    assert frame.loc[1].tolist() == ["b", -1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("epochs", [1, 30])
+def test_plots_have_ink(tmp_path, epochs):
+    plot_training_dynamics(history(epochs), tmp_path / "dynamics.png")
+    plot_modulation(history(epochs), tmp_path / "modulation.png")
+    for name in ("dynamics.png", "modulation.png"):
+        with Image.open(tmp_path / name) as image:
+            assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_curves_are_drawn_where_they_belong(tmp_path, monkeypatch):
+    """The values handed to matplotlib are the log's, training and validation apart, the final summary row left out."""
+    drawn = {}
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.plot",
+        lambda axis, x, y, label=None, **kwargs: drawn.setdefault((axis, label), (list(x), list(y))),
+    )
+    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda axis: None)
+    plot_training_dynamics(history(3), tmp_path / "dynamics.png")
+    titles = {(axis.get_title(), label): curve for (axis, label), curve in drawn.items()}
+    assert titles["total loss", "training"] == ([1, 2, 3], [3.0, 1.5, 1.0])
+    assert titles["task loss", "validation"] == ([1, 2, 3], [1.2, 0.6, pytest.approx(0.4)])
+    assert ("statistical loss", "training") not in titles
+
+
+def test_table_has_a_column_a_split():
+    metrics = {
+        f"{split}_{name}": index / 100 for split in ("validation", "test") for index, name in enumerate(METRICS)
+    }
+    lines = results_table(metrics, ["validation", "test"]).splitlines()
+    assert lines[0].split() == ["validation", "test"]
+    assert lines[2].split() == ["corr", "0.0100", "0.0100"]
+    assert len(lines) == 1 + len(METRICS)
+
+
+def test_compare_says_what_is_missing(tmp_path, capsys):
+    assert command_line.main(["compare", str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}: no finished run (all_results.json and resolved_config.yaml are not both there)\n"
+    )
+    (tmp_path / "all_results.json").write_text(json.dumps({"validation_mae": 1.0}))
+    (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
+    assert command_line.main(["compare", str(tmp_path)]) == 1
+    assert "no metrics of the test split" in capsys.readouterr().err
+    assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
+    assert capsys.readouterr().out.split() == ["seeds", "mae", str(tmp_path), "1", "1.0000"]
+    assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
+    assert capsys.readouterr().err.startswith("error: 'accuracy' is no metric; there are mae, corr, acc7")
+
+
+def write_run(folder, mae, **options):
+    folder.mkdir(parents=True)
+    (folder / "all_results.json").write_text(json.dumps({"test_mae": mae}))
+    (folder / "resolved_config.yaml").write_text(yaml.safe_dump({"ame": True, "logging_steps": 500, **options}))
+    return folder
+
+
+def test_groups_in_one_folder_are_rows_of_their_own(tmp_path):
+    runs = [
+        write_run(tmp_path / f"{ame}_{seed}", seed / 10 + ame, ame=ame, seed=seed) for ame in (0, 1) for seed in (0, 1)
+    ]
+    table = compare_runs(runs, "test", ["mae"])
+    assert table.index.tolist() == [f"{runs[0]}, {runs[1]}", f"{runs[2]}, {runs[3]}"]
+    assert table["mae"].tolist() == ["0.0500 +- 0.0707", "1.0500 +- 0.0707"]
+
+
+def test_repetitions_of_a_run_are_one_row(tmp_path):
+    names = {"output_dir": "b", "run_name": "b", "data_seed": 1, "ablation": "A6", "logging_steps": 500.0}
+    first = write_run(tmp_path / "a", 1.0, seed=0, output_dir="a", run_name="a", data_seed=None, ablation=None)
+    second = write_run(tmp_path / "b", 2.0, seed=1, **names)
+    table = compare_runs([first, second, tmp_path / "b" / ".." / "a"], "test", ["mae"])
+    assert table.to_dict("index") == {str(tmp_path): {"seeds": 2, "mae": "1.5000 +- 0.7071"}}

@@ -1,0 +1,62 @@
+"""modality_dropout: how often, never all, never in evaluation, and whatever the batch."""
+
+import numpy as np
+import pytest
+import torch
+from training_cases import make_trainer, relative_distance, train_and_record
+
+from modeling_cpsl import CPSLTrainingArguments
+
+
+def dropped(tmp_path, count=600, present=None, **options):
+    """`modality_mask` of one batch of `count` samples, (count, 3) for text, acoustic and visual."""
+    trainer = make_trainer(tmp_path, **options)
+    batch = {"ids": [f"s{index}" for index in range(count)], "labels": torch.zeros(count)}
+    batch["modality_mask"] = present or {name: torch.ones(count, dtype=torch.bool) for name in ("acoustic", "visual")}
+    trainer._drop_modalities(batch)
+    return torch.stack([batch["modality_mask"][name] for name in ("text", "acoustic", "visual")], dim=1).numpy()
+
+
+def test_each_modality_is_dropped_with_its_probability(tmp_path):
+    kept = dropped(tmp_path, count=4000, modality_dropout=0.3)
+    # All three fall out with .027, and then one of the three stays: .3 - .009 each.
+    np.testing.assert_allclose(kept.mean(axis=0), 0.709, atol=0.025)
+    assert kept.any(axis=1).all()
+    pairs = np.corrcoef(kept.T)[np.triu_indices(3, 1)]
+    assert np.abs(pairs).max() < 0.12  # one by one, but for the rule that one stays
+
+
+def test_what_is_missing_stays_missing_and_one_always_stays(tmp_path):
+    acoustic = torch.arange(600) % 2 == 0
+    present = {"acoustic": acoustic, "visual": torch.zeros(600, dtype=torch.bool)}
+    kept = dropped(tmp_path, present=present, modality_dropout=0.9)
+    assert kept.any(axis=1).all() and not kept[:, 2].any() and not kept[~acoustic.numpy(), 1].any()
+    assert kept[~acoustic.numpy(), 0].all()
+
+
+def test_a_sample_without_any_modality_stays_so(tmp_path):
+    nowhere = {name: torch.zeros(4, dtype=torch.bool) for name in ("text", "acoustic", "visual")}
+    assert not dropped(tmp_path, count=4, present=nowhere, modality_dropout=0.5).any()
+
+
+def test_training_with_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):
+    options = {"latent_noise": "sample", "modality_dropout": 0.4, "num_train_epochs": 3, "learning_rate": 1e-3}
+    whole, _ = train_and_record(tmp_path / "a", per_device_train_batch_size=8, **options)
+    cut, _ = train_and_record(tmp_path / "b", per_device_train_batch_size=2, gradient_accumulation_steps=4, **options)
+    without, _ = train_and_record(
+        tmp_path / "c", per_device_train_batch_size=8, **(options | {"modality_dropout": 0.0})
+    )
+    assert relative_distance(whole, cut) <= 1e-5
+    assert relative_distance(whole, without) > 1e-4
+
+
+def test_evaluation_drops_nothing(tmp_path):
+    with_dropout, without = (make_trainer(tmp_path / str(rate), modality_dropout=rate) for rate in (0.9, 0.0))
+    split = with_dropout.train_dataset
+    np.testing.assert_array_equal(with_dropout.predict(split).predictions[0], without.predict(split).predictions[0])
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_rate_out_of_range_is_refused(tmp_path, rate):
+    with pytest.raises(ValueError, match=f"modality_dropout={rate} must be in"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), modality_dropout=rate)

@@ -1,0 +1,450 @@
+"""CPSLTrainer: one step is one step, modulation in the window and only there, and what is logged."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, WeightedRandomSampler
+from training_cases import (
+    SIZES,
+    RecordingTrainer,
+    coefficients,
+    make_trainer,
+    relative_distance,
+    train_and_record,
+)
+from transformers import TrainingArguments
+
+from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments
+
+
+NO_MODULATION = {"gm": False, "ge": False, "cp": False}
+
+
+@pytest.mark.parametrize("normalization", ["none", "minmax_running"])
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_trajectory_does_not_depend_on_accumulation(tmp_path, normalization, batch_size):
+    # 30 samples: each epoch's last step has 6 and its last micro-batches are uneven.
+    options = {
+        "config_fields": {"feature_normalization": normalization},
+        "latent_noise": "sample",
+        "num_train_epochs": 8,
+        "learning_rate": 1e-3,
+    }
+    whole, whole_steps = train_and_record(tmp_path / "a", per_device_train_batch_size=8, **options)
+    cut, cut_steps = train_and_record(
+        tmp_path / "b", per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size, **options
+    )
+    assert len(whole_steps) == len(cut_steps) == 32
+    np.testing.assert_allclose(coefficients(whole_steps), coefficients(cut_steps), atol=1e-6)
+    assert (coefficients(whole_steps) < 1).any()
+    assert relative_distance(whole, cut) <= 1e-5
+
+
+@pytest.mark.parametrize("modulation", [{}, NO_MODULATION])
+def test_every_parameter_changes_in_a_short_training(tmp_path, modulation):
+    trainer = make_trainer(tmp_path, weight_decay=0.0, num_train_epochs=2, **modulation)
+    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    unchanged = [name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])]
+    # Unknown and unused words, and positions: rows of an embedding, never a whole tensor.
+    assert unchanged == []
+    assert all(value.isfinite().all() for value in trainer.model.parameters())
+
+
+def test_outside_the_window_training_is_untouched_bit_for_bit(tmp_path):
+    options = {"num_train_epochs": 2, "max_steps": 4, "latent_noise": "sample"}
+    plain, _ = train_and_record(tmp_path / "a", **options, **NO_MODULATION)
+    outside, _ = train_and_record(tmp_path / "b", **options, modulation_start_epoch=1, modulation_end_epoch=1)
+    inside, _ = train_and_record(tmp_path / "c", **options, modulation_start_epoch=0, modulation_end_epoch=0)
+    assert all(torch.equal(value, outside[name]) for name, value in plain.items())
+    assert not all(torch.equal(value, inside[name]) for name, value in plain.items())
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 1), (1, 2)])
+def test_window_has_both_its_ends(tmp_path, start, end):
+    _, steps = train_and_record(tmp_path, modulation_start_epoch=start, modulation_end_epoch=end)
+    damped = (coefficients(steps) < 1).any(axis=1).reshape(3, 4).any(axis=1)
+    assert damped.tolist() == [start <= epoch <= end for epoch in range(3)]
+
+
+@pytest.mark.parametrize(("epochs", "end"), [(30, 25), (6, 5), (20, 16), (1, 0), (60, 50)])
+def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
+    assert CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=epochs).last_modulated_epoch == end
+
+
+def test_default_window_follows_the_epochs(tmp_path):
+    """As a search over the number of epochs sets them."""
+    trainer = make_trainer(tmp_path, num_train_epochs=2)
+    trainer.args.num_train_epochs = 6
+    trainer.train()
+    assert trainer.modulator.end_epoch == 5
+
+
+def test_window_beyond_the_epochs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 lies outside the 3 epochs"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, modulation_start_epoch=3)
+
+
+def test_enhancement_without_modulation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="GM"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), gm=False)
+
+
+def test_unimodal_errors_are_pooled_over_the_step(tmp_path):
+    """The first step's errors, over two micro-batches, against the untrained model on that step's six samples."""
+    trainer = make_trainer(
+        tmp_path,
+        config_fields={"ame": False, "feature_normalization": "none"},
+        max_steps=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        train_sampling_strategy="sequential",
+        num_samples=6,
+    )
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(6)])
+    del batch["ids"]
+    trainer.model.train()
+    with torch.no_grad():
+        logits = trainer.model(**batch).unimodal_logits
+    trainer.train()
+    for name in ("acoustic", "visual"):
+        expected = (logits[name] - batch["labels"]).abs().mean().item()
+        assert trainer.recorded[0][f"error_{name}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_logs_every_loss_and_statistic_each_epoch(tmp_path):
+    trainer = make_trainer(tmp_path, eval_strategy="epoch")
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "train_task_loss" in row]
+    assert [row["epoch"] for row in rows] == [1.0, 2.0, 3.0]
+    losses = {"loss", "task_loss", "unimodal_loss", "reconstruction_loss", "diversity_loss", "statistical_loss"}
+    statistics = {
+        f"{kind}_{name}"
+        for kind in ("coefficient", "grad_norm", "error", "conflict")
+        for name in ("acoustic", "visual")
+    }
+    expected = {f"train_{name}" for name in losses | statistics | {"feature_entropy", "imbalance"}}
+    for row in rows:
+        assert expected <= row.keys()
+        assert all(math.isfinite(value) for value in row.values())
+        weights = trainer.model.multimodal.loss_weights
+        total = row["train_task_loss"] + sum(weights[name] * row[f"train_{name}_loss"] for name in weights)
+        assert row["train_loss"] == pytest.approx(total, rel=1e-4)
+        assert row["train_imbalance"] == pytest.approx(
+            abs(row["train_coefficient_acoustic"] - row["train_coefficient_visual"]), abs=1e-6
+        )
+    evaluations = [row for row in trainer.state.log_history if "eval_mae" in row]
+    assert len(evaluations) == 3
+    assert {f"eval_{name}" for name in losses} <= evaluations[0].keys()
+
+
+def test_epoch_means_are_means_over_samples(tmp_path):
+    """The logged task loss of an epoch without learning is the mean over all samples, uneven last batch included."""
+    options = {"learning_rate": 0.0, "num_train_epochs": 1, "config_fields": {"ame": False}, **NO_MODULATION}
+    logs = []
+    for batch_size in (30, 8):
+        trainer = make_trainer(tmp_path / str(batch_size), per_device_train_batch_size=batch_size, **options)
+        trainer.model.config.feature_normalization = "none"
+        for normalizer in trainer.model.multimodal.normalizers.values():
+            normalizer.mode = "none"
+        trainer.train()
+        logs.append(next(row for row in trainer.state.log_history if "train_task_loss" in row))
+    for name in ("train_loss", "train_task_loss", "train_unimodal_loss", "train_statistical_loss"):
+        assert logs[0][name] == pytest.approx(logs[1][name], rel=1e-5)
+
+
+def test_logs_steps_between_epochs(tmp_path):
+    trainer = make_trainer(tmp_path, logging_strategy="steps", logging_steps=2, num_train_epochs=1)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    means = coefficients(trainer.recorded).reshape(2, 2, 2).mean(axis=1)
+    logged = [[row["coefficient_acoustic"], row["coefficient_visual"]] for row in rows]
+    np.testing.assert_allclose(logged, means, atol=1e-5)
+
+
+def test_text_alone_trains_without_modulator(tmp_path):
+    trainer = make_trainer(tmp_path, config_fields={"modality_sizes": {}}, num_train_epochs=1)
+    trainer.train()
+    assert trainer.modulator is None
+    row = next(row for row in trainer.state.log_history if "train_task_loss" in row)
+    assert {name for name in row if name.endswith("_loss")} == {"train_loss", "train_task_loss", "train_unimodal_loss"}
+
+
+def test_a_modality_may_be_called_as_another_part_of_the_batch(tmp_path):
+    weights = []
+    for names in (("first", "second"), ("ids", "labels"), ("attention_mask", "modality_mask")):
+        fields = {"modality_sizes": dict(zip(names, SIZES.values(), strict=True))}
+        renamed = dict(zip(SIZES, names, strict=True))
+        options = {"renamed": renamed, "config_fields": fields, "num_train_epochs": 1, "num_samples": 8}
+        trained, _ = train_and_record(tmp_path / names[0], **options)
+        weights.append(list(trained.values()))
+    for others in weights[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(weights[0], others, strict=True))
+
+
+def test_running_bounds_move_once_a_step(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, num_train_epochs=1)
+    trainer.train()
+    normalizer = trainer.model.multimodal.normalizers["acoustic"]
+    assert normalizer.num_updates.item() == 4
+    assert normalizer.minimum < 0 < normalizer.maximum
+
+
+def test_text_can_be_modulated_too(tmp_path):
+    trainer = make_trainer(tmp_path, modulated_modalities=["acoustic", "text"], num_train_epochs=1)
+    trainer.train()
+    assert trainer.modulator.modalities == ["acoustic", "text"]
+    with pytest.raises(ValueError, match="no modality 'smell'"):
+        make_trainer(tmp_path, modulated_modalities=["smell"], num_train_epochs=1).train()
+
+
+def test_several_gpus_need_a_launcher(tmp_path, monkeypatch):
+    monkeypatch.setattr(CPSLTrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match="accelerate launch"):
+        make_trainer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("step", "more"),
+    [
+        (6, {}),
+        (8, {"save_strategy": "epoch"}),
+        (6, {"train_sampling_strategy": "group_by_length"}),
+        (6, {"logging_strategy": "steps", "logging_steps": 5}),
+    ],
+)
+def test_resumed_run_ends_in_the_same_weights_and_logs(tmp_path, step, more):
+    options = {"save_strategy": "steps", "save_steps": 6, "num_train_epochs": 3, "save_total_limit": None} | more
+    trainer = make_trainer(tmp_path, **options)
+    trainer.train()
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    # Training does not read the running bounds, so the weights do not tell whether they go on.
+    buffers = dict(resumed.model.named_buffers())
+    assert buffers["multimodal.normalizers.acoustic.num_updates"] == 12
+    for name, value in trainer.model.named_buffers():
+        assert torch.equal(value, buffers[name]), name
+    # The last row has the timings.
+    assert trainer.state.log_history[:-1] == resumed.state.log_history[:-1]
+
+
+def test_bf16_loses_no_more_than_fp32(tmp_path):
+    """The whole sample recipe differed by 0.02 % after three epochs, which took a CPU without bf16 units minutes."""
+    losses, dtypes = {}, set()
+    for name, options in {"fp32": {}, "bf16": {"bf16": True}}.items():
+        trainer = make_trainer(tmp_path / name, learning_rate=1e-3, latent_noise="sample", **options)
+        hook = trainer.model.multimodal.dense.register_forward_hook(lambda *args: dtypes.add(args[-1].dtype))
+        trainer.train()
+        hook.remove()
+        losses[name] = [row["train_loss"] for row in trainer.state.log_history if "train_task_loss" in row]
+        assert all(value.dtype == torch.float32 for value in trainer.model.parameters())
+    assert dtypes == {torch.float32, torch.bfloat16}
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_features_that_are_not_finite_stop_training_by_name(tmp_path):
+    trainer = make_trainer(tmp_path)
+    rows = [dict(row) for row in trainer.train_dataset]
+    rows[20]["visual"] = np.full_like(rows[20]["visual"], np.nan)
+    trainer.train_dataset = rows
+    message = f"reading the batches of step [0-3]: sample {rows[20]['id']}: visual features hold NaN or inf"
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+
+
+def test_logs_what_trainer_itself_logs_each_epoch(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row["epoch"] for row in rows] == [1.0, 2.0, 3.0]
+    assert all({"loss", "grad_norm", "learning_rate", "epoch", "step"} == row.keys() for row in rows)
+    means = [row["train_loss"] for row in trainer.state.log_history if "train_task_loss" in row]
+    assert [row["loss"] for row in rows] == pytest.approx(means, rel=0.2)  # over steps, those over samples
+
+
+def test_evaluation_keeps_every_sample_and_their_order(tmp_path):
+    """Whatever training does: predictions are written beside the ids of the dataset's order."""
+    options = {"dataloader_drop_last": True, "train_sampling_strategy": "group_by_length"}
+    trainer = make_trainer(tmp_path, per_device_eval_batch_size=4, num_train_epochs=1, **options)
+    trainer.train()
+    assert trainer.args.dataloader_drop_last
+    assert [len(samples) for samples in trainer.samples] == [8, 8, 8]
+    labels = [row["label"] for row in trainer.eval_dataset]
+    np.testing.assert_array_equal(trainer.predict(trainer.eval_dataset).label_ids, labels)
+    assert trainer.evaluate()["eval_mae"] == pytest.approx(trainer.predict(trainer.eval_dataset).metrics["test_mae"])
+
+
+@pytest.mark.parametrize("use_text", [True, False])
+def test_samples_of_like_length_share_a_batch(tmp_path, use_text):
+    options = {"train_sampling_strategy": "group_by_length", "num_samples": 64, "num_train_epochs": 2}
+    trainer = make_trainer(tmp_path, config_fields={"use_text": use_text}, **options)
+    torch.manual_seed(99)  # the order is not of this generator
+    trainer.train()
+    lengths = {str(row["id"]): len(row["word_index"]) for row in trainer.train_dataset}
+    epochs = [trainer.samples[:8], trainer.samples[8:]]
+    for batches in epochs:
+        assert sorted(itertools.chain(*batches)) == sorted(lengths)
+    spread = [np.ptp([lengths[name] for name in batch]) for batch in trainer.samples]
+    assert np.mean(spread) < np.ptp(list(lengths.values())) / 2
+    assert epochs[0] != epochs[1]
+    again = make_trainer(tmp_path, config_fields={"use_text": use_text}, **options)
+    again.train()
+    assert again.samples == trainer.samples
+
+
+def test_the_best_epoch_is_the_one_with_the_best_metric(tmp_path):
+    options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = make_trainer(tmp_path, metric_for_best_model="corr", num_train_epochs=4, **options)
+    trainer.train()
+    values = [row["eval_corr"] for row in trainer.state.log_history if "eval_corr" in row]
+    assert trainer.state.best_metric == max(values) > min(values)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("mae", False), ("mae_nonzero", False), ("eval_task_loss", False), ("corr", True), ("acc7", True)],
+)
+def test_which_way_a_metric_is_better_follows_from_its_name(tmp_path, metric, greater):
+    def arguments(**more):
+        return CPSLTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric, **more)
+
+    assert arguments().greater_is_better is greater
+    assert arguments(greater_is_better=not greater).greater_is_better is not greater
+
+
+@pytest.mark.parametrize("fields", [{}, {"modality_sizes": {}}, {"sl": False}])
+def test_a_metric_that_there_is_not_is_refused(tmp_path, fields):
+    trainer = make_trainer(tmp_path, config_fields=fields)
+    names = {name.removeprefix("eval_") for name in trainer.evaluate()}
+    for name in ("mae", "f1_nonzero", "task_loss", "reconstruction_loss", "statistical_loss", "feature_entropy"):
+        if name in names:
+            make_trainer(tmp_path, config_fields=fields, metric_for_best_model=f"eval_{name}")
+        else:
+            with pytest.raises(ValueError, match=f"metric_for_best_model='{name}' is no metric"):
+                make_trainer(tmp_path, config_fields=fields, metric_for_best_model=name)
+    with pytest.raises(ValueError, match="metric_for_best_model='pearson' is no metric; there are mae, corr"):
+        make_trainer(tmp_path, config_fields=fields, metric_for_best_model="pearson")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fp16": True, "use_cpu": True}, "fp16.*bf16"),
+        ({"remove_unused_columns": True}, "remove_unused_columns=True"),
+        ({"prediction_loss_only": True}, "prediction_loss_only=True"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
+        ({"num_train_epochs": math.inf}, "num_train_epochs=inf"),
+        ({"num_train_epochs": math.nan}, "num_train_epochs=nan"),
+    ],
+)
+def test_arguments_that_cpsl_cannot_heed_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_the_loss_of_a_resumed_call_is_of_its_own_steps(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "logging_strategy": "steps"}
+    trainer = make_trainer(tmp_path, logging_steps=1, **options)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    resumed = make_trainer(tmp_path, logging_steps=4, **options)
+    checkpoint = tmp_path / "run" / "checkpoint-6"
+    make_trainer(tmp_path, logging_steps=4, **options).train()  # two steps of its checkpoint are not logged yet
+    assert resumed.train(resume_from_checkpoint=str(checkpoint)).training_loss == pytest.approx(np.mean(losses[6:]))
+
+
+# What people make of a Trainer.
+
+
+class PenaltyTrainer(RecordingTrainer):
+    """Adds a term of its own to the loss, whose gradient with respect to the head's bias is 1."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        _, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss = self.accelerator.unwrap_model(model).multimodal.out_proj.bias.sum()
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_loss_of_ones_own_is_averaged_over_micro_batches(tmp_path, steps):
+    sizes = {"per_device_train_batch_size": 8 // steps, "gradient_accumulation_steps": steps}
+    options = {"num_samples": 8, "num_train_epochs": 1, "max_grad_norm": 0.0, "config_fields": {"modality_sizes": {}}}
+    trainer = make_trainer(tmp_path, trainer_class=PenaltyTrainer, optim="sgd", learning_rate=1.0, **sizes, **options)
+    trainer.args.lr_scheduler_type, trainer.args.warmup_steps = "constant", 0
+    before = trainer.model.multimodal.out_proj.bias.item()
+    trainer.train()
+    assert trainer.model.multimodal.out_proj.bias.item() == pytest.approx(before - 1.0)
+
+
+class OtherLossTrainer(RecordingTrainer):
+    """Calls the model itself, as transformers' documentation shows it."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs)
+        loss = (outputs.logits - inputs["labels"]).abs().mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_instead_of_ours(tmp_path):
+    options = {"num_train_epochs": 1, "config_fields": {"modality_sizes": {}}}
+    trainer = make_trainer(tmp_path, trainer_class=OtherLossTrainer, **options)
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.evaluate()["eval_mae"] > 0
+    with pytest.raises(ValueError, match="override compute_loss"):
+        CPSLTrainer(trainer.model, trainer.args, compute_loss_func=torch.nn.functional.l1_loss)
+
+
+class DrawingTrainer(RecordingTrainer):
+    """Draws more samples than there are."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        return WeightedRandomSampler(torch.ones(len(self.train_dataset)), 48)
+
+
+class LoadingTrainer(DrawingTrainer):
+    """Has a loader as PyTorch makes it."""
+
+    def get_train_dataloader(self):
+        return DataLoader(self.train_dataset, 8, sampler=self._get_train_sampler(), collate_fn=self.data_collator)
+
+
+@pytest.mark.parametrize("trainer_class", [DrawingTrainer, LoadingTrainer])
+def test_every_sample_that_a_sampler_of_ones_own_draws_is_used(tmp_path, trainer_class):
+    trainer = make_trainer(tmp_path, trainer_class=trainer_class, num_samples=30, num_train_epochs=1)
+    trainer.train()
+    assert [len(samples) for samples in trainer.samples] == [8] * 6
+
+
+def test_a_model_may_be_made_for_each_training(tmp_path):
+    one = make_trainer(tmp_path, num_train_epochs=1)
+    parts = {"train_dataset": one.train_dataset, "data_collator": one.data_collator}
+    trainer = CPSLTrainer(args=one.args, model_init=lambda: copy.deepcopy(one.model), **parts)
+    trainer.train()
+    weights = [model.multimodal.dense.weight for model in (one.model, trainer.model)]
+    assert trainer.state.global_step == 4 and not torch.equal(*weights)
+    with pytest.raises(ValueError, match="args are TrainingArguments; CPSLTrainer needs CPSLTrainingArguments"):
+        CPSLTrainer(one.model, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+def test_no_run_goes_on_from_a_model_alone(tmp_path):
+    make_trainer(tmp_path, num_train_epochs=1, save_strategy="epoch", save_only_model=True).train()
+    trainer = make_trainer(tmp_path, num_train_epochs=2)
+    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: no run goes on"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+def test_training_forgets_the_calibration_of_other_weights(tmp_path):
+    trainer = make_trainer(tmp_path, num_train_epochs=1)
+    trainer.model.config.interval_half_widths, trainer.model.config.interval_coverage = {"text": 1.0}, 0.9
+    trainer.train()
+    assert trainer.model.config.interval_half_widths is trainer.model.config.interval_coverage is None

@@ -1,0 +1,149 @@
+"""A small corpus and a tiny CPSL model that train in a second; shared by the trainer's tests and their processes."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
+from transformers import AutoConfig, AutoTokenizer, set_seed
+
+from data_builders.formats.sample import sample_splits
+from modeling_cpsl import CPSLDataCollator, CPSLForSentimentRegression, CPSLProcessor
+from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
+from modeling_cpsl.training.arguments import CPSLTrainingArguments
+from modeling_cpsl.training.checkpoints import last_complete_checkpoint
+from modeling_cpsl.training.encoding import encode_dataset
+from modeling_cpsl.training.trainer import CPSLTrainer
+
+
+SIZES = {"acoustic": 74, "visual": 47}
+NO_DROPOUT = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "encoder_dropout": 0.0,
+    "classifier_dropout": 0.0,
+}
+
+
+def small_corpus(num_samples: int) -> DatasetDict:
+    """The first utterances of the sample corpus in the row format, `num_samples` to train and 10 to validate on."""
+    features = {"id": Value("string"), "words": List(Value("string")), "label": Value("float32")}
+    features = Features(features | {name: Array2D((None, size), "float32") for name, size in SIZES.items()})
+    splits = sample_splits(num_utterances=200)
+    counts = {"train": num_samples, "validation": 10}
+    return DatasetDict(
+        {
+            name: Dataset.from_list([{key: row[key] for key in features} for row in splits[name][:count]], features)
+            for name, count in counts.items()
+        }
+    )
+
+
+class RecordingTrainer(CPSLTrainer):
+    """A CPSLTrainer that keeps the modulation's statistics and the samples of every step."""
+
+    def on_modulation(self, statistics):
+        super().on_modulation(statistics)
+        self.__dict__.setdefault("recorded", []).append({name: value.item() for name, value in statistics.items()})
+
+    def get_batch_samples(self, *args):
+        batches, num_items = super().get_batch_samples(*args)
+        samples = [name for batch in batches for name in batch["ids"][: batch["num_samples_in_batch"]]]
+        self.__dict__.setdefault("samples", []).append(samples)
+        return batches, num_items
+
+
+def make_trainer(
+    folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, renamed=None, **arguments
+):
+    """A trainer over the small corpus; `arguments` are training arguments, `config_fields` the model's."""
+    folder = Path(folder)
+    defaults = {
+        "output_dir": str(folder / "run"),
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "seed": 3,
+    }
+    args = CPSLTrainingArguments(**{**defaults, **arguments})
+    with args.main_process_first():
+        corpus = small_corpus(num_samples).rename_columns(renamed or {})
+        if args.process_index == 0:  # another would write what this one already reads
+            words = [word for row in corpus["train"]["words"] for word in row]
+            make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
+    backbone = folder / "backbone"
+    fields = config_fields or {}
+    sizes = fields.get("modality_sizes", SIZES)
+    processor = CPSLProcessor(
+        AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes, use_text=fields.get("use_text", True)
+    )
+    small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
+    config = CPSLForSentimentRegression.config_class.from_backbone(
+        AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
+    )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        setattr(config, name, 0.0)
+    set_seed(args.seed)
+    encoded = encode_dataset(corpus, processor)
+    return trainer_class(
+        CPSLForSentimentRegression.from_pretrained(backbone, config=config),
+        args,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded["validation"],
+        data_collator=CPSLDataCollator(processor),
+        processing_class=processor,
+    )
+
+
+def train_and_record(folder, **options):
+    """Trains and returns the weights and each step's modulation statistics."""
+    trainer = make_trainer(folder, **options)
+    trainer.train()
+    weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+    return weights, trainer.recorded
+
+
+def relative_distance(one, other):
+    """Distance of two whole weight vectors over the length of the first."""
+    one = torch.cat([value.double().flatten() for name, value in sorted(one.items()) if value.is_floating_point()])
+    other = torch.cat([value.double().flatten() for name, value in sorted(other.items()) if value.is_floating_point()])
+    return ((one - other).norm() / one.norm()).item()
+
+
+def coefficients(steps):
+    return np.array([[step["coefficient_acoustic"], step["coefficient_visual"]] for step in steps])
+
+
+def main(folder, output, options):
+    """One process of a launched run: rank 0 writes weights, statistics, metrics and the number of processes."""
+    options = json.loads(options)
+    resume = options.pop("resume", False)
+    trainer = make_trainer(folder, **options)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir) if resume else None)
+    metrics = trainer.evaluate()
+    samples = gather_object([trainer.samples])
+    if trainer.is_world_process_zero():
+        record = {
+            "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+            "steps": trainer.recorded,
+            "samples": [list(itertools.chain(*ranks)) for ranks in zip(*samples, strict=True)],
+            "log": [row for row in trainer.state.log_history if not any("runtime" in name for name in row)],
+            "metrics": metrics,
+            "num_processes": trainer.accelerator.num_processes,
+        }
+        torch.save(record, output)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
