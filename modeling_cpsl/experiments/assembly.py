@@ -53,7 +53,7 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDi
     if "train" not in dataset:
         raise ValueError(f"{arguments.dataset}: there is no train split; it has {', '.join(dataset)}")
     for name, split in dataset.items():
-        if next(tables(split), None) is None:
+        if next(tables(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
     return dataset, use_text
 
