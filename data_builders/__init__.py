@@ -1,16 +1,24 @@
 """Where data comes from: one call that reads word-aligned multimodal sentiment data in every form people have it."""
 
-from .builder import (
-    AlignedSentimentBuilder,
-    CMUMosei,
-    CMUMosi,
-    features_are_normalized,
-    load_aligned_dataset,
-    make_builder,
-)
-from .files import DataError
-from .safe_pickle import safe_pickle_load
+import importlib
+from typing import TYPE_CHECKING, Any
 
+
+if TYPE_CHECKING:
+    from .builder import (
+        AlignedSentimentBuilder,
+        CMUMosei,
+        CMUMosi,
+        features_are_normalized,
+        load_aligned_dataset,
+        make_builder,
+    )
+    from .files import DataError
+    from .safe_pickle import safe_pickle_load
+
+
+# Each name comes from its module when it is first used, so that importing the package costs nothing.
+_MODULES = {"DataError": "files", "safe_pickle_load": "safe_pickle"}
 
 __all__ = [
     "AlignedSentimentBuilder",
@@ -22,3 +30,15 @@ __all__ = [
     "make_builder",
     "safe_pickle_load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES.get(name, 'builder')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

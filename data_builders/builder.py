@@ -168,10 +168,10 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         self.replaced, self.skipped = Counter(), []
         try:
             yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
-        except DataError:
-            raise
         except DatasetGenerationError as error:  # it says nothing of the cause
             cause = error.__cause__ or error
+            if isinstance(cause, DataError):
+                raise cause from None
             reason = f"{type(cause).__name__}: {cause}"[:300]
             raise DataError(
                 f"{gen_kwargs['path']}: the {gen_kwargs['split']} split cannot be built ({reason})"

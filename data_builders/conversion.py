@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 from pathlib import Path
 
 import datasets
@@ -10,7 +9,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from .columns import modality_sizes
-from .files import DataError
+from .files import DataError, new_folder
 
 
 ROWS_PER_GROUP = 256  # what a stream holds at once: about 2 MB of COVAREP and FACET
@@ -34,18 +33,14 @@ def write_parquet(splits: datasets.DatasetDict, folder: Path, *, shard_megabytes
         raise DataError(f"shard_megabytes={shard_megabytes} is no size of a file; give a number above 0")
     if folder.exists():
         raise DataError(f"{folder}: exists already; give a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        whole = Path(temporary) / "dataset"
-        (whole / "data").mkdir(parents=True)
+    with new_folder(folder) as unfinished:
+        (unfinished / "data").mkdir()
         for name, split in splits.items():
             count = min(max(math.ceil(split.data.nbytes / (shard_megabytes * 2**20)), 1), max(len(split), 1))
             for index in range(count):
                 shard = split.shard(count, index, contiguous=True)
-                file = whole / "data" / f"{name}-{index:05d}-of-{count:05d}.parquet"
-                _write_file(shard, file)
-        dataset_card(splits).save(whole / "README.md")
-        whole.rename(folder)
+                _write_file(shard, unfinished / "data" / f"{name}-{index:05d}-of-{count:05d}.parquet")
+        dataset_card(splits).save(unfinished / "README.md")
     return sorted((folder / "data").iterdir())
 
 

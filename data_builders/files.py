@@ -1,80 +1,60 @@
-"""Files for the whole project: opening, hashing, outputs that appear whole or not at all, and errors of one line."""
+"""Files for the whole project: opening, hashing, outputs that appear whole or not at all, and errors on one line.
+
+Everything else stands on this module, so it imports little.
+"""
 
 import contextlib
-import csv
 import hashlib
 import os
 import shutil
-import struct
 import tempfile
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow as pa
 import xxhash
-from datasets.exceptions import DatasetGenerationError
 from safetensors import SafetensorError
 
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_PICKLE = b"\x80"  # of protocol 2 and later
+_PICKLE_SIGNATURE = b"\x80"  # of protocol 2 and later
 
 
-class DataError(ValueError, DatasetGenerationError):
-    """Data that cannot be read: one line that names the file, the sample, the field and the way out.
-
-    It is a `DatasetGenerationError` too, because `datasets` hides every other exception of a build behind one of its
-    own that says nothing of the cause.
-    """
+class DataError(ValueError):
+    """Data that cannot be read: one line that names the file, the sample, the field and the way out."""
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.splitlines()))
 
 
-# What parsers raise on broken files: Python's own, and those of the libraries that read them.
-_BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    csv.Error,
-    pa.ArrowException,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+def one_line(error: BaseException) -> str:
+    """What an error says to a user, on one line; the name of its class where it says nothing."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager
 def broken_files_are_data_errors(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever a parser raises within the block into a DataError that names the file.
+    """Turns whatever a parser raises within the block into a [`DataError`] that names the file.
+
+    On a broken file a parser may raise anything, so every exception is taken for the file's fault.
 
     Args:
-        path: the file that is parsed.
-        kind: what it should be, as "HDF5 file".
+        path: The file that is parsed.
+        kind: What it should be, for example "HDF5 file".
     """
     try:
         yield
     except DataError:
         raise
-    except _BROKEN as error:
+    except Exception as error:
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise DataError(f"{path}: not a readable {kind} ({reason}); get the file again") from None
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
-    """Opens a file for reading bytes; a DataError says why it cannot be."""
+    """Opens a file for reading bytes; a [`DataError`] says why it cannot be opened."""
     try:
         return Path(path).open("rb")
     except FileNotFoundError:
@@ -87,7 +67,7 @@ def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
     """The first bytes of a file.
 
     Raises:
-        DataError: the file is missing, unreadable or empty, or it is one of the things that people save by mistake in
+        DataError: The file is missing, unreadable or empty, or it is one of the things that people save by mistake in
             place of data: a Git LFS pointer or a web page.
     """
     with open_file(path) as file:
@@ -103,17 +83,17 @@ def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
 
 
 def content_hash(path: Path) -> str:
-    """A hash of what a dataset is read from: name and content of the file, or of all files of the folder.
+    """A hash of everything that a dataset is read from: the name and content of a file, or of all files of a folder.
 
     The name counts because it may say which split a file is. A file may be a table that refers to arrays beside it
-    (`.npy`, `.npz`), so these count as well, but for pickles and HDF5.
+    (`.npy`, `.npz`), so these count as well, except for pickles and HDF5 files, which refer to nothing.
 
     Raises:
-        DataError: there is no such file or folder.
+        DataError: There is no such file or folder.
     """
     if path.is_dir():
         folder, files = path, list(path.rglob("*"))
-    elif read_head(path).startswith((_PICKLE, HDF5_SIGNATURE)):
+    elif read_head(path).startswith((_PICKLE_SIGNATURE, HDF5_SIGNATURE)):
         folder, files = path.parent, [path]
     else:
         folder, files = path.parent, [path, *path.parent.rglob("*.np[yz]")]
@@ -140,34 +120,34 @@ def write_errors(path: str | os.PathLike) -> Iterator[None]:
         existing = next(folder for folder in (Path(path), *Path(path).absolute().parents) if folder.exists())
         free = shutil.disk_usage(existing).free
         raise WriteError(
-            f"{path}: could not be written, {free / 1e6:.0f} MB are free ({' '.join(str(error).split())[:200]}); "
-            "what was there before is whole"
+            f"{path}: could not be written, {free / 1e6:.0f} MB are free ({one_line(error)[:200]}); "
+            "what was there before is unchanged"
         ) from error
 
 
 @contextlib.contextmanager
 def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that takes its place at the end; on an error `path` stays as it was.
+    """Yields a temporary path beside `path` that replaces it at the end; on an error `path` stays as it was.
 
     Raises:
         WriteError: The file could not be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        with write_errors(path):
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        try:
             yield Path(temporary)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
-    """Yields an empty folder whose files take their places in `folder` at the end.
+    """Yields a temporary folder whose files replace those of the same names in `folder` at the end.
 
     On an error or an interrupt the files of `folder` stay as they were.
 
@@ -185,3 +165,26 @@ def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
                 path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder beside `path` that becomes `path` at the end; on an error nothing is left of it.
+
+    Raises:
+        FileExistsError: When the folder is finished, `path` is there already; it stays as it is.
+        WriteError: The folder could not be written.
+    """
+    path = Path(path)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    with unfinished:
+        folder = Path(unfinished.name, path.name)
+        with write_errors(path):
+            folder.mkdir()
+            yield folder
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; remove it or name another folder")
+        with write_errors(path):
+            folder.rename(path)

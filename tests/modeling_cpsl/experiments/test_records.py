@@ -8,7 +8,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_builders.files import replacing_file
 from modeling_cpsl import __main__ as command_line
 from modeling_cpsl.experiments.comparison import compare_runs
 from modeling_cpsl.experiments.plots import plot_modulation, plot_training_dynamics
@@ -26,25 +25,6 @@ def history(epochs, with_modulation=True):
             train["train_imbalance"] = 0.2
         rows += [train | {"epoch": epoch}, {"eval_loss": 3.5 / epoch, "eval_task_loss": 1.2 / epoch, "epoch": epoch}]
     return [*rows, {"train_runtime": 1.0, "train_loss": 2.0, "epoch": epochs}]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing_file(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_whole_write_replaces(tmp_path):
-    path = tmp_path / "new" / "results.json"
-    with replacing_file(path) as temporary:
-        temporary.write_text("new")
-        assert not path.exists()
-    assert path.read_text() == "new"
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_predictions_round_trip(tmp_path):

@@ -13,7 +13,6 @@ import pytest
 import torch
 from training_cases import make_trainer
 
-from data_builders.files import WriteError, replacing_files
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
 from modeling_cpsl.training.means import NonFiniteLossError
 
@@ -90,27 +89,6 @@ def test_what_an_earlier_run_left_does_not_make_a_cut_checkpoint_look_whole(tmp_
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert last_complete_checkpoint(tmp_path / "run") is None
-
-
-@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), OSError("No space left"), None])
-def test_files_take_their_places_together_or_not_at_all(tmp_path, error):
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).write_text("old")
-
-    def write():
-        with replacing_files(tmp_path) as folder:
-            (folder / "config.json").write_text("new")
-            if error is not None:
-                raise error
-            (folder / "model.safetensors").write_text("new")
-
-    if error is None:
-        write()
-    else:
-        with pytest.raises(WriteError, match=rf"{tmp_path}: could not be written, \d+ MB are free \({error}\)"):
-            write()
-    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert contents == dict.fromkeys(("config.json", "model.safetensors"), "old" if error else "new")
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):

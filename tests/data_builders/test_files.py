@@ -1,0 +1,121 @@
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from data_builders.files import (
+    DataError,
+    WriteError,
+    broken_files_are_data_errors,
+    new_folder,
+    one_line,
+    replacing_file,
+    replacing_files,
+)
+
+
+def test_the_lowest_floor_imports_little():
+    """Everything imports it, the command line's help too."""
+    heavy = "{'datasets', 'h5py', 'matplotlib', 'numpy', 'pandas', 'pyarrow', 'torch', 'transformers'}"
+    code = f"import sys, data_builders, data_builders.files, data_builders.formats; print({heavy} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout == "set()\n"
+
+
+def test_the_message_of_a_data_error_is_one_line():
+    error = pickle.loads(pickle.dumps(DataError("a\nb\r\nc")))
+    assert str(error) == "a b c" and isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\n  b"), "a b"),
+        (ValueError(), "ValueError"),
+        (OSError("disk\nis full"), "disk is full"),
+        (NotADirectoryError(20, "Not a directory", "x.jsonl/out"), "x.jsonl/out: Not a directory"),
+    ],
+)
+def test_every_error_is_one_line(error, line):
+    assert one_line(error) == line
+
+
+@pytest.mark.parametrize("error", [ValueError("bad magic\nat 5"), AssertionError(), NotImplementedError("bad magic")])
+def test_whatever_a_parser_raises_names_the_file(tmp_path, error):
+    with (
+        pytest.raises(DataError, match=r"x\.pkl: not a readable pickle \((bad magic|AssertionError)\)"),
+        broken_files_are_data_errors(tmp_path / "x.pkl", "pickle"),
+    ):
+        raise error
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_file(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_finished_write_replaces_the_file(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    with replacing_file(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), OSError("No space left"), None])
+def test_files_take_their_places_together_or_not_at_all(tmp_path, error):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("old")
+
+    def write():
+        with replacing_files(tmp_path) as folder:
+            (folder / "config.json").write_text("new")
+            if error is not None:
+                raise error
+            (folder / "model.safetensors").write_text("new")
+
+    if error is None:
+        write()
+    else:
+        with pytest.raises(WriteError, match=rf"{tmp_path}: could not be written, \d+ MB are free \({error}\)"):
+            write()
+    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert contents == dict.fromkeys(("config.json", "model.safetensors"), "old" if error else "new")
+
+
+class TestNewFolder:
+    def test_it_appears_when_it_is_finished(self, tmp_path):
+        path = tmp_path / "new" / "out"
+        with new_folder(path) as unfinished:
+            (unfinished / "data").mkdir()
+            (unfinished / "data" / "x").write_text("x")
+            assert not path.exists()
+        assert list(path.parent.iterdir()) == [path] and (path / "data" / "x").read_text() == "x"
+        assert path.stat().st_mode & 0o777 == (path / "data").stat().st_mode & 0o777  # not that of a temporary folder
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("No space left"), DataError("bad sample")])
+    def test_an_error_leaves_nothing(self, tmp_path, error):
+        with pytest.raises(type(error)) as caught, new_folder(tmp_path / "out") as unfinished:
+            (unfinished / "x").write_text("x")
+            raise error
+        assert list(tmp_path.iterdir()) == []
+        if isinstance(error, OSError):
+            assert isinstance(caught.value, WriteError) and "MB are free (No space left)" in str(caught.value)
+
+    def test_what_is_there_already_stays(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        with pytest.raises(FileExistsError, match="out exists already"), new_folder(tmp_path / "out") as unfinished:
+            (unfinished / "x").write_text("x")
+        assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+    def test_a_place_that_cannot_be_written_to_is_named(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(WriteError, match="file/out: could not be written"), new_folder(tmp_path / "file" / "out"):
+            pass
