@@ -1,12 +1,13 @@
 """How a split in the row format is read: what its modalities are, and what each sample has of them.
 
-A modality is an `Array2D((None, size))` column with one row a word; the column's `id` names the extractor that made
-it, and a sample without the modality has `(0, size)`. Nothing outside this module and `rows` knows that.
+A modality is an `Array2D((None, size))` column with one row a word. The column's `id` names the extractor that made
+the features, and a sample that lacks the modality has an array of shape `(0, size)`. Only this module and `rows`, which
+makes the row format, know that.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +26,13 @@ class Split(Protocol):
         """The same rows with these columns alone."""
 
 
-def tables(split: Split, columns: list[str]) -> Iterator[pa.Table]:
+def read_columns(split: Split, names: list[str]) -> Iterator[pa.Table]:
     """Reads columns of a split in its order, as Arrow tables of at most `ROWS_AT_ONCE` rows."""
-    return split.select_columns(columns).with_format("arrow").iter(batch_size=ROWS_AT_ONCE)
+    return split.select_columns(names).with_format("arrow").iter(batch_size=ROWS_AT_ONCE)
 
 
 def modality_sizes(split: Split) -> dict[str, int]:
-    """Feature size of each non-text modality of a split, by name.
+    """The size of a feature row of each modality of a split but text, by the modality's name.
 
     Raises:
         ValueError: A column holds lists of lists, whose size is not known.
@@ -46,12 +47,24 @@ def modality_sizes(split: Split) -> dict[str, int]:
 
 
 def feature_extractors(split: Split) -> dict[str, str]:
-    """What made the features of each modality of a split, where its source says so."""
+    """What made the features of each modality of a split, for those modalities whose source says it."""
     return {name: column.id for name, column in split.features.items() if isinstance(column, Array2D) and column.id}
 
 
+def noted_extractors(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The extractor of each column as `datasets` notes it in a Parquet file, `None` where it notes none.
+
+    Args:
+        info: The note, which anybody can write; {} for a file without it.
+
+    Raises:
+        LookupError, TypeError, AttributeError: The note is not one that `datasets` writes.
+    """
+    return {name: column.get("id") for name, column in info["features"].items()}
+
+
 def feature_rows(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
-    """The (n, d_m) array of each sample in a modality's column, without copies."""
+    """The array of shape (n, size) of each sample in a modality's column, without copies."""
     size = column.type.shape[1]
     for chunk in column.chunks:
         lists = chunk.storage
@@ -61,13 +74,16 @@ def feature_rows(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
 
 
 def modality_rows(split: Split, name: str) -> Iterator[np.ndarray]:
-    """The feature array (n, d_m) of each sample of a split, of one modality."""
-    for table in tables(split, [name]):
+    """The features of one modality, of shape (n, size), of each sample of a split."""
+    for table in read_columns(split, [name]):
         yield from feature_rows(table[name])
 
 
 def row_counts(split: Dataset, column: str) -> np.ndarray:
-    """Number of words, tokens or feature rows of each sample (N,), read from Arrow's offsets."""
+    """How many words, tokens or feature rows each of N samples has in a column, of shape (N,).
+
+    The counts are read from Arrow's offsets, so the values themselves are not touched.
+    """
     values = split.select_columns(column).with_format("arrow")[:][column]
     counts = [np.zeros(0, int)]
     for chunk in values.chunks:
@@ -77,29 +93,20 @@ def row_counts(split: Dataset, column: str) -> np.ndarray:
 
 
 def present_modalities(split: Split, modalities: Iterable[str], *, text: bool) -> list[list[str]]:
-    """The names of those modalities that each sample of a split has.
+    """Which of some modalities each sample of a split has.
 
     Args:
         split: The split.
         modalities: The columns to look at.
         text: Whether words count as the modality `text`.
+
+    Returns:
+        The names of the modalities of each sample.
     """
     names, present = list(modalities), []
-    for table in tables(split, ["words", *names]):
+    for table in read_columns(split, ["words", *names]):
         given = {name: [len(rows) > 0 for rows in feature_rows(table[name])] for name in names}
         if text:
             given["text"] = [len(words) > 0 for words in table["words"].to_pylist()]
         present += [list(itertools.compress(given, flags)) for flags in zip(*given.values(), strict=True)]
     return present
-
-
-__all__ = [
-    "Split",
-    "feature_extractors",
-    "feature_rows",
-    "modality_rows",
-    "modality_sizes",
-    "present_modalities",
-    "row_counts",
-    "tables",
-]

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from data_builders import features_are_normalized, load_aligned_dataset
-from data_builders.columns import feature_extractors, modality_rows, modality_sizes, tables
+from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 
 from ..configuration_cpsl import CPSLFields
 from ..modeling_cpsl import CPSL_MODELS
@@ -53,7 +53,7 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDi
     if "train" not in dataset:
         raise ValueError(f"{arguments.dataset}: there is no train split; it has {', '.join(dataset)}")
     for name, split in dataset.items():
-        if next(tables(split, ["id"]), None) is None:
+        if next(read_columns(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
     return dataset, use_text
 
@@ -152,7 +152,9 @@ def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict
         if name_or_path == "sample":
             name_or_path = os.path.join(training_arguments.output_dir, "sample_backbone")
             if training_arguments.local_process_index == 0:  # another would write what this one already reads
-                rows = (row for table in tables(dataset["train"], ["words"]) for row in table["words"].to_pylist())
+                rows = (
+                    row for table in read_columns(dataset["train"], ["words"]) for row in table["words"].to_pylist()
+                )
                 make_sample_backbone(itertools.chain.from_iterable(rows), name_or_path)
         backbone, tokenizer = load_backbone(name_or_path, data_arguments.max_length)
         processor = build_processor(data_arguments, dataset, tokenizer, use_text)

@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig
 
-from data_builders.columns import feature_rows, tables
+from data_builders.columns import feature_rows, read_columns
 from data_builders.files import replacing_file
 
 from ..processing_cpsl import CPSLProcessor
@@ -178,7 +178,7 @@ def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> d
     """What the card tells of a split, from one pass over it."""
     labels, videos, num_words = [], set(), 0
     missing, of_utterance = dict.fromkeys(modalities, 0), dict.fromkeys(modalities, True)
-    for table in tables(split, ["video_id", "words", "label", *modalities]):
+    for table in read_columns(split, ["video_id", "words", "label", *modalities]):
         labels += table["label"].to_pylist()
         videos |= set(table["video_id"].to_pylist())
         num_words += sum(map(len, table["words"].to_pylist()))

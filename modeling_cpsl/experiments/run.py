@@ -10,7 +10,7 @@ import pandas as pd
 from huggingface_hub.errors import HTTPError
 from transformers.trainer import TRAINER_STATE_NAME
 
-from data_builders.columns import tables
+from data_builders.columns import read_columns
 from data_builders.files import replacing_files
 
 from ..configuration_cpsl import CPSLFields
@@ -33,7 +33,7 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: P
         if trainer.is_world_process_zero():
             predictions, unimodal_predictions = result.predictions[:2]
             records.write_predictions(
-                [sample_id for table in tables(split, ["id"]) for sample_id in table["id"].to_pylist()],
+                [sample_id for table in read_columns(split, ["id"]) for sample_id in table["id"].to_pylist()],
                 result.label_ids,
                 predictions,
                 unimodal_predictions,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from datasets import DatasetInfo, Features, IterableDataset
 
-from data_builders.columns import ROWS_AT_ONCE, feature_rows, tables
+from data_builders.columns import ROWS_AT_ONCE, feature_rows, read_columns
 
 from ..processing_cpsl import CPSLProcessor, warn_truncated
 
@@ -34,7 +34,7 @@ class EncodedStream(torch.utils.data.Dataset):
         self.source, self.processor = stream, processor
         ordered = stream if seed is None else stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         self.stream = ordered.with_format("arrow")
-        lengths = [length for table in tables(stream, self._columns()) for length in self._token_counts(table)]
+        lengths = [length for table in read_columns(stream, self._columns()) for length in self._token_counts(table)]
         warn_truncated(lengths, processor.max_length, f"{name} split")
         self.num_rows = len(lengths)
         self._start, self._rows, self._tables, self._opened_for = 0, [], None, None

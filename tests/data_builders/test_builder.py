@@ -202,7 +202,9 @@ def test_a_moved_file_still_meets_its_cache(mag_data, write_pickle, tmp_path, ca
     other = tmp_path / "elsewhere" / path.name
     other.parent.mkdir()
     path.rename(other)
-    monkeypatch.setattr("data_builders.formats.recognition.safe_pickle_load", lambda _: pytest.fail("the file was read again"))
+    monkeypatch.setattr(
+        "data_builders.formats.recognition.safe_pickle_load", lambda _: pytest.fail("the file was read again")
+    )
     splits = load_aligned_dataset(other, cache_dir=cache)
     assert splits["train"].info.config_name == "mag_pickle"  # told by the cache, not by the file
 

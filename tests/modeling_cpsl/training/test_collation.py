@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from row_cases import SIZES, STATISTICS, WORDS, make_dataset, make_rows
 
-from data_builders.columns import feature_extractors, modality_rows, modality_sizes
+from data_builders.columns import feature_extractors
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 from modeling_cpsl.training.collation import CPSLDataCollator
 from modeling_cpsl.training.encoding import compute_feature_statistics, encode_dataset
@@ -145,24 +145,6 @@ class TestRefused:
             CPSLDataCollator(processor)(rows)
 
 
-class TestModalities:
-    def test_sizes_are_read_from_the_columns(self):
-        assert modality_sizes(make_dataset(make_rows())["train"]) == SIZES
-
-    def test_lists_of_lists_are_not_left_out_in_silence(self):
-        dataset = make_dataset(make_rows())["train"].map(lambda row: {"gaze": [[1.0, 2.0]] * len(row["words"])})
-        with pytest.raises(ValueError, match=r"column gaze holds lists of lists; cast it to datasets\.Array2D"):
-            modality_sizes(dataset)
-
-    def test_rows_are_those_of_the_split(self):
-        rows = make_rows()
-        dataset = make_dataset(rows)
-        for name in SIZES:
-            found = list(modality_rows(dataset["test"], name))
-            assert [array.shape for array in found] == [row[name].shape for row in rows[1:3]]
-            assert all(np.array_equal(array, row[name]) for array, row in zip(found, rows[1:3], strict=True))
-
-
 @pytest.mark.parametrize("use_text", [True, False])
 def test_one_line_a_split_says_what_is_cut(unigram_tokenizer, caplog, use_text):
     """Also where the ids come out of the cache. `["movie"] * 48` just fits beside the special tokens."""
@@ -177,12 +159,11 @@ def test_one_line_a_split_says_what_is_cut(unigram_tokenizer, caplog, use_text):
     assert caplog.messages == [line, line]
 
 
-def test_feature_extractors_are_those_that_the_columns_name(processor):
-    dataset = make_dataset(make_rows())
-    assert feature_extractors(dataset["train"]) == {}
-    named = dataset.cast_column("visual", Array2D((None, SIZES["visual"]), "float32", id="FACET 4.2"))
-    for split in (named["train"], encode_dataset(named, processor)["train"]):
-        assert feature_extractors(split) == {"visual": "FACET 4.2"}
+def test_an_encoded_split_keeps_its_feature_extractors(processor):
+    named = make_dataset(make_rows()).cast_column(
+        "visual", Array2D((None, SIZES["visual"]), "float32", id="FACET 4.2")
+    )
+    assert feature_extractors(encode_dataset(named, processor)["train"]) == {"visual": "FACET 4.2"}
 
 
 class TestFeatureStatistics:
