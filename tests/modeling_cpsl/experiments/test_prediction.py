@@ -1,4 +1,4 @@
-"""`python -m modeling_cpsl predict`: any data in, a table out, gone on with after any interruption."""
+"""`predict`: data of any format in, a table out, and an interrupted call can be continued."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from transformers import pipeline
 
 from modeling_cpsl import __main__ as command_line
-from modeling_cpsl.experiments.prediction import READ_TABLE, predict_table
+from modeling_cpsl.experiments.prediction import READ_TABLE, WRITE_TABLE, predict_table
 
 
 def corpus(count, seed=0, labels=False):
@@ -164,37 +164,61 @@ def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix)
     assert "0 utterances predicted, 13 were there, 0 skipped" in capsys.readouterr().out
     pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole)
 
-    # Killed after the train split: the journal holds its rows and nothing has taken its place yet.
-    journal = tmp_path / f"{out.name}.partial.jsonl"
-    counts, lines = {}, []
-    for row in json.loads(whole.head(8).to_json(orient="records")):
-        counts[row["id"]] = counts.get(row["id"], -1) + 1
-        lines.append(json.dumps({"occurrence": counts[row["id"]], **row}) + "\n")
-    journal.write_text("".join(lines))
+    # Killed after the train split: the journal holds its results and the table does not exist yet.
+    lines = whole.head(8).drop(columns=["id", "split"]).to_json(orient="records", lines=True, double_precision=15)
+    (tmp_path / f"{out.name}.partial.jsonl").write_text(lines)
     out.unlink()
     assert run(trained_folder, tmp_path / "data", out) == 0
     assert "5 utterances predicted, 8 were there" in capsys.readouterr().out
-    again = READ_TABLE[suffix](out)
-    assert list(again["id"]) == list(whole["id"])
-    np.testing.assert_allclose(again["score"], whole["score"], atol=1e-5)
+    pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole, check_exact=False, atol=1e-5)
 
 
-def test_what_left_the_data_stays_in_the_output(trained_folder, tmp_path):
+def test_what_left_the_data_leaves_the_output(trained_folder, tmp_path):
     data, out = write_jsonl(corpus(9), tmp_path / "data.jsonl"), tmp_path / "out.csv"
     assert run(trained_folder, data, out) == 0
     write_jsonl(corpus(12)[4:], data)
     assert predict_table(str(trained_folder), str(data), out, device="cpu") == (3, 5, 0)
-    assert list(READ_TABLE[".csv"](out)["id"]) == [f"{index:05}" for index in [*range(4, 12), *range(4)]]
+    assert list(READ_TABLE[".csv"](out)["id"]) == [f"{index:05}" for index in range(4, 12)]
 
 
-def test_a_repeated_id_that_left_the_data_keeps_its_number(trained_folder, tmp_path):
-    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
-    rows = [row | {"id": "same"} for row in corpus(3)]
-    assert run(trained_folder, write_jsonl(rows, data), out) == 0
-    scores = list(READ_TABLE[".jsonl"](out)["score"])
-    for left in (1, 3):
-        assert run(trained_folder, write_jsonl(rows[:left], data), out) == 0
-        assert list(READ_TABLE[".jsonl"](out)["score"]) == scores
+def test_equal_inputs_share_one_result(trained_folder, tmp_path):
+    """In one split and across splits, whatever their ids; also where latent draws would tell them apart."""
+    (tmp_path / "data").mkdir()
+    rows = corpus(4)
+    write_jsonl([*rows, rows[1] | {"id": "again"}], tmp_path / "data" / "train.jsonl")
+    write_jsonl([rows[2] | {"id": "elsewhere"}], tmp_path / "data" / "test.jsonl")
+    out = tmp_path / "out.parquet"
+    arguments = (str(trained_folder), str(tmp_path / "data"), out)
+    assert predict_table(*arguments, device="cpu", num_samples=2) == (6, 0, 0)
+    assert predict_table(*arguments, device="cpu", num_samples=2) == (0, 6, 0)
+    table = pd.read_parquet(out).set_index("id")
+    assert list(table.index) == ["00000", "00001", "00002", "00003", "again", "elsewhere"]
+    assert table["digest"].nunique() == 4
+    for one, other in (("00001", "again"), ("00002", "elsewhere")):
+        pd.testing.assert_series_equal(table.loc[one].drop("split"), table.loc[other].drop("split"), check_names=False)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_the_output_is_a_function_of_the_data(trained_folder, tmp_path, suffix):
+    """However the data came to be what it is: grown, shrunk, shuffled, repeated, with bad utterances."""
+    generator = np.random.default_rng(3)
+    pool = corpus(10)
+    pool[4]["visual"] = pool[4]["visual"] + [[0.0] * 47]
+    # The reader accepts an empty word, and the processor does not.
+    pool[6] |= {"words": [""], "acoustic": None, "visual": pool[6]["visual"][:1]}
+    pool[7] |= {"words": [""], "acoustic": None, "visual": pool[6]["visual"][:1]}
+    data, out, anew = tmp_path / "data.jsonl", tmp_path / f"out{suffix}", tmp_path / f"anew{suffix}"
+    for size in (6, 12, 3, 9):
+        write_jsonl([pool[index] for index in generator.integers(0, 10, size)], data)
+        anew.unlink(missing_ok=True)
+        for path in (out, anew):
+            assert run(trained_folder, data, path, "--on_error", "skip") == 0
+        tables = [READ_TABLE[suffix](path) for path in (out, anew)]
+        pd.testing.assert_frame_equal(*tables, check_exact=False, atol=1e-5)
+    assert (tables[0]["error"] == "no word in [''] has a subword; leave out empty text").sum() > 1
+    before = out.read_bytes()
+    assert run(trained_folder, data, out, "--on_error", "skip") == 0
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
@@ -207,19 +231,23 @@ def test_an_utterance_that_has_changed_is_predicted_again(trained_folder, tmp_pa
     rows[4]["acoustic"] = None
     rows[5], rows[6] = rows[6] | {"id": "00005"}, rows[5] | {"id": "00006"}
     data = write_jsonl(rows, tmp_path / "data.jsonl")
-    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (5, 7, 0)
+    # Two utterances that changed places are known by what they hold.
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (3, 9, 0)
     assert run(trained_folder, data, anew) == 0
     pd.testing.assert_frame_equal(READ_TABLE[suffix](out), READ_TABLE[suffix](anew), check_exact=False, atol=1e-5)
 
 
 def test_rows_without_ids_are_known_by_what_they_hold(trained_folder, tmp_path):
     data, out = tmp_path / "data.csv", tmp_path / "out.csv"
-    for texts in (["good movie", "bad movie", "the end"], ["bad movie", "good movie"]):
+    for texts, counts in (
+        (["good movie", "bad movie", "the end"], (3, 0, 0)),
+        (["bad movie", "good movie"], (0, 2, 0)),
+    ):
         data.write_text("text\n" + "\n".join(texts) + "\n")
-        assert run(trained_folder, data, out) == 0
+        assert predict_table(str(trained_folder), str(data), out, device="cpu") == counts
         assert run(trained_folder, data, tmp_path / f"{len(texts)}.csv") == 0
         found, expected = (READ_TABLE[".csv"](path) for path in (out, tmp_path / f"{len(texts)}.csv"))
-        np.testing.assert_allclose(found["score"][: len(texts)], expected["score"], atol=1e-5)
+        np.testing.assert_allclose(found["score"], expected["score"], atol=1e-5)
 
 
 def test_the_output_is_not_put_among_the_tables_of_a_folder(trained_folder, tmp_path, capsys):
@@ -233,12 +261,38 @@ def test_the_output_is_not_put_among_the_tables_of_a_folder(trained_folder, tmp_
         assert run(trained_folder, folder, folder / "predictions" / "out.csv") == 0
 
 
-def test_a_journal_that_is_none_is_named(trained_folder, data, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no JSON\n", "not the journal of an interrupted call"),
+        ("5\n", "not predictions of this version"),
+        # What an earlier version wrote.
+        (
+            json.dumps({"occurrence": 0, "id": "0", "split": "train", "score": 1.0, "model": "0", "inputs": "0"})
+            + "\n",
+            "not predictions of this version",
+        ),
+    ],
+)
+def test_a_journal_of_something_else_is_named(trained_folder, data, tmp_path, capsys, content, message):
     journal = tmp_path / "out.csv.partial.jsonl"
-    journal.write_text("no JSON\n")
+    journal.write_text(content)
     assert run(trained_folder, data, tmp_path / "out.csv") == 1
-    assert f"{journal}: no predictions of an interrupted call" in capsys.readouterr().err
-    assert journal.read_text() == "no JSON\n"
+    error = capsys.readouterr().err
+    assert f"{journal}: {message}" in error and "remove it or name another output" in error
+    assert journal.read_text() == content and not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_table_of_an_earlier_version_is_refused(trained_folder, data, tmp_path, capsys, suffix):
+    out = tmp_path / f"out{suffix}"
+    earlier = pd.DataFrame([{"id": "00000", "split": "train", "score": 0.5, "model": "0" * 16, "inputs": "1" * 16}])
+    WRITE_TABLE[suffix](earlier, out)
+    before = out.read_bytes()
+    assert run(trained_folder, data, out) == 1
+    error = capsys.readouterr().err.split("error: ", 1)[1]
+    assert error.startswith(f"{out}: not predictions of this version") and error.count("\n") == 1
+    assert "remove it or name another output" in error and out.read_bytes() == before
 
 
 def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys):
@@ -302,13 +356,16 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{model}", "{data}", "out.txt"], "out.txt: .txt is none of .parquet, .csv, .jsonl"),
+        (["{model}", "{data}", "out.txt"], "out.txt: the suffix '.txt' is not one of .parquet, .csv, .jsonl"),
         (["{model}", "nowhere.pkl", "out.csv"], "nowhere.pkl"),
         (["nowhere", "{data}", "out.csv"], "nowhere: no CPSL model could be loaded"),
         (["{broken}", "{data}", "out.csv"], "no CPSL model could be loaded"),
         (["{model}", "{data}", "out.csv", "--device", "abacus"], "no CPSL model could be loaded"),
-        (["{model}", "{narrow}", "out.csv"], "acoustic features have size 3, the model was trained on 74"),
-        (["{model}", "{data}", "{foreign}"], "foreign.csv: it is there and no table of predictions"),
+        (
+            ["{model}", "{narrow}", "out.csv"],
+            "the acoustic features have size 3, but the model was trained on size 74",
+        ),
+        (["{model}", "{data}", "{foreign}"], "foreign.csv: not predictions of this version"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys, monkeypatch, arguments, message):
