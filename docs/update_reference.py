@@ -1,0 +1,80 @@
+"""Writes the tables of options into docs/reference.md, from the help texts that `cpsl train --help` shows.
+
+Run it where an option has changed: `python docs/update_reference.py`. A test fails while the page is out of date.
+"""
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from modeling_cpsl.experiments.recipe import DataArguments, ModelArguments
+from modeling_cpsl.training.arguments import CPSLTrainingArguments
+from modeling_cpsl.training.metrics import METRICS
+
+
+PAGE = Path(__file__).with_name("reference.md")
+
+
+def render(page: str) -> str:
+    """The text of the page with its generated parts made anew."""
+    parts = {"options": _options(), "metrics": _metrics()}
+    for name, text in parts.items():
+        begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->\n"
+        before, _, rest = page.partition(begin)
+        after = rest.partition(end)[2]
+        page = f"{before}{begin}\n{text}\n{end}{after}"
+    return page
+
+
+def _options() -> str:
+    own = inspect.get_annotations(CPSLTrainingArguments)
+    training = {option.name: option for option in dataclasses.fields(CPSLTrainingArguments)}
+    changed = [name for name in own if name in {option.name for option in dataclasses.fields(TrainingArguments)}]
+    added = [name for name in own if name not in changed]
+    inherited = sorted(f"`{name}`" for name, option in training.items() if name not in own and option.init)
+    groups = {
+        "Data": dataclasses.fields(DataArguments),
+        "Model": dataclasses.fields(ModelArguments),
+        "Gradient modulation and training": [training[name] for name in added],
+        "Options of transformers with another default or meaning": [training[name] for name in changed],
+    }
+    tables = [f"#### {title}\n\n{_table(options)}" for title, options in groups.items()]
+    rest = "#### Other options of transformers' `TrainingArguments`\n\n" + _wrapped(inherited)
+    return "\n\n".join([*tables, rest]) + "\n"
+
+
+def _table(options: Any) -> str:
+    rows = ["| option | default | |", "|---|---|---|"]
+    rows += [f"| `--{option.name}` | {_default(option)} | {_help(option)} |" for option in options]
+    return "\n".join(rows)
+
+
+def _default(option: dataclasses.Field) -> str:
+    return "" if option.default is None else f"`{option.default}`"
+
+
+def _help(option: dataclasses.Field) -> str:
+    text = " ".join(option.metadata["help"].split())
+    if choices := option.metadata.get("choices"):
+        text = f"{text.rstrip('.')}. One of {', '.join(f'`{choice}`' for choice in choices)}."
+    return text.replace("|", r"\|")
+
+
+def _wrapped(names: list[str]) -> str:
+    lines = [""]
+    for name in names:
+        if len(lines[-1]) + len(name) > 115:
+            lines.append("")
+        lines[-1] += f"{name}, "
+    return "\n".join(line.rstrip() for line in lines).rstrip(",")
+
+
+def _metrics() -> str:
+    return "\n".join(f"- `{name}`" for name in METRICS) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text()))

@@ -1,0 +1,131 @@
+"""What the documentation says holds: every command and snippet runs, every link and named file exists."""
+
+import itertools
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+README, CHANGELOG, CONTRIBUTING = (ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING"))
+# The blocks of docs/extend.md are edits of the code, which test_extend.py follows.
+EXTEND = ROOT / "docs" / "extend.md"
+PAGES = [README, CHANGELOG, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- not run: ([^>]+) -->\n)?```(\w+)\n(.*?)```", flags=re.DOTALL)
+# How many blocks say that they cannot run here, for want of data or GPUs. Do not hide a block that could run.
+NUM_NOT_RUN = {"README": 1, "train": 3}
+
+
+def blocks(page):
+    """The language, the code and the reason not to run it (mostly empty) of each block of commands or Python."""
+    found = BLOCK.findall(page.read_text())
+    return [(language, code, reason) for reason, language, code in found if language in ("bash", "python")]
+
+
+def is_run(code, reason):
+    return not reason and not code.startswith("make ")  # which this test is part of
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder that looks like the project's after `make train`, with a model that was trained for one epoch."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("run_train.py", "cpsl.py", "examples", "modeling_cpsl", "data_builders"):
+        (folder / name).symlink_to(ROOT / name)
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'PATH="{programs}:{Path(sys.executable).parent}:$PATH"\n')
+    (programs / "cpsl").write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/cpsl.py "$@"\n')
+    (programs / "cpsl").chmod(0o755)
+    run_commands(folder, "cpsl train sample --num_train_epochs 1")
+    return folder
+
+
+def run_commands(folder, commands):
+    script = f"source .venv/bin/activate\n{commands}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.run(
+        ["bash", "-euc", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert process.returncode == 0, f"{commands}\n{process.stdout[-2000:]}\n{process.stderr[-3000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != EXTEND and blocks(page)], ids=lambda page: page.stem
+)
+def test_page_runs_as_it_is_read(project, page, monkeypatch, capsys):
+    """From top to bottom: commands that follow each other in one shell, all snippets in one interpreter."""
+    monkeypatch.chdir(project)
+    session = {"__name__": "__main__"}
+    to_run = [(language, code) for language, code, reason in blocks(page) if is_run(code, reason)]
+    for language, group in itertools.groupby(to_run, key=lambda block: block[0]):
+        code = "".join(code for _, code in group)
+        if language == "bash":
+            run_commands(project, code)
+        else:
+            exec(compile(code, f"<snippets of {page.name}>", "exec"), session)
+            assert capsys.readouterr().out
+
+
+def test_few_blocks_are_not_run():
+    reasons = {page.stem: [reason for _, _, reason in blocks(page) if reason] for page in PAGES}
+    assert {name: len(found) for name, found in reasons.items() if found} == NUM_NOT_RUN
+    assert all(re.match("needs ", reason) for found in reasons.values() for reason in found)
+
+
+def anchors(page):
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), flags=re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_named_files_exist(page):
+    if page == CHANGELOG:
+        pytest.skip("it names what was there before, too")
+    prose = BLOCK.sub("", page.read_text())
+    for name in re.findall(r"`((?:modeling_cpsl|data_builders|docs|examples|benchmarks|tests)/[^`*\s]*)`", prose):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"`?make ([a-z-]+)", README.read_text() + CONTRIBUTING.read_text())))
+)
+def test_make_target_exists(target):
+    process = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+def test_readme_is_short():
+    lines = README.read_text().splitlines()
+    assert len(lines) < 120
+    assert [line for line in lines if len(line) > 160 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != README], ids=lambda page: page.stem)
+def test_lines_are_short(page):
+    lines = page.read_text().splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.lstrip().startswith("|")] == []
+
+
+def test_reference_is_up_to_date():
+    script = runpy.run_path(str(ROOT / "docs" / "update_reference.py"))
+    page = script["PAGE"].read_text()
+    assert script["render"](page) == page, "run python docs/update_reference.py"
