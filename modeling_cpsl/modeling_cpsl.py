@@ -19,6 +19,7 @@ from .encoding_cpsl import (
     ModalityDecoder,
     UnimodalHead,
 )
+from .features_cpsl import collect_features
 from .fusion_cpsl import FUSION_BLOCKS, ResidualInjection
 from .losses_cpsl import (
     diversity_loss,
@@ -316,8 +317,18 @@ class CPSLModelMixin:
             model.forget_calibration()
         return (model, info) if kwargs.get("output_loading_info") else model
 
+    def set_calibration(self, half_widths: dict[str, float], coverage: float) -> None:
+        """Stores prediction intervals that were fitted on held-out samples in the config.
+
+        Args:
+            half_widths: Half the width of an interval, by the modalities that an utterance has, see
+                [`conformal_half_widths`].
+            coverage: The share of labels that they were fitted to hold, in (0, 1).
+        """
+        self.config.interval_half_widths, self.config.interval_coverage = half_widths, coverage
+
     def forget_calibration(self) -> None:
-        """Takes back what `calibrate` has set, where the weights are not those that it was fitted to."""
+        """Removes the prediction intervals: the weights are no longer those that they were fitted to."""
         self.config.interval_half_widths = self.config.interval_coverage = None
 
     def _attach_regressor(self) -> None:
@@ -403,8 +414,7 @@ class CPSLModelMixin:
         Raises:
             ValueError: A modality is unknown, a shape does not fit, no modality is given, or `num_samples` < 1.
         """
-        features = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
-        features = {name: values for name, values in features.items() if values is not None}
+        features = collect_features(acoustic, visual, extra_features)
         encoded = None
         if self.config.use_text and input_ids is not None:
             encoded = self.base_model(

@@ -120,7 +120,7 @@ class MultimodalSentimentPipeline(Pipeline):
         half_widths = conformal_half_widths(
             [result["score"] for result in results], labels, [_modality_set(result) for result in results], coverage
         )
-        self.model.config.interval_half_widths, self.model.config.interval_coverage = half_widths, coverage
+        self.model.set_calibration(half_widths, coverage)
         return half_widths
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:

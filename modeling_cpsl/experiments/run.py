@@ -45,17 +45,17 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: P
 def calibrate(trainer: CPSLTrainer, split: Any, output_dir: Path) -> None:
     """Fits the model's prediction intervals on the validation split, which trained no weight, and saves them."""
     validation = pd.read_parquet(output_dir / "predictions_validation.parquet")
-    config = trainer.accelerator.unwrap_model(trainer.model).config
+    model = trainer.accelerator.unwrap_model(trainer.model)
     try:
-        config.interval_half_widths = conformal_half_widths(
+        half_widths = conformal_half_widths(
             validation["prediction"].clip(-3, 3), validation["label"], modality_sets(split, trainer.processing_class)
         )
     except ValueError as error:
         print(f"the model has no prediction interval: {error}", file=sys.stderr)
         return
-    config.interval_coverage = DEFAULT_COVERAGE
+    model.set_calibration(half_widths, DEFAULT_COVERAGE)
     with replacing_files(output_dir) as folder:
-        config.save_pretrained(folder)
+        model.config.save_pretrained(folder)
 
 
 def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from data_builders.columns import row_counts
 from data_builders.files import replacing_files, write_errors
 
 from ..encoding_cpsl import pooled_feature_bounds
+from ..features_cpsl import collect_features
 from ..modulation import GradientModulator
 from .arguments import CPSLTrainingArguments
 from .means import LossWatch, MeanTracker
@@ -334,7 +335,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             return {}
         bounds = {
             name: pooled_feature_bounds(
-                (_modality(batch, name), batch["feature_mask"] & batch["modality_mask"][name][:, None])
+                (collect_features(**batch)[name], batch["feature_mask"] & batch["modality_mask"][name][:, None])
                 for batch in batches
             )
             for name in config.modality_sizes
@@ -441,10 +442,6 @@ def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | 
     sums = {name: error.detach().sum() for name, error in errors.items()}
     counts = {name: presence[name].sum() if name in presence else len(error) for name, error in errors.items()}
     return sums, counts
-
-
-def _modality(batch: dict[str, Any], name: str) -> Tensor:
-    return batch[name] if name in ("acoustic", "visual") else batch["extra_features"][name]
 
 
 def _first_samples(batch: Any, size: int) -> Any:

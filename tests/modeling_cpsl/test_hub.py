@@ -25,6 +25,7 @@ MODEL_FILES = {"config.json", "model.safetensors"}
 MODEL_CODE = {
     "configuration_cpsl.py",
     "encoding_cpsl.py",
+    "features_cpsl.py",
     "fusion_cpsl.py",
     "losses_cpsl.py",
     "modeling_cpsl.py",
