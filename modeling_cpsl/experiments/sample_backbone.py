@@ -1,4 +1,4 @@
-"""A text encoder for the sample corpus: a small random DeBERTa-v3 with a tokenizer made from the corpus' own words."""
+"""A text encoder for the sample corpus: a small DeBERTa-v3 with random weights and a tokenizer for its words."""
 
 import filecmp
 import math
@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from transformers import DebertaV2Config, DebertaV2Model, DebertaV2Tokenizer
 
+from data_builders.files import new_folder
+
 
 _MAX_LENGTH = 128
 
@@ -24,17 +26,18 @@ def make_sample_backbone(
     hidden_size: int = 128,
     num_hidden_layers: int = 2,
 ) -> Path:
-    """Writes a small DeBERTa-v3 with random weights and a tokenizer for `words`: a folder that the Auto classes load.
+    """Writes a small DeBERTa-v3 with random weights and a tokenizer for `words`, for the Auto classes to load.
 
-    Each word is one piece but for a tenth, drawn with `seed`, which are left to two, so that the alignment of words to
-    pieces has work to do. Any other word falls into pieces and characters. The folder appears whole or not at all, and
-    one that already holds the same files is left as it is.
+    Each word is one piece of the tokenizer's vocabulary, but for a tenth of the long words, drawn with `seed`, which
+    are two pieces each, so that the alignment of words and pieces is put to use. Words that are not in `words` fall
+    into pieces and characters. The folder appears complete or not at all; a folder that already holds the same files
+    is left as it is.
 
     Args:
-        words: The words of the corpus, in any order, repeated or not.
+        words: The words of the corpus, in any order and with repetitions.
         save_directory: The folder to write.
-        seed: Decides the weights and the words left to two pieces.
-        hidden_size: Width of the encoder, a multiple of 2 (its number of heads).
+        seed: Determines the weights and the words that become two pieces.
+        hidden_size: Width of the encoder; even, since it has two attention heads.
         num_hidden_layers: Depth of the encoder.
 
     Returns:
@@ -42,27 +45,32 @@ def make_sample_backbone(
 
     Raises:
         FileExistsError: `save_directory` holds something else.
+        WriteError: The folder could not be written.
     """
     directory = Path(save_directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = DebertaV2Tokenizer(vocab=_unigram_vocabulary(words, seed), unk_id=3, model_max_length=_MAX_LENGTH)
     model = _random_encoder(len(tokenizer), seed, hidden_size, num_hidden_layers)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as unfinished:
-        fresh = Path(unfinished, "backbone")
-        tokenizer.save_pretrained(fresh)
-        model.save_pretrained(fresh)
-        files = sorted(path.name for path in fresh.iterdir())
+    if not directory.exists():
         try:
-            fresh.rename(directory)
-        except OSError:
-            if not directory.exists():
-                raise
-            if filecmp.cmpfiles(fresh, directory, files, shallow=False)[0] != files:
-                raise FileExistsError(
-                    f"{directory} exists and is not the sample backbone of these words, sizes and seed {seed}; "
-                    "remove it or name another folder"
-                ) from None
+            with new_folder(directory) as folder:
+                _save(tokenizer, model, folder)
+            return directory
+        except FileExistsError:  # another process has just made it
+            pass
+    with tempfile.TemporaryDirectory() as expected:
+        _save(tokenizer, model, expected)
+        files = os.listdir(expected)
+        if filecmp.cmpfiles(expected, directory, files, shallow=False)[0] != files:
+            raise FileExistsError(
+                f"{directory} exists and is not the sample backbone of these words, sizes and seed {seed}; "
+                "remove it or name another folder"
+            )
     return directory
+
+
+def _save(tokenizer: DebertaV2Tokenizer, model: DebertaV2Model, folder: str | os.PathLike) -> None:
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
 
 
 def _unigram_vocabulary(words: Iterable[str], seed: int) -> list[tuple[str, float]]:
@@ -74,7 +82,7 @@ def _unigram_vocabulary(words: Iterable[str], seed: int) -> list[tuple[str, floa
         middle = len(word) // 2
         pieces += [f"▁{word[:middle]}", word[middle:]] if word in split else [f"▁{word}"]
     characters = sorted({*string.ascii_letters, *string.digits, *string.punctuation, *"".join(vocabulary), "▁"})
-    # With equal scores the fewest pieces win, so that a word that is a piece is never cut.
+    # With equal scores the segmentation into the fewest pieces wins, so that a word that is a piece is never cut.
     pieces = list(dict.fromkeys([*pieces, *characters]))
     score = -math.log(len(pieces))
     # The ids of DeBERTa-v3: [PAD] 0, [CLS] 1, [SEP] 2, [UNK] 3, and [MASK] last.

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -78,6 +79,21 @@ class TestFolder:
             make_sample_backbone(["good", "film"], folder, **{"hidden_size": 16, **change})
         assert contents(folder) == before
         assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+    @pytest.mark.parametrize("size", [16, 32])
+    def test_a_process_that_was_faster_is_not_disturbed(self, tmp_path, monkeypatch, size):
+        save, folder = DebertaV2Model.save_pretrained, tmp_path / "backbone"
+
+        def be_overtaken(model, unfinished, **kwargs):
+            monkeypatch.undo()
+            make_sample_backbone(["good", "film"], folder, hidden_size=size)
+            save(model, unfinished, **kwargs)
+
+        monkeypatch.setattr(DebertaV2Model, "save_pretrained", be_overtaken)
+        with nullcontext() if size == 16 else pytest.raises(FileExistsError, match="is not the sample backbone"):
+            make_sample_backbone(["good", "film"], folder, hidden_size=16)
+        assert AutoConfig.from_pretrained(folder).hidden_size == size
+        assert list(tmp_path.iterdir()) == [folder]
 
     def test_an_interrupted_write_leaves_nothing(self, tmp_path, monkeypatch):
         def interrupt(*args, **kwargs):
