@@ -1,4 +1,4 @@
-"""What encodes one modality: min-max normalisation, adaptive modality encoding (eq. 1), decoder, unimodal head."""
+"""The parts that encode one modality: min-max normalisation, encoder (AME, eq. 1), decoder and unimodal head."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 
+# What FeatureNormalizer can do, by the name that the config's `feature_normalization` gives it.
+FEATURE_NORMALIZATIONS = ("minmax_running", "minmax_batch", "none")
 NORMALIZATION_MOMENTUM = 0.1
 
 # softplus(-4) = 0.018 is about the variance of min-max normalised features, the Statistical Loss's target. From
@@ -39,14 +41,15 @@ def pooled_feature_bounds(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 class FeatureNormalizer(nn.Module):
-    """Min-max normalisation of one modality with one scalar minimum and maximum (METHOD 1).
+    """Min-max normalisation of one modality with one scalar minimum and maximum for all its features.
 
     Training uses the bounds of the mini-batch over all ranks (or those that the caller pooled over a whole optimizer
-    step) and tracks them in running buffers; evaluation uses the buffers and clips to [0, 1], so that a sample's
+    step) and tracks them in running buffers. Evaluation uses the buffers and clips to [0, 1], so that a sample's
     prediction does not depend on its batch. Constant features map to 0.
 
     Args:
-        mode: `minmax_running`, `minmax_batch` or `none`.
+        mode: `minmax_running`; `minmax_batch`, the paper to the letter, which uses the batch's bounds in evaluation
+            too; or `none`, which takes features as they come.
     """
 
     def __init__(self, mode: str):
@@ -77,8 +80,8 @@ class FeatureNormalizer(nn.Module):
         Args:
             features: (B, L, d).
             mask: (B, L), 1 at feature tokens.
-            bounds: (2,), minimum and maximum to use in training. Given, the caller also calls `update`, once for all
-                batches that share them; else the batch's own are taken and tracked.
+            bounds: (2,), minimum and maximum to use in training. A caller who gives them also calls `update`, once
+                for all batches that share them. Default: the batch's own, which are then tracked.
 
         Returns:
             (B, L, d), float32.
@@ -105,8 +108,8 @@ class FeatureNormalizer(nn.Module):
 class AdaptiveModalityEncoder(nn.Module):
     """Encodes a modality into a latent mean and variance and samples by reparameterisation (AME, eq. 1).
 
-    Z = mean + noise * sqrt(variance + 1e-6). Without AME there is no variance head and no noise: Z = mean, and the
-    variance is that of Z along the latent dimension, one a token.
+    Z = mean + noise * sqrt(variance + 1e-6). Without AME there is neither a variance head nor noise: Z = mean, and
+    each token's variance is that of its Z along the latent dimension.
 
     Args:
         feature_size: d_m.
@@ -143,20 +146,21 @@ class AdaptiveModalityEncoder(nn.Module):
 
 
 class ModalityDecoder(nn.Sequential):
-    """Rebuilds a modality's normalised features from its latents (METHOD 4)."""
+    """Rebuilds a modality's normalised features from its latents, for the reconstruction loss of eq. 4."""
 
     def __init__(self, latent_size: int, hidden_size: int, feature_size: int):
         super().__init__(nn.Linear(latent_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, feature_size))
 
 
 class UnimodalHead(nn.Sequential):
-    """Predicts the sentiment from one modality's pooled representation alone (METHOD 4)."""
+    """Predicts the sentiment from one modality's pooled representation alone, for the unimodal loss of eq. 4."""
 
     def __init__(self, input_size: int, dropout: float):
         super().__init__(nn.Dropout(dropout), nn.Linear(input_size, 1))
 
 
 __all__ = [
+    "FEATURE_NORMALIZATIONS",
     "AdaptiveModalityEncoder",
     "FeatureNormalizer",
     "ModalityDecoder",

@@ -1,4 +1,10 @@
-"""Fusion blocks by name, and the residual injection (METHOD 3, eq. 2)."""
+"""Fusion blocks by name, and the injection of what they fuse into the text encoder's states (eq. 2).
+
+A new block is a class like [`GatedFusion`] and a line in `FUSION_BLOCKS`, which makes it a choice of the config's and
+the command line's `fusion`.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +44,7 @@ class GatedFusion(nn.Module):
         if self.gate is None:
             logits = torch.zeros_like(values)
         else:
-            # What is missing must not speak through the gate of the others either.
+            # A missing modality must not influence the others' gates either.
             inputs = [latents[name] * presence[name][:, None, None] for name in self.names]
             logits = self.gate(torch.cat(inputs, dim=-1)).unflatten(-1, (len(self.names) - 1, -1))
             logits = torch.cat([logits, torch.zeros_like(logits[..., :1, :])], dim=-2)
@@ -56,7 +62,7 @@ class AttentionFusion(nn.Module):
         super().__init__()
         self.names = names
         self.transforms = nn.ModuleDict({name: nn.Linear(latent_size, fusion_size) for name in names})
-        # No bias: it would shift all modalities' scores alike, which a softmax does not see.
+        # No bias: it would shift all modalities' scores equally, which cancels in the softmax.
         self.score = nn.Linear(fusion_size, 1, bias=False) if len(names) > 1 else None
 
     def forward(self, latents: dict[str, Tensor], presence: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -98,7 +104,13 @@ class ConcatFusion(nn.Module):
         return fused, present.to(fused.dtype).expand(*fused.shape[:2], -1)
 
 
-FUSION_BLOCKS = {"gated": GatedFusion, "concat": ConcatFusion, "sum": SumFusion, "attention": AttentionFusion}
+# By the name that the config's `fusion` gives it.
+FUSION_BLOCKS: dict[str, Callable[[list[str], int, int], nn.Module]] = {
+    "gated": GatedFusion,
+    "concat": ConcatFusion,
+    "sum": SumFusion,
+    "attention": AttentionFusion,
+}
 
 
 class ResidualInjection(nn.Module):
@@ -121,7 +133,7 @@ class ResidualInjection(nn.Module):
         Args:
             hidden: (B, L, d_t), T.
             fused: (B, L, d_f), F_av.
-            mask: (B, L) bool, where there is something to inject.
+            mask: (B, L) bool, where `fused` is to be injected.
 
         Returns:
             (B, L, d_t), H.
@@ -138,7 +150,7 @@ def _stack_values(block: nn.Module, latents: dict[str, Tensor], presence: dict[s
 
 
 def _masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
-    """Softmax over the modalities (dim -2) that are present; all 0 where none is."""
+    """Softmax over the modalities (dim -2) that are present; all 0 where none is present."""
     weights = logits.masked_fill(~present, torch.finfo(logits.dtype).min).softmax(dim=-2)
     return weights * present
 

@@ -1,56 +1,97 @@
-"""The losses of METHOD 4-7 as pure functions.
+"""The losses: each a pure function, and `LOSSES`, the one list of what the objective (eq. 4) sums.
 
 Every mean is over a sample's feature tokens first and over samples then, so that a batch cut into micro-batches gives
 the same gradient. A sample without feature tokens contributes 0 and is counted.
+
+A new loss is a function and a line in [`LOSSES`]. Its weight in the config and on the command line, its part in the
+objective, its place in the logs and in the plots follow from that line.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
+
+from .pooling_cpsl import masked, token_mean
 
 
-def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens where `mask` is set; 0 for a sample that has none.
+# By the name that the config's `task_loss` gives it.
+TASK_LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 
-    Args:
-        values: (B, L) or (B, L, d).
-        mask: (B, L), bool or 0 / 1.
 
-    Returns:
-        (B,) or (B, d).
+class ModalityState(NamedTuple):
+    """What losses may read of one non-text modality, in float32.
+
+    Attributes:
+        features: (B, L, d_m), the normalised input.
+        mask: (B, L) bool, True at the feature tokens of samples that have the modality.
+        mean: (B, L, d_z), the latent mean mu_m.
+        variance: (B, L, d_z), the latent variance; (B, L, 1) without AME.
+        latents: (B, L, d_z), Z_m.
+        reconstruction: (B, L, d_m), the decoder's output.
     """
-    mask = mask.bool().view(*mask.shape, *[1] * (values.dim() - 2))
-    return _cleared(values, mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+    features: Tensor
+    mask: Tensor
+    mean: Tensor
+    variance: Tensor
+    latents: Tensor
+    reconstruction: Tensor
 
 
-def _cleared(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` with 0 where `mask` is not set, which holds for NaN too, in the value and in the gradient."""
-    return torch.where(mask, values, 0.0)
+class LossInputs(NamedTuple):
+    """What a loss may read of a batch, in float32.
+
+    Attributes:
+        config: The model's configuration.
+        labels: (B,).
+        logits: (B,), the predictions.
+        unimodal_logits: (B,) by modality, the predictions from that modality alone.
+        presence: (B,) bool by modality.
+        modalities: The non-text modalities by name.
+    """
+
+    config: PreTrainedConfig
+    labels: Tensor
+    logits: Tensor
+    unimodal_logits: dict[str, Tensor]
+    presence: dict[str, Tensor]
+    modalities: dict[str, ModalityState]
 
 
 def regression_loss(predictions: Tensor, labels: Tensor, kind: str = "mse", presence: Tensor | None = None) -> Tensor:
-    """Regression loss over the samples of a batch (METHOD 4).
+    """Regression loss over the samples of a batch.
 
     Args:
         predictions: (B,).
         labels: (B,).
-        kind: `mse`, `l1` or `smooth_l1`.
+        kind: A name of `TASK_LOSSES`: `mse`, `l1` or `smooth_l1`.
         presence: (B,) bool; a sample where it is False contributes 0 and is counted. Default: all present.
 
     Returns:
         Scalar.
     """
-    function = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}[kind]
-    losses = function(predictions, labels, reduction="none")
+    losses = TASK_LOSSES[kind](predictions, labels, reduction="none")
     return losses.mean() if presence is None else torch.where(presence, losses, 0.0).mean()
 
 
-def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """One modality's part of L_recon: |X - X^|^2 as the mean over features, feature tokens and samples (METHOD 4).
+def unimodal_loss(inputs: LossInputs) -> Tensor:
+    """L_uni: the sum of the unimodal heads' mean squared errors; a missing modality contributes 0 and is counted."""
+    losses = [
+        regression_loss(logits, inputs.labels, presence=inputs.presence[name])
+        for name, logits in inputs.unimodal_logits.items()
+    ]
+    return torch.stack(losses).sum()
 
-    The model averages it over modalities, which for two is the paper's factor 1/2.
+
+def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """One modality's part of L_recon: |X - X^|^2 as the mean over features, feature tokens and samples.
+
+    The objective averages it over modalities, which for two is the paper's factor 1/2.
 
     Args:
         reconstruction: (B, L, d_m), the decoder's output.
@@ -60,7 +101,7 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor) ->
     Returns:
         Scalar.
     """
-    error = _cleared(reconstruction - target, mask.bool()[..., None])
+    error = masked(reconstruction - target, mask.bool()[..., None])
     return token_mean(error.square().mean(dim=-1), mask).mean()
 
 
@@ -68,21 +109,21 @@ def statistical_loss(latent_mean: Tensor, latent_variance: Tensor, features: Ten
     """One modality's half of the Statistical Loss: 1/2 (MSE of means + MSE of variances), eq. 3.
 
     The latent statistics are averaged along the latent dimension, the empirical ones are taken along the feature
-    dimension (biased variance) and carry no gradient. The model averages this over modalities, which for two is the
-    paper's factor 1/4.
+    dimension (biased variance) and carry no gradient. The objective averages this over modalities, which for two is
+    the paper's factor 1/4.
 
     Args:
         latent_mean: (B, L, d_z), mu_m.
-        latent_variance: (B, L, d_z), or (B, L, 1) where there is one variance a token.
+        latent_variance: (B, L, d_z), or (B, L, 1) where each token has a single variance.
         features: (B, L, d_m), the normalised input.
         mask: (B, L), 1 at feature tokens.
 
     Returns:
         Scalar.
     """
-    there = mask.bool()[..., None]
+    kept = mask.bool()[..., None]
     features, latent_mean, latent_variance = (
-        _cleared(values, there) for values in (features.detach(), latent_mean, latent_variance)
+        masked(values, kept) for values in (features.detach(), latent_mean, latent_variance)
     )
     mean_error = latent_mean.mean(dim=-1) - features.mean(dim=-1)
     variance_error = latent_variance.mean(dim=-1) - features.var(dim=-1, correction=0)
@@ -90,7 +131,7 @@ def statistical_loss(latent_mean: Tensor, latent_variance: Tensor, features: Ten
 
 
 def diversity_loss(latent_variance: Tensor, mask: Tensor) -> Tensor:
-    """One modality's L_div = -H: the negated entropy of the latent posterior per dimension (METHOD 6).
+    """One modality's L_div = -H: the negated entropy of the latent posterior, averaged over its dimensions.
 
     Args:
         latent_variance: (B, L, d_z) or (B, L, 1).
@@ -99,17 +140,80 @@ def diversity_loss(latent_variance: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Scalar; its negative is logged as `feature_entropy`, in nats.
     """
-    variance = _cleared(latent_variance, mask.bool()[..., None])
+    variance = masked(latent_variance, mask.bool()[..., None])
     entropy = 0.5 * torch.log(2 * math.pi * math.e * (variance + 1e-6))
     return -token_mean(entropy.mean(dim=-1), mask).mean()
+
+
+class Loss(NamedTuple):
+    """A term of the objective.
+
+    Attributes:
+        function: The loss of a batch, a scalar.
+        title: What a plot calls it.
+        weight: The paper's weight, and the default of the config's `<name>_weight`; None for a term that always
+            counts once and has no such field.
+        applies: Whether a model with this config has the loss.
+    """
+
+    function: Callable[[LossInputs], Tensor]
+    title: str
+    weight: float | None
+    applies: Callable[[PreTrainedConfig], bool] = lambda config: True
+
+
+def _mean_over_modalities(loss: Callable[[ModalityState], Tensor]) -> Callable[[LossInputs], Tensor]:
+    return lambda inputs: torch.stack([loss(modality) for modality in inputs.modalities.values()]).mean()
+
+
+def _has_modalities(config: PreTrainedConfig) -> bool:
+    return len(config.modality_sizes) > 0
+
+
+LOSSES: dict[str, Loss] = {
+    "task": Loss(
+        lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss), "task loss", None
+    ),
+    "unimodal": Loss(unimodal_loss, "unimodal loss", 0.5),
+    "reconstruction": Loss(
+        _mean_over_modalities(lambda m: reconstruction_loss(m.reconstruction, m.features, m.mask)),
+        "reconstruction loss",
+        1.0,
+        _has_modalities,
+    ),
+    "diversity": Loss(
+        _mean_over_modalities(lambda m: diversity_loss(m.variance, m.mask)), "diversity loss", 0.1, _has_modalities
+    ),
+    "statistical": Loss(
+        _mean_over_modalities(lambda m: statistical_loss(m.mean, m.variance, m.features, m.mask)),
+        "statistical loss",
+        0.1,
+        lambda config: config.sl and _has_modalities(config),
+    ),
+}
+
+
+def loss_names(config: PreTrainedConfig) -> list[str]:
+    """The losses of a model with this config, by the names that they have in [`CPSLOutput.losses`]."""
+    return [name for name, loss in LOSSES.items() if loss.applies(config)]
+
+
+def loss_weights(config: PreTrainedConfig) -> dict[str, float]:
+    """The weights of the objective by loss, for those that have one: the config's fields `<name>_weight`."""
+    return {name: getattr(config, f"{name}_weight") for name, loss in LOSSES.items() if loss.weight is not None}
+
+
+def compute_losses(inputs: LossInputs) -> dict[str, Tensor]:
+    """All losses of a batch before weighting, scalars by name."""
+    return {name: LOSSES[name].function(inputs) for name in loss_names(inputs.config)}
 
 
 def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """The objective, eq. 4: the weighted sum of the losses at hand; a loss without a weight counts once.
 
     Args:
-        losses: Scalars by name (`task`, `reconstruction`, `unimodal`, `diversity`, `statistical`).
-        weights: Weights by the same names.
+        losses: Scalars by name, see [`compute_losses`].
+        weights: Weights by the same names, see [`loss_weights`].
 
     Returns:
         Scalar.
@@ -118,10 +222,18 @@ def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 
 __all__ = [
+    "LOSSES",
+    "TASK_LOSSES",
+    "Loss",
+    "LossInputs",
+    "ModalityState",
+    "compute_losses",
     "diversity_loss",
+    "loss_names",
+    "loss_weights",
     "reconstruction_loss",
     "regression_loss",
     "statistical_loss",
-    "token_mean",
     "total_loss",
+    "unimodal_loss",
 ]

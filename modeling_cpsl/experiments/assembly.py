@@ -23,7 +23,7 @@ from transformers import (
 from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 
-from ..configuration_cpsl import CPSLFields
+from ..configuration_cpsl import CPSLConfigMixin
 from ..modeling_cpsl import CPSL_MODELS
 from ..processing_cpsl import CPSLProcessor
 from ..training.checkpoints import last_complete_checkpoint
@@ -117,7 +117,7 @@ def build_model(
 ) -> PreTrainedModel:
     """The CPSL model over the checkpoint's text encoder; ValueError where that is not all in the checkpoint."""
     model_class = CPSL_MODELS[backbone.model_type]
-    options = {option.name for option in fields(CPSLFields)} & asdict(arguments).keys()
+    options = {option.name for option in fields(CPSLConfigMixin)} & asdict(arguments).keys()
     config = model_class.config_class.from_backbone(
         backbone,
         modality_sizes=processor.modality_sizes,

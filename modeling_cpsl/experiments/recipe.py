@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
-from ..configuration_cpsl import CPSLFields
+from ..configuration_cpsl import CPSLConfigMixin
 from ..training.arguments import CPSLTrainingArguments, is_better_if_greater
 
 
@@ -108,7 +108,7 @@ ModelArguments = make_dataclass(
         ),
         *(
             (option.name, _command_line_type(option.type), field(default=option.default, metadata=option.metadata))
-            for option in fields(CPSLFields)
+            for option in fields(CPSLConfigMixin)
             if option.name not in DECIDED_FIELDS
         ),
     ],

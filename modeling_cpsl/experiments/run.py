@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from data_builders.columns import read_columns
 from data_builders.files import replacing_files
 
-from ..configuration_cpsl import CPSLFields
+from ..configuration_cpsl import CPSLConfigMixin
 from ..training.encoding import modality_sets
 from ..training.trainer import CPSLTrainer
 from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
@@ -90,7 +90,7 @@ def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, config: dict[str, An
         raise ValueError(f"resume_from_checkpoint {checkpoint}: no whole checkpoint; name a checkpoint-N, or `last`")
     model_config = trainer.model.config
     before = type(model_config).from_pretrained(checkpoint)
-    for option in fields(CPSLFields):
+    for option in fields(CPSLConfigMixin):
         one, other = getattr(before, option.name), getattr(model_config, option.name)
         if one != other:
             raise ValueError(f"{checkpoint} was trained with {option.name}={one}, and this run has {other}")

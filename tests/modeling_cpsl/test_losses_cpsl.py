@@ -13,9 +13,9 @@ from modeling_cpsl.losses_cpsl import (
     reconstruction_loss,
     regression_loss,
     statistical_loss,
-    token_mean,
     total_loss,
 )
+from modeling_cpsl.pooling_cpsl import token_mean
 
 
 def mean(values):
