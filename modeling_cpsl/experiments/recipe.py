@@ -12,7 +12,8 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..configuration_cpsl import CPSLConfigMixin
-from ..training.arguments import CPSLTrainingArguments, is_better_if_greater
+from ..training.arguments import CPSLTrainingArguments
+from ..training.metrics import is_better_if_greater
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"

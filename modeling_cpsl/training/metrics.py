@@ -2,26 +2,93 @@
 
 `*_nonzero` (MAG-BERT, ITHP) drops the samples whose label is exactly 0 from every figure. `*_has0` and the figures
 without suffix (MMSA) keep all samples.
+
+[`METRICS`] is the only list of metrics: what is computed, logged, accepted as `metric_for_best_model`, compared, shown
+in tables and written into model cards follows from it. A new metric is one function and one line there.
 """
 
+import functools
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.stats import pearsonr
-from sklearn.metrics import f1_score
+
+from ..task_cpsl import sentiment_class
 
 
 if TYPE_CHECKING:
     import evaluate
     from torch import Tensor
 
-METRICS = (
-    *("mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0"),
-    *("acc2_nonzero", "f1_nonzero", "mae_nonzero", "corr_nonzero"),
-)
-NONZERO_METRICS = ("acc2_nonzero", "f1_nonzero", "mae_nonzero", "corr_nonzero")
+
+class Metric(NamedTuple):
+    """How a metric is computed and what it is.
+
+    Args:
+        function: From predictions (N,) and labels (N,), both finite float64 and N > 0, to a float.
+        samples: `all`, or `nonzero` for those whose label is not exactly 0.
+        greater_is_better: Whether a larger value is better.
+        hub_type: The metric's name on the Hub, for the metadata of model cards.
+    """
+
+    function: Callable[[np.ndarray, np.ndarray], float]
+    samples: str
+    greater_is_better: bool
+    hub_type: str
+
+
+def mean_absolute_error(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Mean absolute error."""
+    return float(np.abs(predictions - labels).mean())
+
+
+def pearson_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Pearson's correlation; 0 with a warning where the predictions or the labels are constant."""
+    from scipy.stats import pearsonr  # takes most of a second to import
+
+    for name, values in (("predictions", predictions), ("labels", labels)):
+        if (values == values[0]).all():
+            warnings.warn(f"the {name} are constant ({values[0]}): the correlation is set to 0", stacklevel=3)
+            return 0.0
+    return float(pearsonr(predictions, labels).statistic)
+
+
+def seven_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of predictions in the class of the label, the nearest integer from -3 to 3, halves to the even one."""
+    return float((sentiment_class(predictions) == sentiment_class(labels)).mean())
+
+
+def five_class_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """As [`seven_class_accuracy`], with the classes -2 to 2: the outer ones are merged."""
+    classes = [np.round(np.clip(values, -2, 2)) for values in (predictions, labels)]
+    return float((classes[0] == classes[1]).mean())
+
+
+def binary_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of predictions on the label's side of 0; a sentiment of at least 0 is positive."""
+    return float(((predictions >= 0) == (labels >= 0)).mean())
+
+
+def weighted_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """F1 of the two classes of [`binary_accuracy`], weighted by the support of the true classes."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels >= 0, predictions >= 0, average="weighted"))
+
+
+METRICS: dict[str, Metric] = {
+    "mae": Metric(mean_absolute_error, "all", False, "mae"),
+    "corr": Metric(pearson_correlation, "all", True, "pearsonr"),
+    "acc7": Metric(seven_class_accuracy, "all", True, "accuracy"),
+    "acc5": Metric(five_class_accuracy, "all", True, "accuracy"),
+    "acc2_has0": Metric(binary_accuracy, "all", True, "accuracy"),
+    "f1_has0": Metric(weighted_f1, "all", True, "f1"),
+    "acc2_nonzero": Metric(binary_accuracy, "nonzero", True, "accuracy"),
+    "f1_nonzero": Metric(weighted_f1, "nonzero", True, "f1"),
+    "mae_nonzero": Metric(mean_absolute_error, "nonzero", False, "mae"),
+    "corr_nonzero": Metric(pearson_correlation, "nonzero", True, "pearsonr"),
+}
 
 
 def compute_sentiment_metrics(
@@ -32,14 +99,20 @@ def compute_sentiment_metrics(
     A sentiment of at least 0 counts as positive. `acc7` and `acc5` compare the values clipped to [-3, 3] and [-2, 2]
     and rounded, halves to even. F1 is weighted by the support of the true classes.
 
+    Example:
+        >>> metrics = compute_sentiment_metrics([0.5, -1.25, 2.0], [1.0, -0.5, 3.0])
+        >>> metrics["mae"], metrics["acc2_has0"]
+        (0.75, 1.0)
+
     Args:
         predictions: Predicted sentiments, (N,) or (N, 1), arrays, lists or tensors on the CPU.
         labels: True sentiments in [-3, 3], of the same size.
 
     Returns:
-        `mae`, `corr` (Pearson; 0 with a warning where one side is constant), `acc7`, `acc5`, `acc2_has0`, `f1_has0`
-        over all samples; `acc2_nonzero`, `f1_nonzero`, `mae_nonzero`, `corr_nonzero` over those with a label other
-        than 0 (NaN with a warning where there is none). Accuracies and F1 are fractions.
+        Each metric of [`METRICS`] by name: `mae`, `corr` (Pearson; 0 with a warning where one side is constant),
+        `acc7`, `acc5`, `acc2_has0`, `f1_has0` over all samples; `acc2_nonzero`, `f1_nonzero`, `mae_nonzero`,
+        `corr_nonzero` over those with a label other than 0 (NaN with a warning where there is none). Accuracies and F1
+        are fractions.
 
     Raises:
         ValueError: If there is no sample, the sizes differ, or a value is not finite.
@@ -48,38 +121,44 @@ def compute_sentiment_metrics(
     labels = _as_vector("labels", labels)
     if len(predictions) != len(labels):
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
-    metrics = {
-        "mae": _mae(predictions, labels),
-        "corr": _corr(predictions, labels),
-        "acc7": _rounded_accuracy(predictions, labels, 3),
-        "acc5": _rounded_accuracy(predictions, labels, 2),
-        "acc2_has0": _acc2(predictions, labels),
-        "f1_has0": _f1(predictions, labels),
-    }
     nonzero = labels != 0
+    samples = {"all": (predictions, labels), "nonzero": (predictions[nonzero], labels[nonzero])}
     if not nonzero.any():
         warnings.warn(f"all {len(labels)} labels are 0: the *_nonzero metrics are NaN", stacklevel=2)
-        return metrics | dict.fromkeys(NONZERO_METRICS, float("nan"))
-    predictions, labels = predictions[nonzero], labels[nonzero]
-    return metrics | {
-        "acc2_nonzero": _acc2(predictions, labels),
-        "f1_nonzero": _f1(predictions, labels),
-        "mae_nonzero": _mae(predictions, labels),
-        "corr_nonzero": _corr(predictions, labels),
+    return {
+        name: metric.function(*samples[metric.samples]) if len(samples[metric.samples][0]) else float("nan")
+        for name, metric in METRICS.items()
     }
+
+
+def is_better_if_greater(metric: str) -> bool:
+    """Whether a larger value of a logged metric is better.
+
+    Args:
+        metric: A name of [`METRICS`], possibly with prefixes such as `eval_`, or another one: losses are better if
+            smaller, all else if greater, as in `Trainer`.
+    """
+    known = (entry.greater_is_better for name, entry in METRICS.items() if f"_{metric}".endswith(f"_{name}"))
+    return next(known, not metric.endswith("loss"))
 
 
 def load_metric(**kwargs: Any) -> "evaluate.Metric":
-    """[`compute_sentiment_metrics`] as an `evaluate.Metric`, without the Hub.
+    """[`compute_sentiment_metrics`] as an `evaluate.Metric`, without the Hub; the trainer's metrics are its.
 
     Args:
-        **kwargs: Passed to `evaluate.Metric`, for example `num_process` and `process_id`.
+        **kwargs: Passed to `evaluate.Metric`, for example `num_process` and `process_id`. With `keep_in_memory=True`
+            it writes no file, and several processes of one machine cannot disturb each other.
 
     Returns:
         A metric with the inputs `predictions` and `references`, floats.
     """
+    return _metric_class()(**kwargs)
+
+
+@functools.cache
+def _metric_class() -> type["evaluate.Metric"]:
     import datasets
-    import evaluate  # takes seconds to import
+    import evaluate  # takes most of a second to import
 
     class SentimentMetrics(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
@@ -95,7 +174,7 @@ def load_metric(**kwargs: Any) -> "evaluate.Metric":
         def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
             return compute_sentiment_metrics(predictions, references)
 
-    return SentimentMetrics(**kwargs)
+    return SentimentMetrics
 
 
 def _as_vector(name: str, values: "np.ndarray | Tensor | Sequence[float]") -> np.ndarray:
@@ -113,26 +192,4 @@ def _as_vector(name: str, values: "np.ndarray | Tensor | Sequence[float]") -> np
     return array
 
 
-def _mae(predictions: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.abs(predictions - labels).mean())
-
-
-def _corr(predictions: np.ndarray, labels: np.ndarray) -> float:
-    for name, values in (("predictions", predictions), ("labels", labels)):
-        if (values == values[0]).all():
-            warnings.warn(f"the {name} are constant ({values[0]}): the correlation is set to 0", stacklevel=3)
-            return 0.0
-    return float(pearsonr(predictions, labels).statistic)
-
-
-def _rounded_accuracy(predictions: np.ndarray, labels: np.ndarray, bound: int) -> float:
-    rounded = [np.round(np.clip(values, -bound, bound)) for values in (predictions, labels)]
-    return float((rounded[0] == rounded[1]).mean())
-
-
-def _acc2(predictions: np.ndarray, labels: np.ndarray) -> float:
-    return float(((predictions >= 0) == (labels >= 0)).mean())
-
-
-def _f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    return float(f1_score(labels >= 0, predictions >= 0, average="weighted"))
+__all__ = ["METRICS", "Metric", "compute_sentiment_metrics", "is_better_if_greater", "load_metric"]

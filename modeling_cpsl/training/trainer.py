@@ -24,7 +24,7 @@ from ..features_cpsl import collect_features
 from ..modulation import GradientModulator
 from .arguments import CPSLTrainingArguments
 from .means import LossWatch, MeanTracker
-from .metrics import METRICS, compute_sentiment_metrics
+from .metrics import METRICS, load_metric
 
 
 MODULATOR_FILE = "modulator.pt"
@@ -74,7 +74,7 @@ class GradientModulationMixin:
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.modulator = self.create_modulator()
-        if self.modulator is not None and self.modulator.target == "update":
+        if self.modulator is not None and self.modulator.config.target == "update":
             self.modulator.attach(self.optimizer)
         if self.modulator is not None and resume_from_checkpoint is not None:
             self.modulator.load_state_dict(_load_state(resume_from_checkpoint, MODULATOR_FILE, self.args.device))
@@ -181,14 +181,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             return None
         return GradientModulator(
             {name: model.modality_parameters(name) for name in names},
-            modulate=args.gm,
-            penalize=args.cp,
-            enhance=args.ge,
-            alpha=args.alpha,
-            penalty_factor=args.penalty_factor,
-            start_epoch=args.modulation_start_epoch,
-            end_epoch=args.last_modulated_epoch,
-            target=args.modulation_target,
+            args.modulation,
             seed=args.seed,
         )
 
@@ -421,7 +414,8 @@ def _load_state(checkpoint: str, name: str, device: torch.device) -> dict[str, A
 
 def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
     outputs = prediction.predictions
-    return compute_sentiment_metrics(outputs[0] if isinstance(outputs, tuple) else outputs, prediction.label_ids)
+    predictions = outputs[0] if isinstance(outputs, tuple) else outputs
+    return load_metric(keep_in_memory=True).compute(predictions=predictions, references=prediction.label_ids)
 
 
 def _check_metric(metric: str | None, config: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of modulation share: METHOD 8 in plain Python, groups with gradients, a small model."""
+"""What the tests of modulation share: eq. 5 and 6 in plain Python, groups with gradients, a small model."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ DAMPED_TIE = 1 - math.tanh(1.0)  # the largest coefficient below 1 at alpha = 1:
 
 
 def reference_coefficients(errors, norms, alpha=1.0, penalty_factor=0.5, modulate=True, penalize=True):
-    """METHOD 8 with numbers and loops; None where a near-tie would leave the answer to the rounding."""
+    """Eq. 5 and 6 with numbers and loops; None where a near-tie would leave the answer to the rounding."""
     coefficients = {}
     for name, error in errors.items():
         other_errors = [e for n, e in errors.items() if n != name]

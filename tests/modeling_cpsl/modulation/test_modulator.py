@@ -1,4 +1,4 @@
-"""METHOD 8 against plain Python."""
+"""Gradient modulation against plain Python."""
 
 import itertools
 import logging
@@ -24,8 +24,7 @@ from modulation_cases import (
 )
 from torch import nn
 
-from modeling_cpsl.modulation import GradientModulator, modulation_coefficients
-from modeling_cpsl.modulation.modulator import check_modulation_arguments
+from modeling_cpsl.modulation import GradientModulator, ModulationConfig, modulation_coefficients
 
 
 def pair_coefficients(mae_a, mae_v, g_a, g_v, alpha, eta):
@@ -83,7 +82,7 @@ class TestCoefficients:
         assert both[0] == both[1] < 1
 
     def test_alpha_one_gives_one_or_at_most_0_238(self):
-        """METHOD 8 [fact]: and half of it under conflict."""
+        """The largest damped coefficient, 1 - tanh(1), and half of it under conflict."""
         errors = scalars({"a": 1.0 - 1e-9, "v": 1.0})
         in_conflict = modulation_coefficients(errors, scalars({"a": 2.0, "v": 1.0}))
         assert floats_of(in_conflict) == pytest.approx({"a": DAMPED_TIE / 2, "v": 1})
@@ -146,12 +145,40 @@ class TestCoefficients:
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        check_modulation_arguments(**arguments)
+        ModulationConfig(**arguments)
     with pytest.raises(ValueError, match=message):
         GradientModulator(groups_with_gradients(), **arguments)
 
 
+def test_options_are_fields_of_the_config():
+    config = ModulationConfig(alpha=0.3, enhance=False)
+    assert GradientModulator(groups_with_gradients(), config, alpha=0.4).config == ModulationConfig(
+        alpha=0.4, enhance=False
+    )
+    assert GradientModulator(groups_with_gradients()).config == ModulationConfig()
+    with pytest.raises(TypeError, match="alhpa"):
+        GradientModulator(groups_with_gradients(), alhpa=0.4)
+
+
 class TestGradients:
+    @given(
+        errors=st.tuples(magnitudes, magnitudes),
+        alpha=alphas,
+        penalty_factor=penalty_factors,
+        modulate=st.booleans(),
+        penalize=st.booleans(),
+    )
+    def test_the_documented_function_gives_the_coefficients(self, errors, alpha, penalty_factor, modulate, penalize):
+        options = {"alpha": alpha, "penalty_factor": penalty_factor, "modulate": modulate, "penalize": penalize}
+        modulator = GradientModulator(groups_with_gradients(), enhance=False, **options)
+        observe(modulator, *errors)
+        step = modulator.step(0)
+        by_modality = [
+            {name: step[f"{kind}_{name}"] for name in modulator.modalities}
+            for kind in ("error", "grad_norm", "coefficient")
+        ]
+        assert_equal(modulation_coefficients(*by_modality[:2], **options), by_modality[2])
+
     def test_are_multiplied_by_the_coefficients(self):
         groups = groups_with_gradients()
         before = gradients_of(groups)

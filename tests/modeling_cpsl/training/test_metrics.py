@@ -1,4 +1,4 @@
-"""METHOD 10 against loops, in both protocols."""
+"""The metrics of both protocols against loops, and the registry that names them."""
 
 import math
 import subprocess
@@ -8,10 +8,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_cpsl.training.metrics import compute_sentiment_metrics, load_metric
+from modeling_cpsl.training.metrics import (
+    METRICS,
+    Metric,
+    compute_sentiment_metrics,
+    is_better_if_greater,
+    load_metric,
+)
 
 
 ALL_METRICS = ["mae", "corr", "acc7", "acc5", "acc2_has0", "f1_has0"]
@@ -81,6 +87,7 @@ def reference_metrics(predictions, labels):
 sentiments = st.one_of(st.integers(-16, 16).map(lambda k: k / 4), st.integers(-9, 9).map(lambda k: k / 3))
 
 
+@settings(deadline=None)  # the first example imports scipy and scikit-learn
 @given(st.lists(st.tuples(sentiments, sentiments), min_size=1, max_size=30))
 def test_match_the_plain_reference(pairs):
     predictions, labels = zip(*pairs, strict=True)
@@ -194,6 +201,58 @@ def test_evaluate_metric_agrees(tmp_path, monkeypatch):
     assert metric.compute(predictions=labels, references=labels)["acc7"] == 1
 
 
-def test_evaluate_is_imported_lazily():
-    code = "import sys, modeling_cpsl.training.metrics; sys.exit('evaluate' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_evaluate_metric_in_memory_writes_no_file(tmp_path):
+    predictions, labels = np.array([0.5, -1.25, 2.0], dtype=np.float32), np.array([1.0, 0.0, 3.0], dtype=np.float32)
+    metric = load_metric(cache_dir=str(tmp_path), keep_in_memory=True)
+    assert metric.compute(predictions=predictions, references=labels) == compute_sentiment_metrics(predictions, labels)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_evaluate_scipy_and_sklearn_are_imported_lazily():
+    code = "import sys, modeling_cpsl.training.metrics; print({'evaluate', 'scipy.stats', 'sklearn'} & {*sys.modules})"
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert process.stdout.strip() == "set()"
+
+
+def test_the_names_are_those_of_the_registry():
+    assert list(METRICS) == ALL_METRICS + NONZERO_METRICS
+    assert {name for name, metric in METRICS.items() if metric.samples == "nonzero"} == set(NONZERO_METRICS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [
+        ("mae", False),
+        ("eval_mae_nonzero", False),
+        ("eval_mosi_mae", False),
+        ("eval_task_loss", False),
+        ("corr", True),
+        ("eval_f1_has0", True),
+        ("feature_entropy", True),
+    ],
+)
+def test_which_way_a_metric_is_better(metric, greater):
+    assert is_better_if_greater(metric) is greater
+
+
+def three_class_accuracy(predictions, labels):
+    return float((np.sign(predictions) == np.sign(labels)).mean())
+
+
+def test_a_metric_is_added_by_one_function_and_one_line(tmp_path, monkeypatch):
+    """It is computed, accepted for the best model, shown in the table and compared."""
+    from training_cases import make_trainer
+
+    from modeling_cpsl.experiments.comparison import compare_runs
+    from modeling_cpsl.experiments.records import results_table, write_resolved_config, write_results
+
+    monkeypatch.setitem(METRICS, "acc3", Metric(three_class_accuracy, "all", True, "accuracy"))
+    assert compute_sentiment_metrics([0.5, -1.0, 0.0], [1.0, 2.0, 0.0])["acc3"] == pytest.approx(2 / 3)
+    trainer = make_trainer(tmp_path, metric_for_best_model="acc3")
+    assert trainer.args.greater_is_better is True
+    results = trainer.evaluate(metric_key_prefix="test")
+    assert 0 <= results["test_acc3"] <= 1
+    assert "acc3" in results_table(results, ["test"])
+    write_results(results, tmp_path)
+    write_resolved_config({}, tmp_path)
+    assert compare_runs([tmp_path], "test")["acc3"].tolist() == [f"{results['test_acc3']:.4f}"]

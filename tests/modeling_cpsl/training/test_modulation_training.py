@@ -229,7 +229,7 @@ class TestUpdateTarget:
         sgd = functools.partial(self.path, torch.optim.SGD, lr=0.01)
         adamw = functools.partial(self.path, torch.optim.AdamW, lr=0.001, weight_decay=0.0)
         assert 0.238 < sgd("gradient") < 0.35
-        assert adamw("gradient") == pytest.approx(1.0, abs=0.001)  # METHOD 8 [fact]
+        assert adamw("gradient") == pytest.approx(1.0, abs=0.001)
         assert 0.238 < sgd("update") < 0.35
         assert 0.237 < adamw("update") < 0.35
 

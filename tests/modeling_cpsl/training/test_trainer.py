@@ -81,7 +81,7 @@ def test_default_window_follows_the_epochs(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=2)
     trainer.args.num_train_epochs = 6
     trainer.train()
-    assert trainer.modulator.end_epoch == 5
+    assert trainer.modulator.config.end_epoch == 5
 
 
 def test_window_beyond_the_epochs_is_refused(tmp_path):
