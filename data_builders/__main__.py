@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .builder import load_aligned_dataset
 from .conversion import write_parquet
-from .formats.recognition import READERS
+from .formats import READERS
 from .inspection import inspect, plot
 
 

@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetGenerationError
 from .files import DataError, content_hash
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
-from .formats.recognition import READERS, open_source
+from .formats.recognition import get_reader, open_source
 from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_features, rows_to_table
 from .timing import TIMING_FEATURES
 
@@ -56,20 +56,23 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
 class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     """Builds a dataset in the row format from a file or folder of any known format.
 
-    The cache is keyed by the content of the files, the version of the readers and the options, so a changed file is
-    never answered from a stale cache and a moved one still is.
+    The cache is keyed by the content of the files, the version of the readers and the options. So a file that has
+    changed never meets a stale cache, and a file that was only moved still meets its cache.
 
     Args:
-        data_dir (`str` or `Path`): the file or folder.
-        cache_dir (`str`, *optional*): where Arrow files go; `datasets`' own cache by default.
-        streaming (`bool`): the rows will only be streamed, so the content is not read for the cache's key, and what
-            is replaced or left out is said once and not counted.
-        modalities, feature_sequences, folds, format, labels, on_error: see `load_aligned_dataset`.
+        data_dir (`str` or `Path`): The file or folder.
+        cache_dir (`str`, *optional*): Where Arrow files go. Default: the cache of `datasets`.
+        streaming (`bool`): Whether the rows will only be streamed. Then the content is not read for the cache's key,
+            and what is replaced or left out is logged once and not counted.
+        modalities, feature_sequences, folds, format, labels, on_error: See `load_aligned_dataset`.
 
     Attributes:
-        replaced (`Counter`): how many non-finite values of each modality the build replaced with 0.
-        skipped (list of `LeftOut`): the samples that it left out, each with `id`, `reason` and `split`. Both are known
+        replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
+        skipped (list of `LeftOut`): The samples that it left out, each with `id`, `reason` and `split`. Both are known
             after `download_and_prepare`, also where that finds the cache of an earlier build.
+
+    Raises:
+        DataError: An option is wrong, or there is no such file or folder.
     """
 
     BUILDER_CONFIG_CLASS = AlignedSentimentConfig
@@ -80,7 +83,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         self, data_dir: str | Path, *, cache_dir: str | Path | None = None, streaming: bool = False, **options: Any
     ):
         if options.get("on_error", "raise") not in ("raise", "skip"):
-            raise DataError(f"on_error={options['on_error']!r} is neither 'raise' nor 'skip'")
+            raise DataError(f"on_error={options['on_error']!r} is neither 'raise' nor 'skip'; give one of them")
         if isinstance(modalities := options.get("modalities"), str):
             raise DataError(f"modalities={modalities!r} is one string; give a list: {modalities.split(',')}")
         content = "streamed" if streaming else content_hash(Path(data_dir))
@@ -103,20 +106,17 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         self._logged: set[str] = set()
         self._source_was_read = False
 
-    def _open(self) -> Source:
-        return open_source(
-            Path(self.config.data_dir),
-            format=self.config.format,
-            feature_sequences=self.config.feature_sequences,
-            folds=self.config.folds,
-            labels=self.config.labels,
-        )
-
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo()
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        source = self._open()
+        source = open_source(
+            Path(self.config.data_dir),
+            format=self.config.format,
+            labels=self.config.labels,
+            feature_sequences=self.config.feature_sequences,
+            folds=self.config.folds,
+        )
         self._source_was_read = True
         sizes = self._wanted_sizes(source)
         self.info.features = row_features(
@@ -147,7 +147,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         unknown = [name for name in wanted if name not in found]
         if unknown:
             raise DataError(
-                f"{source.path}: no modality {unknown[0]!r} in it; there are: {', '.join(['text', *found])}"
+                f"{source.path}: no modality {unknown[0]!r} in it; its modalities are: {', '.join(['text', *found])}"
             )
         return {name: found[name] for name in wanted}
 
@@ -164,11 +164,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             self._log_once()
 
     def _prepare_split_single(self, *, gen_kwargs: dict[str, Any], job_id: int, **options: Any) -> Iterator[tuple]:
-        """As `datasets`' own: one process' share of a split. It notes beside the Arrow files what it left out."""
+        """Builds the share that one process has in a split, and notes beside the Arrow files what it left out."""
         self.replaced, self.skipped = Counter(), []
         try:
             yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
-        except DatasetGenerationError as error:  # it says nothing of the cause
+        except DatasetGenerationError as error:  # its message says nothing of the cause
             cause = error.__cause__ or error
             if isinstance(cause, DataError):
                 raise cause from None
@@ -237,7 +237,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             logger.warning("%s: left out %d samples: %s%s", path, len(self.skipped), listed, more)
 
     def _log_once(self) -> None:
-        """Says what a stream replaces and leaves out, once and without counts, for a stream may be read many times."""
+        """Logs what a stream replaces and leaves out, once and without counts, for a stream may be read many times."""
         messages = {f"non-finite {name} values are replaced with 0" for name in self.replaced}
         messages |= {f"left out {skipped.id} ({skipped.reason})" for skipped in self.skipped}
         for message in sorted(messages - self._logged):
@@ -247,11 +247,15 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         self.skipped.clear()
 
     def as_dataset(self, *args: Any, **kwargs: Any) -> datasets.DatasetDict | datasets.Dataset:
-        """As `datasets`' own, and raises DataError for a split without a sample, naming it."""
+        """What was built, as `datasets.DatasetBuilder.as_dataset` gives it.
+
+        Raises:
+            DataError: A split has no sample.
+        """
         for name, split in self.info.splits.items():
             if not split.num_examples:
-                own = [f"{skipped.id}: {skipped.reason}" for skipped in self.skipped if skipped.split == name]
-                why = f" ({len(own)} left out, the first: {own[0]})" if own else ""
+                reasons = [f"{skipped.id}: {skipped.reason}" for skipped in self.skipped if skipped.split == name]
+                why = f" ({len(reasons)} left out, the first: {reasons[0]})" if reasons else ""
                 raise DataError(
                     f"{self.config.data_dir}: the {name} split is empty{why}; give it samples or leave it out"
                 )
@@ -272,10 +276,10 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                     path, len(shared), one, other, shared[0],
                 )  # fmt: skip
         for name, standard in (self.STANDARD_FOLDS or {}).items():
-            if strangers := sorted(videos.get(name, set()) - set(standard)):
+            if others := sorted(videos.get(name, set()) - set(standard)):
                 logger.warning(
                     "%s: %d videos of the %s split are not in %s's standard %s fold; the first is %s",
-                    path, len(strangers), name, self.DATASET_NAME, name, strangers[0],
+                    path, len(others), name, self.DATASET_NAME, name, others[0],
                 )  # fmt: skip
 
 
@@ -293,25 +297,9 @@ class CMUMosei(AlignedSentimentBuilder):
 
 
 class SampleCorpus(AlignedSentimentBuilder):
-    """The embedded sample corpus, generated by `data_builders.formats.sample`, through the same checks and cache."""
+    """The embedded sample corpus, which `data_builders.formats.sample` generates."""
 
     DATASET_NAME = "sample"
-
-    def __init__(self, **options: Any):
-        super().__init__(data_dir=Path(sample.__file__), **options)
-
-    def _open(self) -> Source:
-        splits = sample.sample_splits()
-        first = splits["train"][0]
-        sizes = {name: value.shape[1] for name, value in first.items() if np.ndim(value) == 2}
-        return Source(
-            path=Path(self.config.data_dir),
-            format="sample",
-            modality_sizes=dict(sorted(sizes.items())),
-            timed="word_start" in first,
-            splits=splits,
-            rows=_single_row,
-        )
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -320,7 +308,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     for row in rows:
         batch.append(row)
         size += sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
-        # `datasets` gathers tables of one row in memory, so a table has two at least.
+        # `datasets` gathers tables of one row in memory, so a table has at least two.
         if len(batch) == ROWS_PER_TABLE or (size >= BYTES_PER_TABLE and len(batch) > 1):
             yield batch
             batch, size = [], 0
@@ -328,21 +316,19 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _single_row(row: Row) -> Iterator[Row]:
-    yield row
-
-
 def features_are_normalized(format_name: str) -> bool:
-    """Whether the source of a dataset has standardised its features already.
+    """Whether the features of a dataset were standardised already by whoever made its files.
 
     Args:
-        format_name (`str`): the dataset's `info.config_name`.
+        format_name (`str`): The format, which is the dataset's `info.config_name`.
+
+    Raises:
+        DataError: There is no such format.
     """
-    reader = sample if format_name == "sample" else READERS[format_name]
-    return reader.FEATURES_ARE_NORMALIZED
+    return get_reader(format_name).FEATURES_ARE_NORMALIZED
 
 
-_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}
+_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}  # of data that users have to get themselves
 
 
 def make_builder(
@@ -350,25 +336,26 @@ def make_builder(
 ) -> AlignedSentimentBuilder:
     """The builder that `load_aligned_dataset` uses, for those who want to know what the build left out.
 
-    It has built nothing yet: call `download_and_prepare(num_proc=...)`, then `as_dataset()`; `skipped` and `replaced`
-    are known then.
+    Nothing is built yet: call `download_and_prepare(num_proc=...)`, after which `skipped` and `replaced` are known,
+    and then `as_dataset()`.
 
     Args:
-        name_or_path: see `load_aligned_dataset`.
-        data_dir: see `load_aligned_dataset`.
-        options: its other options, without `num_proc`.
+        name_or_path: See `load_aligned_dataset`.
+        data_dir: See `load_aligned_dataset`.
+        options: Its other options, without `num_proc`.
 
     Raises:
-        DataError: the name or an option is wrong, or there is no such file.
+        DataError: The name or an option is wrong, or there is no such file.
     """
-    if name_or_path == "sample":
-        return SampleCorpus(**options)
     if name_or_path in _BUILDERS:
         if data_dir is None:
             raise DataError(f"{name_or_path}: give data_dir, the file or folder where it is; it cannot be downloaded")
         return _BUILDERS[name_or_path](data_dir, **options)
     if data_dir is not None:
         raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
+    if name_or_path == sample.FORMAT:
+        # The cache is keyed by the file that generates the corpus.
+        return SampleCorpus(sample.__file__, **{**options, "format": sample.FORMAT})
     return AlignedSentimentBuilder(name_or_path, **options)
 
 
@@ -389,31 +376,42 @@ def load_aligned_dataset(
     """Loads word-aligned multimodal sentiment data, whatever file it is in.
 
     Args:
-        name_or_path (`str` or `Path`): `"sample"` (the embedded generated corpus), `"mosi"`, `"mosei"` (with
+        name_or_path (`str` or `Path`): `"sample"` (the embedded generated corpus), `"mosi"` or `"mosei"` (with
             `data_dir`), or the path of a file or folder whose format is recognised from its content.
-        data_dir (`str` or `Path`, *optional*): where the files of `"mosi"` or `"mosei"` are.
-        modalities (sequence of `str`, *optional*): the feature modalities wanted. Default: all that are found; the
-            derived `timing` (see `data_builders.timing`) only when named. `"text"` may be named: words always come.
-        feature_sequences (mapping, *optional*): modality -> file or root name of a computational sequence.
-        folds (mapping, *optional*): split -> video ids, for computational sequences.
-        format (`str`, *optional*): the format's name, where the content is not to tell it.
-        labels (`bool`): False for data to predict on: labels are neither read nor checked, a table need not have
+        data_dir (`str` or `Path`, *optional*): Where the files of `"mosi"` or `"mosei"` are.
+        modalities (sequence of `str`, *optional*): The modalities wanted. Default: all that are found. The derived
+            `timing` (see `data_builders.timing`) is given only when it is named. `"text"` may be named, but words are
+            always given.
+        feature_sequences (mapping, *optional*): Modality -> file or root name of a computational sequence.
+        folds (mapping, *optional*): Split -> video ids, for computational sequences.
+        format (`str`, *optional*): The name of the format. Default: recognised from the content.
+        labels (`bool`): False for data to predict on. Then labels are neither read nor checked, a table need not have
             them, and rows have no `label`.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
-        cache_dir (`str` or `Path`, *optional*): where Arrow files are cached.
-        num_proc (`int`, *optional*): processes that build the cache.
-        streaming (`bool`): read rows while they are used, without a cache and, from Parquet, in constant memory;
-            `datasets.distributed.split_dataset_by_node` and a data loader's workers share out the row groups.
+        cache_dir (`str` or `Path`, *optional*): Where Arrow files are cached. Default: the cache of `datasets`.
+        num_proc (`int`, *optional*): The number of processes that build the cache.
+        streaming (`bool`): Whether to read rows while they are used, without a cache and, from Parquet, in constant
+            memory. `datasets.distributed.split_dataset_by_node` and a data loader's workers share out the row groups.
 
     Returns:
         `datasets.DatasetDict`, or `IterableDatasetDict` if streaming: those of train / validation / test that exist.
         A single table without splits is `train`.
         Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
-        where a sample lacks it), `label` in [-3, 3] and, where known, `start`, `end`, `word_start`, `word_end` in
-        seconds. `dataset.info.config_name` is the format; of converted data, that of what it was converted from.
+        where a sample lacks it), `label` in `rows.LABEL_RANGE` and, where known, `start`, `end`, `word_start`,
+        `word_end` in seconds. `dataset.info.config_name` is the format; of converted data, that of the format that it
+        was converted from.
 
     Raises:
-        DataError: one line that names the file, the sample, the field and the way out.
+        DataError: One line that names the file, the sample, the field and the way out.
+
+    Example:
+
+    ```python
+    >>> from data_builders import load_aligned_dataset
+
+    >>> splits = load_aligned_dataset("sample")
+    >>> splits["train"][0]["words"][:3]
+    ```
     """
     builder = make_builder(
         name_or_path,

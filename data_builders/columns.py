@@ -1,8 +1,8 @@
 """How a split in the row format is read: what its modalities are, and what each sample has of them.
 
 A modality is an `Array2D((None, size))` column with one row a word. The column's `id` names the extractor that made
-the features, and a sample that lacks the modality has an array of shape `(0, size)`. Only this module and `rows`, which
-makes the row format, know that.
+the features, and a sample that lacks the modality has an array of shape `(0, size)`. Only this module and `rows`,
+which makes the row format, know that.
 """
 
 import itertools

@@ -20,7 +20,8 @@ from .files import DataError
 from .timing import timing_features
 
 
-SPLIT_NAMES = {
+SPLITS = ("train", "validation", "test")
+SPLIT_ALIASES = {
     "train": "train",
     "training": "train",
     "dev": "validation",
@@ -30,6 +31,8 @@ SPLIT_NAMES = {
     "test": "test",
 }
 LABEL_RANGE = (-3.0, 3.0)
+LABEL_RANGE_TEXT = "[{:g}, {:g}]".format(*LABEL_RANGE)
+LABEL_SIZES = (1, 7)  # sentiment alone, or MOSEI's sentiment and six emotions
 MAX_VALUES = 1 << 26  # of a modality in one sample, 256 MB: small files can claim more than memory holds
 
 Row = dict[str, Any]
@@ -38,8 +41,8 @@ Row = dict[str, Any]
 class Skipped(NamedTuple):
     """A sample that a reader cannot give, in place of its row.
 
-    `fault` tells data that is wrong (an error, unless `on_error="skip"`) from data that is legitimately of no use,
-    such as a segment in which nobody speaks.
+    `fault` tells data that is wrong (an error, unless `on_error="skip"`) from data that is rightly of no use, such as
+    a segment in which nobody speaks.
     """
 
     id: str
@@ -58,16 +61,16 @@ class Source(NamedTuple):
     """What a reader found in a file or folder.
 
     Attributes:
-        path: the file or folder.
-        format: the reader's name, which becomes the dataset's `config_name`.
-        modality_sizes: size of one feature row of each modality.
-        timed: whether the times of segments and words are known.
-        splits: for each of train / validation / test, its shards: picklable pieces of work in order.
-        rows: gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label` (if
+        path: The file or folder.
+        format: The name of the format, which becomes the dataset's `config_name`; of converted data, that of the
+            format that it was converted from.
+        modality_sizes: The size of one feature row of each modality.
+        timed: Whether the times of segments and words are known.
+        splits: The shards of each split: picklable pieces of work in the order of the rows.
+        rows: Gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label` (if
             asked for), a (number of words, size) array or `None` for each modality and, if timed, `start`, `end`,
-            `word_start`, `word_end`. `words` is empty where the source has lost them.
-        feature_extractors: what made the features, for those modalities of which the source says it; it becomes the
-            `id` of the dataset's column.
+            `word_start`, `word_end`. `words` is empty where the source does not keep them.
+        feature_extractors: What made the features, for those modalities whose source says it.
     """
 
     path: Path
@@ -82,10 +85,10 @@ class Source(NamedTuple):
 def split_name(name: Any, path: Path) -> str:
     """The standard name (train, validation, test) of a split that a file calls `dev`, `valid` and so on."""
     try:
-        return SPLIT_NAMES[as_text(name).lower()]
+        return SPLIT_ALIASES[as_text(name).lower()]
     except KeyError:
         raise DataError(
-            f"{path}: split {as_text(name)[:40]!r} is none of {', '.join(SPLIT_NAMES)}; rename it"
+            f"{path}: split {as_text(name)[:40]!r} is none of {', '.join(SPLIT_ALIASES)}; rename it"
         ) from None
 
 
@@ -95,7 +98,7 @@ def video_of(segment: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A string of either Python, or of a number: bytes are UTF-8, or latin-1 where they are not."""
+    """The text of a string of either Python, or of a number: bytes are UTF-8, or else latin-1."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -111,7 +114,14 @@ def row_features(
     labels: bool = True,
     feature_extractors: Mapping[str, str] = MappingProxyType({}),
 ) -> Features:
-    """The columns of a dataset in the row format."""
+    """The columns of a dataset in the row format.
+
+    Args:
+        modality_sizes: The size of a feature row of each modality.
+        timed: Whether rows have the times of segments and words.
+        labels: Whether rows have labels.
+        feature_extractors: What made the features of a modality, where this is known.
+    """
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
     features |= {
         name: Array2D((None, size), "float32", id=feature_extractors.get(name))
@@ -126,26 +136,26 @@ def row_features(
 
 
 def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True) -> Row:
-    """A reader's row with its label as a float, its features as float arrays, and derived modalities added.
+    """A reader's row with its label as a float, its features as arrays, and derived modalities added.
 
     Args:
-        row: as a reader gives it, see `Source.rows`.
-        modality_sizes: the wanted modalities and their sizes; one that the row does not have is the derived `timing`.
-        labels: whether the label is wanted.
+        row: As a reader gives it, see `Source.rows`.
+        modality_sizes: The wanted modalities and their sizes; one that the row does not have is the derived `timing`.
+        labels: Whether the label is wanted.
 
     Raises:
-        DataError: a wrong label, a string that is no text, a feature array of another shape than (number of words,
-            size) or of more than `MAX_VALUES` values. The message does not name the file.
+        DataError: A label is wrong, a string cannot be stored, or features are not numbers of shape (number of words,
+            size) or too many. The message does not name the file.
     """
     words = row["words"]
     checked = dict(row)
     check_text(row["id"], row["video_id"], *words)
     if labels:
         checked["label"] = checked_label(row["label"])
-    length = len(words) or None
     for name in ("word_start", "word_end"):
-        if len(row.get(name, ())) not in (0, len(words)):
-            raise DataError(f"{len(row[name])} values of {name} for {len(words)} words; they must be one a word")
+        if len(row.get(name, ())):
+            _check_one_a_word(len(row[name]), f"values of {name}", len(words))
+    num_rows = len(words) or None
     for name, size in modality_sizes.items():
         features = row[name] if name in row else timing_features(row)
         if features is None or not np.size(features):
@@ -153,11 +163,9 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
             continue
         features = np.asarray(features)
         if features.dtype.kind not in "fiub":
-            raise DataError(f"{name} holds {features.dtype} values and not numbers")
-        if features.ndim != 2 or features.shape[1] != size:
-            raise DataError(f"{name} has shape {features.shape}, and the other samples have {size} values a word")
-        check_shape(features.shape, name, length)
-        length = len(features)
+            raise DataError(f"{name} holds {features.dtype} values and not numbers; correct or remove the sample")
+        check_shape(features.shape, name, num_words=num_rows, size=size)
+        num_rows = len(features)
         checked[name] = features
     return checked
 
@@ -168,15 +176,39 @@ def check_text(*texts: str) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError:
         broken = next(text for text in texts if re.search("[\ud800-\udfff]", text))
-        raise DataError(f"{broken[:80]!r} is no text: half of a surrogate pair; correct or remove it") from None
+        raise DataError(f"{broken[:80]!r} is not text: half of a surrogate pair; correct or remove it") from None
 
 
-def check_shape(shape: tuple[int, ...], name: str, num_words: int | None) -> None:
-    """Raises DataError for features that are too many for a sample, or not one row a word, by their shape alone."""
+def check_shape(shape: tuple[int, ...], name: str, *, num_words: int | None = None, size: int | None = None) -> None:
+    """Checks features by their shape alone, so that they need not be read first.
+
+    Args:
+        shape: The shape of the features.
+        name: Their modality.
+        num_words: The number of words, where it is known.
+        size: The size of the modality's feature rows, where it is known.
+
+    Raises:
+        DataError: The features are not one row of this size for each word, or too many for a sample.
+    """
+    if len(shape) != 2:
+        raise DataError(
+            f"{name} has shape {shape}, and a modality needs one row a word; repeat a vector of the whole utterance "
+            "for each word"
+        )
+    if size is not None and shape[1] != size:
+        raise DataError(
+            f"{name} has shape {shape}, and the other samples have {size} values a word; correct or remove the sample"
+        )
     if math.prod(shape) > MAX_VALUES:
         raise DataError(f"{name} has shape {shape}, which is more than {MAX_VALUES} values; cut or remove the sample")
-    if len(shape) == 2 and num_words and shape[0] != num_words:
-        raise DataError(f"{shape[0]} rows of {name} for {num_words} words; they must be one a word")
+    if num_words is not None:
+        _check_one_a_word(shape[0], f"rows of {name}", num_words)
+
+
+def _check_one_a_word(count: int, what: str, num_words: int) -> None:
+    if count != num_words:
+        raise DataError(f"{count} {what} for {num_words} words; give one for each word")
 
 
 def is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
@@ -185,22 +217,26 @@ def is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
 
 
 def checked_label(label: Any) -> float:
-    """A sentiment label given as a number or an array of one value or of MOSEI's seven (sentiment comes first)."""
+    """The sentiment of a label: a number, or an array of one value or of MOSEI's seven, of which sentiment is first.
+
+    Raises:
+        DataError: The label is something else, or outside of `LABEL_RANGE`.
+    """
     try:
         values = np.asarray(label)
     except ValueError:  # lists of different lengths
         values = np.empty(0)
-    if values.dtype.kind not in "fiub" or values.size not in (1, 7):
+    if values.dtype.kind not in "fiub" or values.size not in LABEL_SIZES:
         raise DataError(f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions")
     value = float(values.flat[0])
     if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
-        raise DataError(f"label {value:g} is outside of [-3, 3]; correct or remove the sample")
+        raise DataError(f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample")
     return value
 
 
-def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counter]:
+def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counter[str]]:
     """An Arrow table of checked rows, and how many non-finite values of each modality became 0."""
-    replaced = Counter()
+    replaced: Counter[str] = Counter()
     columns = []
     for name, feature in features.items():
         values = [row[name] for row in rows]

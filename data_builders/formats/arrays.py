@@ -22,40 +22,42 @@ def array_path(table: Path, root: Path, reference: str) -> Path:
     """The path of the `.npy` or `.npz` file that a table's cell refers to.
 
     Args:
-        table: the table, to whose folder references are relative.
-        root: the folder that they stay inside of.
-        reference: the cell.
+        table: The table, to whose folder references are relative.
+        root: The folder that they have to stay inside.
+        reference: The cell.
 
     Raises:
-        DataError: the path leaves the root, or has another suffix: the cache is keyed by files with these two.
+        DataError: The path leaves the root, or has another suffix: only files with these two are part of the cache's
+            key.
     """
     try:
         path = (table.parent / reference).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, or a null byte
-        raise DataError(f"{reference[:80]!r} is no path ({error}); correct it") from None
+        raise DataError(f"{reference[:80]!r} is not a path ({error}); correct it") from None
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"{reference!r} is outside of {root}; put the features beside the table")
     if path.suffix not in (".npy", ".npz"):
         raise DataError(
-            f"{reference[:80]!r} is no path of a .npy or .npz file; leave the cell empty where features are missing"
+            f"{reference[:80]!r} is not the path of a .npy or .npz file; leave the cell empty where features are "
+            "missing"
         )
     return path
 
 
 def load_array(path: Path, name: str, *, num_words: int | None = None, lone: bool = True) -> np.ndarray | None:
-    """Reads an array of numbers.
+    """Reads the features of one modality.
 
     Args:
-        path: a `.npy` or `.npz` file.
-        name: the modality: the array's name in an `.npz` file.
-        num_words: how many rows it must have, where this is known; others are refused before they are read.
-        lone: whether an `.npz` file of one array need not call it by the modality's name.
+        path: A `.npy` or `.npz` file.
+        name: The modality, which is the array's name in an `.npz` file.
+        num_words: How many rows the array must have, where this is known; another number is refused before it is read.
+        lone: Whether the only array of an `.npz` file may have another name.
 
     Returns:
         The array, or None where an `.npz` file has none of this name and `lone` is off.
 
     Raises:
-        DataError: the file is no array of numbers, has none of this name, or too many values or rows.
+        DataError: The file does not hold an array of numbers of this name, or it has too many values or other rows.
     """
     with broken_files_are_data_errors(path, ".npy or .npz file"), open_file(path) as file:
         if not read_head(path).startswith(_ZIP):
@@ -74,11 +76,11 @@ def load_array(path: Path, name: str, *, num_words: int | None = None, lone: boo
 
 
 def array_names(path: Path) -> list[str]:
-    """The names of the arrays of an `.npz` file; DataError for any other."""
+    """The names of the arrays of an `.npz` file; a DataError for any other file."""
     if path.suffix == ".npy":
         raise DataError(
-            f"{path}: a column features holds paths of .npz files, whose arrays have names; call the "
-            "column as the modality"
+            f"{path}: a column features holds paths of .npz files, whose arrays have names; give the column the name "
+            "of the modality"
         )
     with (
         broken_files_are_data_errors(path, ".npz file"),
@@ -102,5 +104,5 @@ def _read_array(file: BinaryIO, size: int, name: str, num_words: int | None) -> 
     if dtype.kind not in "fiub" or min(shape, default=0) < 0 or num_bytes > size:
         raise ValueError(f"shape {shape} of {dtype} in {size} bytes")
     if num_bytes:
-        check_shape(shape, name, num_words)
+        check_shape(shape, name, num_words=num_words)
     return np.frombuffer(file.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")

@@ -3,8 +3,8 @@
 A `.csd` file is HDF5: `{root}/data/{video}/features` and `/intervals` (seconds), one row a word, a frame or an opinion
 segment. Segments are the intervals of the labels. A word belongs to the segment that holds its midpoint (of several:
 the one it overlaps most, then the earlier), and its row of a modality is the mean of that segment's frames weighted by
-their overlap with the word, or the nearest frame where none overlaps. `sp` (a pause) is no word. Segments overlap in
-real data; one that lies within another shares its words where it would be left with none.
+their overlap with the word, or the nearest frame where none overlaps. `sp` marks a pause and is not a word. Segments
+overlap in real data; a segment that lies within another and would be left without words shares the other's.
 """
 
 import functools
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from ..alignment import align_frames, overlaps, zero_non_finite
-from ..files import HDF5_SIGNATURE, DataError, broken_files_are_data_errors, read_head
+from ..files import HDF5_SIGNATURE, DataError
 from ..folds import CMU_MOSI_FOLDS
-from ..rows import Replaced, Row, Skipped, Source, as_text, split_name
+from ..rows import LABEL_SIZES, SPLITS, Replaced, Row, Skipped, Source, as_text, split_name
+from .contract import Head, ReadOptions
 
 
 FORMAT = "computational_sequence"
@@ -33,9 +33,9 @@ _EXTRACTORS = {
     "acoustic": ("covarep", "opensmile", "acoustic", "audio"),
     "visual": ("facet", "openface", "visual", "vision"),
 }
-_NO_MODALITY = ("glove", "wordvector", "word2vec", "bert", "phone")
-# HDF5's deflate shrinks by at most 1032; what claims more was not written, and would be made up while it is read.
-_MAX_COMPRESSION = 1032
+_FOLDER_IS_NEEDED = "give the folder with the .csd files of words and labels"
+_FOLDS_EXAMPLE = '{"train": [video ids], "validation": [...], "test": [...]}'
+_NOT_MODALITIES = ("glove", "wordvector", "word2vec", "bert", "phone")
 
 
 class _Sequence(NamedTuple):
@@ -66,41 +66,34 @@ class _Folder(NamedTuple):
     in_no_split: frozenset[str]
 
 
-def sequence_files(folder: Path) -> list[Path]:
-    """The files of a folder that are, or are called, computational sequences."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return [file for file in files if file.suffix in (".csd", ".hdf5") or _is_hdf5(file)]
+def recognizes(path: Path, head: Head) -> bool:
+    """Whether a folder holds `.csd` files.
+
+    Raises:
+        DataError: The file is one of them alone.
+    """
+    if head.first_bytes.startswith(HDF5_SIGNATURE):
+        raise DataError(f"{path}: one HDF5 file alone; {_FOLDER_IS_NEEDED}")
+    return path.is_dir() and bool(_sequence_files(path))
 
 
-def _is_hdf5(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-    except OSError:  # not ours, and no reason to refuse what lies beside it
-        return False
-
-
-def read(
-    folder: Path,
-    *,
-    feature_sequences: dict[str, str] | None = None,
-    folds: dict[str, list[str]] | None = None,
-) -> Source:
+def read(path: Path, options: ReadOptions) -> Source:
     """Opens a folder of `.csd` files.
 
     Args:
-        folder: the folder.
-        feature_sequences: modality -> file name or root name, where content and names do not tell; `words` and
-            `labels` may be named in it too.
-        folds: split -> video ids. Default: `folds.json` beside the files, else the standard folds of CMU-MOSI.
+        path: The folder.
+        options: In `feature_sequences`, `words` and `labels` may be named too. Without `folds`, those of `folds.json`
+            beside the files are taken, else the standard folds of CMU-MOSI.
 
     Raises:
-        DataError: no words or labels are found, a modality is ambiguous, no video is in a fold, or a file is broken.
+        DataError: Words or labels are not found, a modality is ambiguous, no video is in a fold, or a file is broken.
     """
-    sequences = [sequence for file in sequence_files(folder) for sequence in _open_sequences(file)]
-    words, labels, modalities = _assign(folder, sequences, dict(feature_sequences or {}))
-    videos_of, in_no_split = _split_videos(folder, labels, folds)
-    contents = _Folder(words, labels, modalities, _known_segment_ids(folder), frozenset(in_no_split))
+    if not path.is_dir():
+        raise DataError(f"{path}: not a folder; {_FOLDER_IS_NEEDED}")
+    sequences = [sequence for file in _sequence_files(path) for sequence in _open_sequences(file)]
+    words, labels, modalities = _assign(path, sequences, dict(options.feature_sequences or {}))
+    videos_of, in_no_split = _split_videos(path, labels, options.folds)
+    contents = _Folder(words, labels, modalities, _known_segment_ids(path), frozenset(in_no_split))
     next(iter(videos_of.values())).extend(in_no_split)  # some split has to say that they are left out
     splits = {
         split: [videos[start : start + VIDEOS_PER_SHARD] for start in range(0, len(videos), VIDEOS_PER_SHARD)]
@@ -109,40 +102,37 @@ def read(
     sizes = {name: sequence.size for name, sequence in sorted(modalities.items())}
     # The same extractor's features of the other data set have another prefix.
     extractors = {name: re.sub("^CMU_MOSE?I_", "", sequence.root) for name, sequence in modalities.items()}
-    return Source(folder, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors)
+    return Source(path, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors)
 
 
-# HDF5, without leaving the file
+# The files. HDF5 is imported where a file is opened: to tell other formats apart must not cost it.
 
 
-def _child(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
-    link = group.get(name, getlink=True)
-    if link is None:
-        raise DataError(f"{path}: {group.name} has no {name!r}; it is not a whole computational sequence")
-    if not isinstance(link, h5py.HardLink):
-        raise DataError(f"{path}: {group.name}/{name} is a link to elsewhere, which is not followed; store the data")
-    return group[name]
+def _sequence_files(folder: Path) -> list[Path]:
+    """The files of a folder that are computational sequences, or are named like them."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [file for file in files if file.suffix in (".csd", ".hdf5") or _is_hdf5(file)]
 
 
-def _array(group: h5py.Group, name: str, path: Path) -> np.ndarray:
-    dataset = _child(group, name, path)
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.ndim != 2:
-        raise DataError(f"{path}: {group.name}/{name} is no two-dimensional array stored in this file")
-    if dataset.nbytes > _MAX_COMPRESSION * (dataset.id.get_storage_size() + 1):
-        raise DataError(f"{path}: {dataset.name} claims {dataset.nbytes} bytes that the file does not hold")
-    return dataset[()]
+def _is_hdf5(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+    except OSError:  # it is not ours, and no reason to refuse what lies beside it
+        return False
 
 
 def _open_sequences(path: Path) -> list[_Sequence]:
+    from .hdf5 import child, open_hdf5
+
     sequences = []
-    read_head(path)
-    with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         for root in file:
-            data = _child(_child(file, root, path), "data", path)
+            data = child(child(file, root, path), "data", path)
             videos = sorted(data)
             if not videos:
                 continue
-            features = _child(_child(data, videos[0], path), "features", path)
+            features = child(child(data, videos[0], path), "features", path)
             is_text = features.dtype.kind in "SO"
             if features.ndim != 2 or not (is_text or features.dtype.kind in "fiu"):
                 raise DataError(f"{path}: {features.name} is not a table of words or numbers")
@@ -150,22 +140,27 @@ def _open_sequences(path: Path) -> list[_Sequence]:
     return sequences
 
 
-def _read_videos(path: Path, sequence: _Sequence, videos: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _read_videos(sequence: _Sequence, videos: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Features and intervals of those of the videos that the sequence has."""
-    found = {}
-    with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
+    from .hdf5 import child, open_hdf5, read_matrix
+
+    path, found = sequence.path, {}
+    with open_hdf5(path) as file:
         data = file[sequence.root]["data"]
         for video in videos:
             if video not in data:
                 continue
-            group = _child(data, video, path)
-            features, intervals = _array(group, "features", path), _array(group, "intervals", path)
+            group = child(data, video, path)
+            features, intervals = read_matrix(group, "features", path), read_matrix(group, "intervals", path)
             if intervals.shape != (len(features), 2) or not np.isfinite(intervals).all():
-                raise DataError(f"{path}: video {video}: intervals {intervals.shape} for {len(features)} rows")
+                raise DataError(
+                    f"{path}: video {video}: intervals {intervals.shape} for {len(features)} rows, or not finite; "
+                    "get the file again"
+                )
             if features.shape[1] != sequence.size:
                 raise DataError(
                     f"{path}: video {video}: rows of {features.shape[1]} values, and {sequence.videos[0]} has "
-                    f"{sequence.size}; the file mixes two extractors"
+                    f"{sequence.size}; the file mixes two extractors, keep one"
                 )
             found[video] = features, intervals.astype(np.float64)
     return found
@@ -179,10 +174,10 @@ def _assign(
 ) -> tuple[_Sequence, _Sequence, dict[str, _Sequence]]:
     """Words, labels and the modalities among the sequences of a folder."""
     chosen = {name: _named_sequence(folder, sequences, name, wanted) for name, wanted in named.items()}
-    texts = [s for s in sequences if s.is_text and not s.matches(*_NO_MODALITY)]
-    numbers = [s for s in sequences if not s.is_text and not s.matches(*_NO_MODALITY)]
+    texts = [s for s in sequences if s.is_text and not s.matches(*_NOT_MODALITIES)]
+    numbers = [s for s in sequences if not s.is_text and not s.matches(*_NOT_MODALITIES)]
     words = chosen.pop("words", None) or _only(folder, "words", texts)
-    rated = [s for s in numbers if s.size in (1, 7) and s.matches("label", "opinion")]
+    rated = [s for s in numbers if s.size in LABEL_SIZES and s.matches("label", "opinion")]
     labels = chosen.pop("labels", None) or _only(folder, "labels", rated)
     if named.keys() - {"words", "labels"}:
         return words, labels, chosen
@@ -230,16 +225,15 @@ def _split_videos(
         isinstance(videos, list | tuple) and all(isinstance(video, str) for video in videos)
         for videos in folds.values()
     ):
-        raise DataError(f'{folder}: {origin} must be {{"train": [video ids], "validation": [...], "test": [...]}}')
+        raise DataError(f"{folder}: {origin} must be {_FOLDS_EXAMPLE}")
     split_of = {video: split_name(split, folder) for split, videos in folds.items() for video in videos}
     in_no_split = [video for video in labels.videos if video not in split_of]
     if len(in_no_split) == len(labels.videos):
         raise DataError(
             f"{folder}: none of its {len(in_no_split)} videos (the first is {in_no_split[0]}) is in a split of "
-            f'{origin}; put a folds.json {{"train": [video ids], "validation": [...], "test": [...]}} beside the .csd '
-            "files or give folds="
+            f"{origin}; put a folds.json {_FOLDS_EXAMPLE} beside the .csd files or give folds="
         )
-    splits = {split: [] for split in ("train", "validation", "test")}
+    splits = {split: [] for split in SPLITS}
     for video in labels.videos:
         if video in split_of:
             splits[split_of[video]].append(video)
@@ -254,9 +248,9 @@ def _read_json(path: Path) -> Any:
 
 
 def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
-    """The released ids of segments by their times, from `segments.json` where it lies beside the files.
+    """The (start, end, released id) of each video's segments, from `segments.json` where it lies beside the files.
 
-    The rows of a `.csd` file do not carry ids, and row order is not always the order of release.
+    The rows of a `.csd` file do not carry ids, and their order is not always that of the release.
     """
     file = folder / "segments.json"
     if not file.exists():
@@ -275,15 +269,15 @@ def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]
 
 
 def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:
-    labels = _read_videos(folder.labels.path, folder.labels, videos)
+    labels = _read_videos(folder.labels, videos)
     ids = {v: _segment_ids(v, times, folder.segment_ids.get(v, [])) for v, (_, times) in labels.items()}
     for video in sorted(folder.in_no_split.intersection(videos)):
         yield from (Skipped(name, "its video is in no split of the folds", fault=False) for name in ids[video])
     videos = [video for video in videos if video not in folder.in_no_split]
-    words = _read_videos(folder.words.path, folder.words, videos)
+    words = _read_videos(folder.words, videos)
     features = {}
     for name, sequence in folder.modalities.items():
-        features[name] = _read_videos(sequence.path, sequence, videos)
+        features[name] = _read_videos(sequence, videos)
         for video, (values, times) in features[name].items():
             values, replaced = zero_non_finite(values)
             features[name][video] = values, times
@@ -314,30 +308,30 @@ def _video_rows(
     texts, times = _spoken(*words) if words else ([], np.zeros((0, 2)))
     words_of = assign_words(times, segments)
     for index, (name, segment) in enumerate(zip(ids, segments, strict=True)):
-        mine = words_of[index]
+        positions = words_of[index]
         if segment[1] <= segment[0]:
             yield Skipped(name, "zero duration", fault=False)
-        elif not len(mine):
+        elif not len(positions):
             yield Skipped(name, "no words", fault=False)
         else:
             row = {
                 "id": name,
                 "video_id": video,
-                "words": [texts[position] for position in mine],
+                "words": [texts[position] for position in positions],
                 "label": labels[index],
                 "start": segment[0],
                 "end": segment[1],
-                "word_start": times[mine, 0].tolist(),
-                "word_end": times[mine, 1].tolist(),
+                "word_start": times[positions, 0].tolist(),
+                "word_end": times[positions, 1].tolist(),
             }
             for modality, found in frames.items():
-                own = found and frames_of_segment(*found, segments, index)
-                row[modality] = align_frames(*own, times[mine]) if own else None
+                inside = found and frames_of_segment(*found, segments, index)
+                row[modality] = align_frames(*inside, times[positions]) if inside else None
             yield row
 
 
 def _spoken(features: np.ndarray, times: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Words in the order in which they are spoken, without pauses."""
+    """Words and their times in the order in which they are spoken, without pauses."""
     texts = [as_text(word).strip() for word in features[:, 0]]
     order = [index for index in np.argsort(times[:, 0], kind="stable") if texts[index] not in ("", PAUSE)]
     return [texts[index] for index in order], times[order]
@@ -351,8 +345,8 @@ def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
     midpoint it holds.
 
     Args:
-        words: `(n, 2)` start and end of words in seconds.
-        segments: `(m, 2)` start and end of segments; they may overlap.
+        words: Start and end of n words in seconds, of shape (n, 2).
+        segments: Start and end of m segments in seconds, of shape (m, 2); they may overlap.
 
     Returns:
         m arrays of word indices, in the order of the words.
@@ -364,7 +358,7 @@ def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
     score = np.where(holds, overlaps(words, segments), -1.0)[:, by_start]
     owner = np.where(holds.any(axis=1), by_start[score.argmax(axis=1)], -1)
     owned = [np.flatnonzero(owner == index) for index in range(len(segments))]
-    return [mine if len(mine) else np.flatnonzero(holds[:, index]) for index, mine in enumerate(owned)]
+    return [words if len(words) else np.flatnonzero(holds[:, index]) for index, words in enumerate(owned)]
 
 
 def frames_of_segment(
@@ -372,11 +366,17 @@ def frames_of_segment(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The frames within one segment, cut at its borders.
 
-    A sequence that has one row a segment is taken row by row, because segments overlap and a neighbour's row is not
-    this segment's.
+    A sequence that has one row a segment is taken row by row, because segments overlap and the row of a neighbour
+    does not belong to this segment.
+
+    Args:
+        features: The frames of a video, of shape (n, size).
+        intervals: Their start and end in seconds, of shape (n, 2).
+        segments: Start and end of the video's segments in seconds, of shape (m, 2).
+        index: Which segment is wanted.
 
     Returns:
-        `(k, size)` features and `(k, 2)` intervals, or `None` where the segment has no frame.
+        Features of shape (k, size) and intervals of shape (k, 2), or `None` where the segment has no frame.
     """
     if intervals.shape == segments.shape and np.allclose(intervals, segments, rtol=0, atol=1e-3):
         return features[[index]], segments[[index]]

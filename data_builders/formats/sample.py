@@ -2,30 +2,35 @@
 
 Nobody was recorded for it. `sample_splits` invents speakers who talk about films and products. An utterance has:
 
-1. **Carriers**: who knows the sentiment, drawn with the shares in `_CARRIERS`. Words, voice and face may agree, or
-   some of them be neutral; in sarcasm the words are praise which voice and face contradict, and they are right.
-2. **Words** from a small grammar. An opinion has a polarity, made up by adjectives and verbs, intensifiers
+1. **Carriers**: what tells the sentiment, drawn with the shares in `_CARRIERS`. Words, voice and face may agree, or
+   some of them may be neutral. In sarcasm the words are praise that voice and face contradict, and voice and face are
+   right.
+2. **Words** from a small grammar. An opinion has a polarity, which comes from adjectives and verbs, intensifiers
    ("absolutely"), diminishers ("slightly"), negation ("not very good") and at times a second clause after "but". A
    remark ("we bought the phone on friday with a friend") has none. Some of the words are stressed.
-3. **Voice**: stressed words are louder, and there above all positive valence raises pitch and spectral slope, negative
-   valence creak and breathiness. Arousal, which lifts pitch and loudness whatever the sentiment, is in the way.
+3. **Voice**: stressed words are louder, and mostly on them positive valence raises pitch and spectral slope, negative
+   valence creak and breathiness. Arousal disturbs this: it raises pitch and loudness whatever the sentiment is.
 4. **Face**: from some word on an expression builds up and stays, smile and cheeks against lowered brows and lip
-   corners. Politeness and talking, which move the mouth whatever the sentiment, are in the way.
+   corners. Politeness and talking disturb this: they move the mouth whatever the sentiment is.
 5. **Noise** that is correlated over columns and words, and an offset of the speaker, in every column.
-6. **A label**: the mean of five imagined annotators who round their impressions to integers in [-3, 3], so a multiple
-   of 0.2, as in MOSI.
+6. **A label**: the mean of five imagined annotators who round their impressions to integers in the range of labels, so
+   a multiple of 0.2, as in MOSI.
 
 The figures of a model on this corpus say that the code works. They say nothing about people.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ..rows import LABEL_RANGE, Row, Source
+from .contract import Head, ReadOptions
 
-# The features are made with about zero mean and unit variance.
-FEATURES_ARE_NORMALIZED = True
+
+FORMAT = "sample"
+FEATURES_ARE_NORMALIZED = True  # they are made with about zero mean and unit variance
 
 _NUM_SPEAKERS = 40
 _SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -103,6 +108,21 @@ _FACE_PATTERN = {_SMILE: 3.2, 9: 2.8, 5: -2.8, 3: 1.8, 17: -2.8, 30: -1.8, 31: 1
 _NUM_FACTORS = 8
 
 
+def recognizes(path: Path, head: Head) -> bool:
+    """Never: the corpus is in no file, and only its name asks for it."""
+    return False
+
+
+def read(path: Path, options: ReadOptions) -> Source:
+    """The corpus of `sample_splits` with its default size and seed, whatever the path is."""
+    sizes = {"acoustic": _ACOUSTIC_SIZE, "visual": _VISUAL_SIZE}
+    return Source(path, FORMAT, sizes, True, sample_splits(), _rows)
+
+
+def _rows(row: Row) -> Iterator[Row]:
+    yield row
+
+
 class _Phrase(NamedTuple):
     text: str
     polarity: float = 0.0
@@ -115,21 +135,22 @@ class _Speaker(NamedTuple):
     seconds_per_letter: float
 
 
-def sample_splits(num_utterances: int = 1200, seed: int = 0) -> dict[str, list[dict]]:
+def sample_splits(num_utterances: int = 1200, seed: int = 0) -> dict[str, list[Row]]:
     """Generates the sample corpus.
 
     Args:
-        num_utterances: Utterances over all splits, at least 10. They are spread over 40 speakers, or as many as there
-            are utterances; 70 % of the speakers are in train, 10 % in validation, 20 % in test, none in two.
+        num_utterances: Utterances over all splits, at least 10. They are spread over 40 speakers, or over as many
+            speakers as there are utterances; 70 % of the speakers are in train, 10 % in validation, 20 % in test, and
+            none is in two splits.
         seed: The same seed gives the same corpus.
 
     Returns:
         The rows of train / validation / test: `id` (as `speaker07_012`), `video_id` (the speaker), `words` (4 to 14),
-        `acoustic` (n, 74) and `visual` (n, 47) float32 with one row a word, `label` in [-3, 3], and, in seconds from
+        `acoustic` (n, 74) and `visual` (n, 47) float32 with one row a word, `label`, and, in seconds from
         the beginning of the speaker's video, `start`, `end` and the float32 arrays `word_start` and `word_end` (n,).
 
     Raises:
-        ValueError: If there are too few utterances for a speaker in every split.
+        ValueError: There are too few utterances for a speaker in every split.
     """
     if num_utterances < 10:
         raise ValueError(f"num_utterances is {num_utterances}, but a speaker in every split takes at least 10")
@@ -155,7 +176,7 @@ def sample_splits(num_utterances: int = 1200, seed: int = 0) -> dict[str, list[d
 
 def _speaker_rows(
     rng: np.random.Generator, speaker: _Speaker, count: int, loadings: dict[str, np.ndarray]
-) -> list[dict]:
+) -> list[Row]:
     rows, clock = [], 0.0
     for number in range(count):
         text, sentiment, voice, face = _utterance(rng)
@@ -183,7 +204,7 @@ def _speaker_rows(
 
 
 def _utterance(rng: np.random.Generator) -> tuple[str, float, float, float]:
-    """Draws the text, the sentiment in [-3, 3], and the valences of voice and face, about in [-1, 1]."""
+    """Draws the text, the sentiment, and the valences of voice and face, about in [-1, 1]."""
     carriers = rng.choice(list(_CARRIERS), p=list(_CARRIERS.values())).split()
     domain = _pick(rng, list(_WHOLES))
     if "words" in carriers:
@@ -199,9 +220,9 @@ def _utterance(rng: np.random.Generator) -> tuple[str, float, float, float]:
         sentiment = rng.uniform(0.8, 3.0) * _pick(rng, (-1, 1)) if carriers else 0.0
     voice, face = rng.normal(scale=0.1, size=2)
     if "voice" in carriers:
-        voice += sentiment / 3 * rng.uniform(0.7, 1.3)
+        voice += sentiment / LABEL_RANGE[1] * rng.uniform(0.7, 1.3)
     if "face" in carriers:
-        face += sentiment / 3 * rng.uniform(0.7, 1.3)
+        face += sentiment / LABEL_RANGE[1] * rng.uniform(0.7, 1.3)
     return _embellish(rng, phrase.text), sentiment, voice, face
 
 
@@ -297,7 +318,7 @@ def _word_times(
 
 def _annotate(rng: np.random.Generator, sentiment: float) -> float:
     impressions = sentiment + rng.normal(scale=0.4, size=_NUM_ANNOTATORS)
-    return round(float(np.clip(np.rint(impressions), -3, 3).mean()), 1)
+    return round(float(np.clip(np.rint(impressions), *LABEL_RANGE).mean()), 1)
 
 
 def _pick(rng: np.random.Generator, options: Sequence):

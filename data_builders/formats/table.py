@@ -1,12 +1,13 @@
 """Tables of the user's own: Parquet, JSON lines or CSV with the columns of the row format.
 
-Columns: `id`, `words` (a list, or text that is split at spaces; `text` is the same), `label` (not needed in data to
+Columns: `id`, `words` (a list, or text that is split at spaces; `text` means the same), `label` (not needed in data to
 predict on), and where known `video_id`, `split`, `start`, `end`, `word_start`, `word_end`. Every other column is a
-modality if its cells are lists of rows, one a word, or paths of `.npy` or `.npz` files, relative to the table and
-inside of its folder (of the folder given, where it is one); a column `features` of `.npz` paths gives a modality for
-each array in them. A modality that a file, a row or an `.npz` lacks is missing there. Splits come from the column
-`split`, or from the names of the files (`train.csv`, `test-00000-of-00004.parquet`); a single file of another name is
-the training split. CSV is separated by commas, and lists in it are JSON.
+modality if its cells are lists of rows, one a word, or paths of `.npy` or `.npz` files. Paths are relative to the
+table, and the files lie inside its folder, or inside the folder that was given. A column `features` of `.npz` paths
+gives a modality for each array in these files. A modality that a file, a row or an `.npz` lacks is missing there.
+
+Splits come from the column `split`, or from the names of the files (`train.csv`, `test-00000-of-00004.parquet`); a
+single file of another name is the training split. CSV is separated by commas, and lists in it are JSON.
 """
 
 import functools
@@ -20,14 +21,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..columns import noted_extractors
 from ..files import DataError
-from ..rows import Row, Skipped, Source, as_text, check_text, video_of
+from ..rows import Row, Skipped, Source, as_text, check_shape, check_text, video_of
 from .arrays import array_names, array_path, load_array
+from .contract import Head, ReadOptions
 from .table_files import (
     TEXT_COLUMNS,
     Shard,
     datasets_info,
+    find_tables,
+    kind_of,
     numbered_cells,
+    refuse_other_text,
     shards_by_split,
     table_columns,
     table_kinds,
@@ -39,60 +45,83 @@ FEATURES_ARE_NORMALIZED = False
 
 _TIMES = ("start", "end", "word_start", "word_end")
 _PLAIN = frozenset(("id", "video_id", "label", "split", *TEXT_COLUMNS, *_TIMES))
-_ROWS_OF_COLUMNS = 1000  # a column without features in so many rows is none of a modality
+_ROWS_TO_DECIDE = 1000  # a column without features in so many rows is not a modality
 
 
 class _Table(NamedTuple):
-    """What rows are made with; it travels to worker processes."""
+    """What is needed to make rows: it travels to worker processes."""
 
     modalities: tuple[str, ...]
     timed: bool
     labelled: bool
 
 
-def read(path: Path, *, labels: bool = True) -> Source:
+def recognizes(path: Path, head: Head) -> bool:
+    """Whether a file is a table, or a folder holds tables.
+
+    Raises:
+        DataError: The file is text that a table could be read from, and not as it is: a JSON document, columns that
+            are not separated by commas or have no known name, or another encoding than UTF-8.
+    """
+    if path.is_dir():
+        return bool(find_tables(path))
+    if kind_of(path, head.first_bytes):
+        return True
+    refuse_other_text(path, head.first_bytes)
+    return False
+
+
+def read(path: Path, options: ReadOptions) -> Source:
     """Opens a table, or a folder of tables.
 
     Args:
-        path: the file or folder.
-        labels: whether labels are wanted; without, the column need not be there.
+        path: The file or folder.
+        options: Without `labels`, the column need not be there.
+
+    Returns:
+        A source whose `format` is the one that all files name as what they were converted from, if they do.
 
     Raises:
-        DataError: a needed column is missing, a column has bad features alone, a file has no split, or is broken.
+        DataError: A needed column is missing, all features of a column are bad, a file has no split, or is broken.
     """
     root = path if path.is_dir() else path.parent
     kinds = table_kinds(path)
     columns = {file: table_columns(file, kind) for file, kind in kinds.items()}
     splits: dict[str, list[Shard]] = {}
     for file, kind in kinds.items():
-        if labels and "label" not in columns[file]:
+        if options.labels and "label" not in columns[file]:
             raise DataError(f"{file}: no column label; data to predict on is loaded with labels=False")
         shards = shards_by_split(root, file, kind, has_splits="split" in columns[file], alone=len(kinds) == 1)
-        for split, own in shards.items():
-            splits.setdefault(split, []).extend(own)
-    found = set().union(*columns.values())
-    sizes = _modality_sizes(found - _PLAIN, list(itertools.chain(*splits.values())))
+        for split, found in shards.items():
+            splits.setdefault(split, []).extend(found)
+    names = set().union(*columns.values())
+    sizes = _modality_sizes(names - _PLAIN, list(itertools.chain(*splits.values())))
     for name in sizes:
         if not name.isprintable():
             raise DataError(f"{path}: column {name!r} has a name that cannot be a modality's; rename it")
-    if not found & TEXT_COLUMNS and not sizes:
-        raise DataError(f"{path}: a table needs a column words (or text) or features; it has: {sorted(found)}")
-    timed = all(names >= set(_TIMES) for names in columns.values())
-    ordered = {split: splits[split] for split in ("train", "validation", "test") if split in splits}
-    rows = functools.partial(_rows, _Table(tuple(sizes), timed, labelled=labels))
-    return Source(path, FORMAT, sizes, timed, ordered, rows, _feature_extractors(kinds, sizes))
+    if not names & TEXT_COLUMNS and not sizes:
+        raise DataError(f"{path}: a table needs a column words (or text) or features; it has: {sorted(names)}")
+    timed = all(found >= set(_TIMES) for found in columns.values())
+    rows = functools.partial(_rows, _Table(tuple(sizes), timed, labelled=options.labels))
+    notes = [datasets_info(file) if kind == "parquet" else {} for file, kind in kinds.items()]
+    return Source(path, _converted_from(notes), sizes, timed, splits, rows, _feature_extractors(notes, sizes))
 
 
-def _feature_extractors(kinds: dict[Path, str], modalities: Iterable[str]) -> dict[str, str]:
-    """What made the features, where all files are Parquet of `datasets`, and those that have them say the same."""
-    found: dict[str, set[str | None]] = {name: set() for name in modalities}
-    for file, kind in kinds.items():
-        try:
-            columns = datasets_info(file)["features"] if kind == "parquet" else None
-            for name in found.keys() & columns.keys():
-                found[name].add(columns[name].get("id"))
-        except (LookupError, TypeError, AttributeError):
-            return {}
+def _converted_from(notes: list[dict[str, Any]]) -> str:
+    """The format that all files name as the one that they were converted from, or else this one."""
+    first = notes[0].get("config_name")
+    return first if isinstance(first, str) and all(note.get("config_name") == first for note in notes) else FORMAT
+
+
+def _feature_extractors(notes: list[dict[str, Any]], modalities: Iterable[str]) -> dict[str, str]:
+    """What made the features, where `datasets` wrote all files and those that have a modality say the same of it."""
+    found: dict[str, set[Any]] = {name: set() for name in modalities}
+    try:
+        for extractors in map(noted_extractors, notes):
+            for name in found.keys() & extractors.keys():
+                found[name].add(extractors[name])
+    except (LookupError, TypeError, AttributeError):
+        return {}
     return {name: min(names) for name, names in found.items() if len(names) == 1 and isinstance(min(names), str)}
 
 
@@ -128,7 +157,7 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
             name: [_number(value, name) for value in _list(cells.get(name))] for name in ("word_start", "word_end")
         }
     for modality in table.modalities:
-        row[modality] = _modality(shard, cells, modality, len(words))
+        row[modality] = _modality(shard, cells, modality, len(words) or None)
     return row
 
 
@@ -188,7 +217,7 @@ def _number(cell: Any, name: str) -> float:
 # Features
 
 
-def _modality(shard: Shard, cells: dict[str, Any], modality: str, num_words: int) -> np.ndarray | None:
+def _modality(shard: Shard, cells: dict[str, Any], modality: str, num_words: int | None) -> np.ndarray | None:
     """The features in the modality's own cell, or else of this name in the `.npz` file of the cell `features`."""
     shared = cells.get("features")
     if _is_path(shared) and (modality == "features" or _is_missing(cells.get(modality))):
@@ -214,11 +243,7 @@ def _checked(features: Any, modality: str) -> np.ndarray | None:
     """Features of one row a word, or None where there are none."""
     if not np.size(features) or _is_missing(features):
         return None
-    if features.ndim != 2:
-        raise DataError(
-            f"{modality} has shape {features.shape}, and a modality needs one row a word; repeat a vector of the "
-            "whole utterance for each word"
-        )
+    check_shape(features.shape, modality)
     return features
 
 
@@ -256,13 +281,13 @@ def _modality_sizes(columns: set[str], shards: list[Shard]) -> dict[str, int]:
             if found:
                 good.add(column)
                 undecided -= set() if _is_path(cell) and column == "features" else {column}  # another may hold more
-        if count >= _ROWS_OF_COLUMNS:
+        if count >= _ROWS_TO_DECIDE:
             undecided -= plain
         if not undecided:
             break
     # A bracket may begin a note, but nothing else than features ends in .npy.
     if wrong := sorted(faults.keys() - good - (plain - paths)):
-        raise DataError(f"{faults[wrong[0]]}; correct it, or leave the column out if it is no modality")
+        raise DataError(f"{faults[wrong[0]]}; correct it, or leave the column out if it is not a modality")
     return dict(sorted(sizes.items()))
 
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import DataError, broken_files_are_data_errors, read_head
-from ..rows import SPLIT_NAMES, split_name
+from ..rows import SPLIT_ALIASES, split_name
 
 
 TEXT_COLUMNS = frozenset(("words", "text"))
 
-_RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line of text the header of a CSV file
+_RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line the header of a CSV file
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 _JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 _ROWS_OF_BATCH = 64
@@ -28,7 +28,7 @@ _VALUES_OF_BATCH = 1 << 22
 
 
 class Shard(NamedTuple):
-    """Rows to read: a file or one row group of a Parquet file, and of these the ones of a split (None: all)."""
+    """Rows to read: those of one split (None: all) in a file, or in one row group of a Parquet file."""
 
     root: Path
     path: Path
@@ -38,15 +38,15 @@ class Shard(NamedTuple):
     first_row: int = 0
 
 
-def kind_of(path: Path) -> str | None:
-    """`parquet`, `json` or `csv`, told from the content, or None.
+def kind_of(path: Path, first_bytes: bytes) -> str | None:
+    """`parquet`, `json` or `csv`, told from the first bytes of a file, or None where it is not a table.
 
     Raises:
-        DataError: the file is a table whose columns are not separated by commas.
+        DataError: The file is a table whose columns are not separated by commas.
     """
-    if read_head(path, 4) == b"PAR1":
+    if first_bytes.startswith(b"PAR1"):
         return "parquet"
-    first_line = _first_line(path)
+    first_line = _first_line(first_bytes)
     if re.match(r'\{\s*"', first_line):
         return "json"
     for separator, name in _SEPARATORS.items():
@@ -57,15 +57,13 @@ def kind_of(path: Path) -> str | None:
     return None
 
 
-def refuse_text(path: Path) -> None:
-    """Says of a text file that is no table what a table needs; other files may be of another format.
-
-    Raises:
-        DataError: the file is text in columns without a known name, or in an encoding that tables are not read in.
-    """
-    if read_head(path, 2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+def refuse_other_text(path: Path, first_bytes: bytes) -> None:
+    """Raises a DataError that says what a table needs, for text that is not one; other files may be of any kind."""
+    if first_bytes.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: the text is UTF-16, which is what Excel writes; save it as CSV in UTF-8")
-    line = _first_line(path)
+    if first_bytes.lstrip().startswith((b"{", b"[")):
+        raise DataError(f"{path}: this is a JSON document; tables are read from JSON lines, one object a line")
+    line = _first_line(first_bytes)
     if line.isprintable() and re.search(r"[,;|\t]", line):
         names = ", ".join(sorted(_RECOGNIZED))
         raise DataError(
@@ -75,20 +73,20 @@ def refuse_text(path: Path) -> None:
 
 
 def find_tables(folder: Path) -> list[Path]:
-    """The tables of a folder and of its `data` folder; CSV has words, or is called as a split is."""
+    """The tables of a folder and of its `data` folder; a CSV file is one if it has words, or the name of a split."""
     files = sorted(file for pattern in ("*", "data/*") for file in folder.glob(pattern) if file.is_file())
     files = [file for file in files if file.suffix in (".parquet", ".jsonl", ".csv") and file.stat().st_size]
-    return [file for file in files if _is_of_the_data(file) and kind_of(file) is not None]
+    return [file for file in files if _is_of_the_data(file) and kind_of(file, read_head(file)) is not None]
 
 
 def _is_of_the_data(file: Path) -> bool:
-    if file.suffix != ".csv" or _first_word(file) in SPLIT_NAMES:
+    if file.suffix != ".csv" or _first_word(file) in SPLIT_ALIASES:
         return True
-    return bool(TEXT_COLUMNS & set(_split_header(_first_line(file), ",")))
+    return bool(TEXT_COLUMNS & set(_split_header(_first_line(read_head(file)), ",")))
 
 
-def _first_line(path: Path) -> str:
-    head = read_head(path, 1 << 16).decode("utf-8-sig", errors="replace")
+def _first_line(first_bytes: bytes) -> str:
+    head = first_bytes.decode("utf-8-sig", errors="replace")
     return re.split(r"[\r\n]", head.lstrip(), maxsplit=1)[0].rstrip()
 
 
@@ -101,19 +99,21 @@ def table_kinds(path: Path) -> dict[Path, str]:
     """The kind of a file that is said to be a table, or of each table of a folder.
 
     Raises:
-        DataError: the file is no table, or the folder has none.
+        DataError: The file is not a table, or the folder has none.
     """
     if path.is_dir():
-        kinds = {file: kind_of(file) for file in find_tables(path)}
+        kinds = {file: kind_of(file, read_head(file)) for file in find_tables(path)}
         if not kinds:
             raise DataError(f"{path}: the folder holds no .parquet, .jsonl or .csv table")
         return kinds
-    kind = kind_of(path) or ("csv" if path.suffix == ".csv" else None)  # which need not have a recognised column
+    kind = kind_of(path, read_head(path)) or (
+        "csv" if path.suffix == ".csv" else None
+    )  # which need not have a recognised column
     if kind is None:
         expected = (
             "neither Parquet, nor JSON lines (one object a line), nor CSV with a column id, label, words or text"
         )
-        raise DataError(f"{path}: no table: {expected}; save it as one of them")
+        raise DataError(f"{path}: not a table: {expected}; save it as one of them")
     return {path: kind}
 
 
@@ -127,7 +127,7 @@ def datasets_info(path: Path) -> dict[str, Any]:
 
 
 def table_columns(path: Path, kind: str) -> set[str]:
-    """The names of the columns that a table has, in JSON lines those of any line."""
+    """The names of a table's columns; in JSON lines, of the columns that any line has."""
     with broken_files_are_data_errors(path, "table"):
         if kind == "parquet":
             return set(pq.read_schema(path).names)
@@ -136,7 +136,7 @@ def table_columns(path: Path, kind: str) -> set[str]:
 
 
 def _json_columns(lines: Iterable[str]) -> set[str]:
-    """The columns of all lines, for a line may leave out what it lacks; one without a new key is not parsed."""
+    """The columns of all lines, for a line may leave out what it lacks; only lines with a new key are parsed."""
     columns: set[str] = set()
     for line in lines:
         if not columns.issuperset(_JSON_KEY.findall(line)):
@@ -148,14 +148,14 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
     """The shards of a file for each split that it has rows of.
 
     Args:
-        root: the folder that paths in the table may not lead out of.
-        path: the file.
-        kind: as `kind_of` tells.
-        has_splits: whether the file has a column `split`; without, its name tells.
-        alone: whether it is the only file, which is the training split under any other name.
+        root: The folder that paths in the table may not lead out of.
+        path: The file.
+        kind: What `kind_of` says of it.
+        has_splits: Whether the file has a column `split`; without, its name says the split.
+        alone: Whether it is the only file, which is the training split if its name says no other.
 
     Raises:
-        DataError: a split is unknown, or the file is broken.
+        DataError: A split is unknown, or the file is broken.
     """
     groups = [(None, 0)]
     with broken_files_are_data_errors(path, "table"):
@@ -179,9 +179,11 @@ def _splits_of_rows(path: Path, kind: str) -> list[str]:
 
 def _split_of_name(path: Path, alone: bool) -> str:
     word = _first_word(path)
-    if word not in SPLIT_NAMES and not alone:
-        raise DataError(f"{path}: begins with none of {', '.join(SPLIT_NAMES)} and has no column split")
-    return SPLIT_NAMES.get(word, "train")
+    if word not in SPLIT_ALIASES and not alone:
+        raise DataError(
+            f"{path}: its name begins with none of {', '.join(SPLIT_ALIASES)} and it has no column split; rename it"
+        )
+    return SPLIT_ALIASES.get(word, "train")
 
 
 def _first_word(path: Path) -> str:
@@ -211,7 +213,7 @@ def _json_cells(line: str) -> dict[str, Any]:
 
 
 def _text_cells(path: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """The cells of each line of JSON or CSV by column; a line that is no row has none."""
+    """The cells of each line of JSON or CSV by column; a line that is not a row has none."""
     with _open_text(path) as file:
         if kind == "csv":
             for cells in _csv_reader(file):
@@ -232,7 +234,7 @@ def _parquet_cells(path: Path, row_group: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_of_batch(file: pq.ParquetFile, row_group: int) -> int:
-    """How many rows are read at once: fewer where they hold many values, which a small file can if they are alike."""
+    """How many rows are read at once: fewer where they hold many values, as equal rows do even in a small file."""
     # Where a column has broken metadata, PyArrow raises if it reads by them, and aborts the process if asked for them.
     if next(file.iter_batches(1, row_groups=[row_group]), None) is None:
         return _ROWS_OF_BATCH
@@ -264,7 +266,7 @@ def numbered_cells(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
     """The cells of the rows of a shard's split by column, each with its row's number in the file.
 
     Raises:
-        DataError: the file is broken.
+        DataError: The file is broken.
     """
     if shard.kind == "parquet":
         rows = _parquet_cells(shard.path, shard.row_group)

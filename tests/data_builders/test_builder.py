@@ -113,7 +113,7 @@ def test_only_the_wanted_modalities(mag_data, write_pickle, cache):
     for modalities, expected in ((None, ["acoustic", "visual"]), (["text"], []), (["text", "visual"], ["visual"])):
         splits = load_aligned_dataset(path, cache_dir=cache, modalities=modalities)
         assert splits["train"].column_names == [*columns[:3], *expected, *columns[3:]]
-    with pytest.raises(DataError, match=r"no modality 'timing' in it; there are: text, acoustic, visual"):
+    with pytest.raises(DataError, match=r"no modality 'timing' in it; its modalities are: text, acoustic, visual"):
         load_aligned_dataset(path, cache_dir=cache, modalities=["timing"])
 
 
@@ -203,7 +203,7 @@ def test_a_moved_file_still_meets_its_cache(mag_data, write_pickle, tmp_path, ca
     other.parent.mkdir()
     path.rename(other)
     monkeypatch.setattr(
-        "data_builders.formats.recognition.safe_pickle_load", lambda _: pytest.fail("the file was read again")
+        "data_builders.formats.pickles.safe_pickle_load", lambda _: pytest.fail("the file was read again")
     )
     splits = load_aligned_dataset(other, cache_dir=cache)
     assert splits["train"].info.config_name == "mag_pickle"  # told by the cache, not by the file
@@ -213,7 +213,7 @@ def test_a_new_reader_version_builds_anew(mag_data, write_pickle, cache, monkeyp
     path = write_pickle(mag_data())
     load_aligned_dataset(path, cache_dir=cache)
     monkeypatch.setattr("data_builders.builder.READER_VERSION", "999.0.0")
-    monkeypatch.setattr("data_builders.formats.recognition.safe_pickle_load", lambda path: {})
+    monkeypatch.setattr("data_builders.formats.pickles.safe_pickle_load", lambda path: {})
     with pytest.raises(DataError, match="none of the known layouts"):
         load_aligned_dataset(path, cache_dir=cache)
 

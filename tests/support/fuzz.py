@@ -1,6 +1,6 @@
 """Feeds mutated files to the readers: each must load or raise a DataError, quickly, and run nothing.
 
-`python tests/data_builders/fuzz.py KIND COUNT SEED` makes COUNT files out of valid ones of KIND (pickle, hdf5, table)
+`python tests/support/fuzz.py KIND COUNT SEED` makes COUNT files out of valid ones of KIND (pickle, hdf5, table)
 by flipping, cutting, splicing and inflating, and reads each to its last row. It ends with one line of JSON; a crash, a
 hang or anything that is not a DataError ends it otherwise. Memory is limited for the whole process.
 """

@@ -106,7 +106,7 @@ def test_timing_only_when_named(small_corpus, cache):
     assert "acoustic" not in split.features and split.with_format("numpy")[0]["timing"].shape == (2, 6)
     # The dropped pause from .4 to .6 stays as timing: "a" is followed by .2 s.
     assert split.with_format("numpy")[0]["timing"][0, 2] == pytest.approx(np.log(0.21), rel=1e-4)
-    with pytest.raises(DataError, match="no modality 'visual' in it; there are: text, acoustic, timing"):
+    with pytest.raises(DataError, match="no modality 'visual' in it; its modalities are: text, acoustic, timing"):
         load_aligned_dataset(small_corpus, cache_dir=cache, modalities=["visual"])
 
 

@@ -133,8 +133,8 @@ def test_word_times_give_timing(tmp_path, cache):
         ({**GOOD, "acoustic": [[1.0]]}, "1 rows of acoustic for 2 words"),
         ({**GOOD, "acoustic": "absent.npy"}, r"absent\.npy: no such file"),
         ({**GOOD, "acoustic": "../secret.npy"}, "outside of"),
-        ({**GOOD, "acoustic": "a\0.npy"}, r"'a.x00\.npy' is no path"),
-        ({**GOOD, "acoustic": "loop.npy"}, r"'loop\.npy' is no path"),
+        ({**GOOD, "acoustic": "a\0.npy"}, r"'a.x00\.npy' is not a path"),
+        ({**GOOD, "acoustic": "loop.npy"}, r"'loop\.npy' is not a path"),
         ({**GOOD, "acoustic": "a" * 5000 + ".npy"}, r"a\.npy: cannot be read"),
         ({**GOOD, "acoustic": "/etc/passwd"}, "'/etc/passwd' is outside of"),
         ({**GOOD, "acoustic": "link.npy"}, "outside of"),
@@ -249,7 +249,7 @@ def test_a_column_of_bad_paths_is_not_lost_where_some_cells_are_words(tmp_path, 
 def test_a_column_features_needs_arrays_with_names(tmp_path, cache):
     np.save(tmp_path / "0.npy", np.ones((2, 3)))
     path = write_jsonl(tmp_path / "mine.jsonl", [{"words": ["a", "b"], "label": 1, "features": "0.npy"}])
-    with pytest.raises(DataError, match=r"0\.npy: .* column features .*\.npz.* call the column as the modality"):
+    with pytest.raises(DataError, match=r"0\.npy: .* column features .*\.npz.* give the column the name of"):
         load_aligned_dataset(path, cache_dir=cache)
 
 
@@ -384,7 +384,9 @@ def test_features_without_words(tmp_path, cache, lines):
 def test_strings_that_are_no_text_are_bad_samples(tmp_path, cache, field):
     broken = {"words": ["a", "\ud83d"], "id": "v\ud83d", "video_id": "\ud83d"}[field]
     path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", field: broken}])
-    with pytest.raises(DataError, match=r"sample (bad_1|v.ud83d): .*'v?.ud83d' is no text.*on_error='skip'") as caught:
+    with pytest.raises(
+        DataError, match=r"sample (bad_1|v.ud83d): .*'v?.ud83d' is not text.*on_error='skip'"
+    ) as caught:
         load_aligned_dataset(path, cache_dir=cache)
     str(caught.value).encode()
     assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1"]
@@ -439,7 +441,7 @@ def test_only_what_the_cache_is_keyed_by_is_read(tmp_path, cache):
     (tmp_path / "old.npy").symlink_to("nowhere")
     (tmp_path / "folder.npy").mkdir()
     path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", "acoustic": "b.feat"}])
-    with pytest.raises(DataError, match=r"sample bad_1: 'b\.feat' is no path of a \.npy or \.npz file"):
+    with pytest.raises(DataError, match=r"sample bad_1: 'b\.feat' is not the path of a \.npy or \.npz file"):
         load_aligned_dataset(path, cache_dir=cache)
 
 

@@ -30,7 +30,7 @@ def test_a_folder_with_a_file_for_each_split(tmp_path, cache):
         write_jsonl(tmp_path / f"{name}.jsonl", own)
     check(load_aligned_dataset(tmp_path, cache_dir=cache), rows)
     write_jsonl(tmp_path / "more.jsonl", own)
-    with pytest.raises(DataError, match=r"more\.jsonl: begins with none of train"):
+    with pytest.raises(DataError, match=r"more\.jsonl: its name begins with none of train"):
         load_aligned_dataset(tmp_path, cache_dir=cache)
 
 
@@ -70,7 +70,7 @@ def test_only_a_table_is_read_as_one(tmp_path, cache):
     path = tmp_path / "x.txt"
     path.write_text("name,score\na,1\n")
     with pytest.raises(
-        DataError, match=r"x\.txt: no table: neither Parquet, nor JSON lines .* nor CSV with a column id"
+        DataError, match=r"x\.txt: not a table: neither Parquet, nor JSON lines .* nor CSV with a column id"
     ):
         load_aligned_dataset(path, cache_dir=cache, format="table")
     with pytest.raises(DataError, match=r"x\.csv: no column label"):

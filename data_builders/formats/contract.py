@@ -1,0 +1,68 @@
+"""What a reader is, and what it is given."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..files import read_head
+from ..rows import Source
+from .pickles import load_pickles
+
+
+class Head:
+    """The beginning of a file or folder, by which readers recognise their format. Everything is read at most once.
+
+    Args:
+        path: The file or folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @functools.cached_property
+    def first_bytes(self) -> bytes:
+        """The first bytes of a file, none of a folder.
+
+        Raises:
+            DataError: There is no such file, or it is a web page or a Git LFS pointer in place of the data.
+        """
+        return b"" if self.path.is_dir() else read_head(self.path)
+
+    @functools.cached_property
+    def unpickled(self) -> Any:
+        """The object of a pickle; see `pickles.load_pickles`.
+
+        Raises:
+            DataError: The file is not a pickle that can be read.
+        """
+        return load_pickles(self.path)
+
+
+class ReadOptions(NamedTuple):
+    """How data is read.
+
+    Attributes:
+        head: What was read of the data to recognise its format.
+        labels: Whether labels are wanted; without, a table need not have them.
+        feature_sequences: Modality -> file or root name of a computational sequence.
+        folds: Split -> ids of videos, for computational sequences.
+    """
+
+    head: Head
+    labels: bool = True
+    feature_sequences: Mapping[str, str] | None = None
+    folds: Mapping[str, Sequence[str]] | None = None
+
+
+class Reader(Protocol):
+    """A module that reads one format; see the package's docstring."""
+
+    FORMAT: str
+    FEATURES_ARE_NORMALIZED: bool
+
+    def recognizes(self, path: Path, head: Head) -> bool:
+        """Whether a file or folder is in this format."""
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Opens a file or folder of this format."""

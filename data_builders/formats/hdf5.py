@@ -1,0 +1,50 @@
+"""HDF5 files, of which only what they hold is read: links to elsewhere and values that they only claim are refused."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ..files import DataError, broken_files_are_data_errors, read_head
+
+
+# HDF5's deflate shrinks by at most 1032; what claims more was not written, and would be made up while it is read.
+_MAX_COMPRESSION = 1032
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Opens a file for reading; whatever goes wrong while it is open is a DataError that names it."""
+    read_head(path)  # says what was saved in place of the data
+    with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
+        yield file
+
+
+def child(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
+    """What a group of the file `path` holds under a name.
+
+    Raises:
+        DataError: It holds nothing under this name, or a link.
+    """
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise DataError(f"{path}: {group.name} has no {name!r}; the file is not complete, get it again")
+    if not isinstance(link, h5py.HardLink):
+        raise DataError(f"{path}: {group.name}/{name} is a link to elsewhere, which is not followed; store the data")
+    return group[name]
+
+
+def read_matrix(group: h5py.Group, name: str, path: Path) -> np.ndarray:
+    """The two-dimensional array that a group of the file `path` holds under a name.
+
+    Raises:
+        DataError: There is no such array, it is stored outside of the file, or it claims more than the file holds.
+    """
+    dataset = child(group, name, path)
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.ndim != 2:
+        raise DataError(f"{path}: {group.name}/{name} is not a two-dimensional array stored in this file")
+    if dataset.nbytes > _MAX_COMPRESSION * (dataset.id.get_storage_size() + 1):
+        raise DataError(f"{path}: {dataset.name} claims {dataset.nbytes} bytes that the file does not hold")
+    return dataset[()]
