@@ -1,4 +1,4 @@
-"""Any readable data -> sharded Parquet that `datasets.load_dataset` reads and streams without this package."""
+"""Turns any readable data into sharded Parquet, which `datasets.load_dataset` reads and streams without us."""
 
 import json
 import math
@@ -10,27 +10,29 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from .columns import modality_sizes
 from .files import DataError, new_folder
+from .rows import LABEL_RANGE_TEXT
 
 
 ROWS_PER_GROUP = 256  # what a stream holds at once: about 2 MB of COVAREP and FACET
 
 
-def write_parquet(splits: datasets.DatasetDict, folder: Path, *, shard_megabytes: int = 64) -> list[Path]:
-    """Writes `data/{split}-00000-of-00004.parquet` and a dataset card.
+def write_parquet(splits: datasets.DatasetDict, folder: Path, *, shard_megabytes: float = 64) -> list[Path]:
+    """Writes files such as `data/train-00000-of-00004.parquet`, and a dataset card.
 
     Args:
-        splits: from `load_aligned_dataset`.
-        folder: a new folder; it appears only when it is whole.
-        shard_megabytes: about how large a file may be.
+        splits: What `load_aligned_dataset` gives.
+        folder: A new folder; it appears when everything is written, or not at all.
+        shard_megabytes: About how large a file may be.
 
     Returns:
         The Parquet files.
 
     Raises:
-        DataError: the folder exists already, or the size is not above 0.
+        DataError: The folder exists already, or the size is not above 0.
+        WriteError: A file could not be written.
     """
     if not shard_megabytes > 0:
-        raise DataError(f"shard_megabytes={shard_megabytes} is no size of a file; give a number above 0")
+        raise DataError(f"shard_megabytes={shard_megabytes} is not the size of a file; give a number above 0")
     if folder.exists():
         raise DataError(f"{folder}: exists already; give a new folder")
     with new_folder(folder) as unfinished:
@@ -45,7 +47,7 @@ def write_parquet(splits: datasets.DatasetDict, folder: Path, *, shard_megabytes
 
 
 def _write_file(shard: datasets.Dataset, path: Path) -> None:
-    """As `Dataset.to_parquet`; it notes the format too, by which `load_aligned_dataset` knows what was normalised."""
+    """Writes like `Dataset.to_parquet`, and notes the format, by which it is known later what was normalised."""
     schema = shard.features.arrow_schema
     noted = json.loads(schema.metadata[b"huggingface"])
     noted["info"]["config_name"] = shard.info.config_name
@@ -67,7 +69,7 @@ def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
         configs=[{"config_name": "default", "data_files": files}],
     )
     modalities = "\n".join(f"- `{name}`: one row of {size} values a word" for name, size in sizes.items())
-    label = ", a `label` in [-3, 3]" if "label" in first.features else ""
+    label = f", a `label` in {LABEL_RANGE_TEXT}" if "label" in first.features else ""
     counts = "\n".join(f"| {name} | {len(split)} |" for name, split in splits.items())
     return DatasetCard(
         f"---\n{data.to_yaml()}\n---\n\n"

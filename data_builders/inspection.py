@@ -2,32 +2,43 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
 
 from .builder import AlignedSentimentBuilder, make_builder
 from .columns import modality_sizes, row_counts
-from .files import DataError
+from .files import DataError, replacing_file
+from .rows import LABEL_RANGE
 
 
-LABEL_BINS = np.arange(-3.5, 4.0)  # one bin around each of the seven classes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+# Labels are means of a few annotators' ratings: multiples of 1 with one of them, of 1/3 in MOSEI, of 1/5 in MOSI.
+_LABEL_STEPS = (1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 10)
+_STEP_OF_OTHER_LABELS = 1 / 4
+_MOST_LENGTH_BINS = 60
+_COLORS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe and Ito, which colour-blind people can tell apart
 
 
 def inspect(path: Path, *, labels: bool = True, **options: Any) -> str:
     """A report on a file or folder: format, splits, sizes, labels, lengths, faults, leaks and a few rows.
 
-    Bad samples are listed and not fatal. Where the labels cannot be read, the report says why and is of the rest.
+    Bad samples are listed and do not stop the report. Where the labels cannot be read, the report says why and is
+    about the rest.
 
     Args:
-        path: the file or folder.
-        labels: whether labels are to be read.
-        options: see `load_aligned_dataset`.
+        path: The file or folder.
+        labels: Whether labels are to be read.
+        options: See `load_aligned_dataset`.
 
     Raises:
-        DataError: the data cannot be read at all.
+        DataError: The data cannot be read at all.
     """
     with tempfile.TemporaryDirectory() as cache:
         unlabelled = [] if labels else ["labels: not read"]
@@ -55,7 +66,8 @@ def inspect(path: Path, *, labels: bool = True, **options: Any) -> str:
         lines += _leaks(splits)
         lines += ["", "first rows:"]
         for split in splits.values():
-            lines += [_row_line(row) for row in split.select(range(min(2, len(split)))).with_format("numpy")]
+            names = modality_sizes(split)
+            lines += [_row_line(row, names) for row in split.select(range(min(2, len(split)))).with_format("numpy")]
     return "\n".join(lines)
 
 
@@ -69,25 +81,56 @@ def plot(splits: datasets.DatasetDict, path: Path) -> None:
     """Draws how lengths, and labels where there are any, are distributed in each split, as a PNG file.
 
     Raises:
-        DataError: the file is not called .png.
+        DataError: The file is not called .png.
+        WriteError: The file could not be written.
     """
     from matplotlib.figure import Figure
 
     if path.suffix.lower() != ".png":
         raise DataError(f"{path}: the plot is a PNG file; give a name that ends in .png")
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    labels, lengths = figure.subplots(1, 2)
-    longest = max((max(_lengths(split), default=0) for split in splits.values()), default=0)
-    for name, split in splits.items():
-        style = {"label": f"{name} ({len(split)})", "histtype": "step", "linewidth": 1.5, "density": len(split) > 0}
-        if "label" in split.features:
-            labels.hist(split["label"][:], bins=np.linspace(-3, 3, 25), **style)
-        lengths.hist(_lengths(split), bins=np.arange(longest + 2) - 0.5, **style)
-    labels.set(xlabel="label", ylabel="density", title="Sentiment")
-    lengths.set(xlabel="words", title="Length")
-    lengths.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    lengths = {name: _lengths(split) for name, split in splits.items()}
+    labels = {name: np.asarray(split["label"][:]) for name, split in splits.items() if "label" in split.features}
+    figure = Figure(figsize=(10 if labels else 5, 4), layout="constrained")
+    *label_panel, length_panel = np.atleast_1d(figure.subplots(1, 2 if labels else 1))
+    for panel in label_panel:
+        _draw_shares(panel, labels, label_bins(np.concatenate(list(labels.values()))))
+        panel.set(xlabel="label", ylabel="share of the utterances", title="Sentiment")
+    _draw_shares(length_panel, lengths, _length_bins(max(counts.max(initial=0) for counts in lengths.values())))
+    length_panel.set(xlabel="words", ylabel="share of the utterances", title="Length")
+    length_panel.legend()
+    with replacing_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _draw_shares(panel: "Axes", values: dict[str, np.ndarray], bins: np.ndarray) -> None:
+    for (name, found), color in zip(values.items(), _COLORS, strict=False):
+        weights = np.full(len(found), 1 / max(len(found), 1))
+        label = f"{name} ({len(found)})"
+        panel.hist(found, bins, weights=weights, histtype="step", linewidth=1.5, color=color, label=label)
+    panel.set_xlim(bins[0], bins[-1])
+
+
+def label_bins(labels: np.ndarray) -> np.ndarray:
+    """The edges of bins that are centred on the grid that labels lie on, so that each value of the grid has its own.
+
+    Args:
+        labels: Labels within `LABEL_RANGE`, of any shape.
+
+    Returns:
+        The edges in ascending order. The grid is the coarsest of some common ones that nine of ten labels lie on: a
+        few utterances have ratings of more or fewer annotators than the others.
+    """
+    shares = {
+        step: np.isclose(labels / step, np.rint(labels / step), rtol=0, atol=1e-3).mean() for step in _LABEL_STEPS
+    }
+    step = next((step for step, share in shares.items() if share >= 0.9), _STEP_OF_OTHER_LABELS)
+    low, high = np.rint(np.array(LABEL_RANGE) / step)
+    return (np.arange(low, high + 2) - 0.5) * step
+
+
+def _length_bins(longest: int) -> np.ndarray:
+    """The edges of bins of one length each, or of several where there would be too many."""
+    return np.arange(0, longest + 2 * (width := 1 + longest // _MOST_LENGTH_BINS), width) - 0.5
 
 
 def _split_lines(split: datasets.Dataset) -> list[str]:
@@ -97,19 +140,21 @@ def _split_lines(split: datasets.Dataset) -> list[str]:
         lines.append(f"  {name}: {size} values a word, missing in {missing} samples")
     if "label" in split.features:
         labels = np.asarray(split["label"][:])
-        counts, _ = np.histogram(labels, LABEL_BINS)
-        lines.append("  labels: " + _listed(dict(zip(range(-3, 4), counts.tolist(), strict=True))))
+        classes = np.arange(LABEL_RANGE[0], LABEL_RANGE[1] + 1)
+        counts, _ = np.histogram(labels, [*(classes - 0.5), classes[-1] + 0.5])
+        lines.append(
+            "  labels: " + _listed({f"{value:g}": count for value, count in zip(classes, counts, strict=True)})
+        )
         lines.append(
             f"  labels: mean {labels.mean():.3f}, deviation {labels.std():.3f}, zero {int((labels == 0).sum())}"
         )
     lengths = _lengths(split)
-    return [*lines, f"  words: {min(lengths)} to {max(lengths)}, median {int(np.median(lengths))}"]
+    return [*lines, f"  words: {lengths.min()} to {lengths.max()}, median {int(np.median(lengths))}"]
 
 
-def _lengths(split: datasets.Dataset) -> list[int]:
-    """Words of each sample, or feature rows where there are no words."""
-    names = ["words", *modality_sizes(split)]
-    return np.max([row_counts(split, name) for name in names], axis=0).tolist()
+def _lengths(split: datasets.Dataset) -> np.ndarray:
+    """The number of words of each sample, of shape (N,), or of its feature rows where the words are not kept."""
+    return np.max([row_counts(split, name) for name in ("words", *modality_sizes(split))], axis=0)
 
 
 def _leaks(splits: datasets.DatasetDict) -> list[str]:
@@ -127,7 +172,7 @@ def _listed(counts: dict) -> str:
     return ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
-def _row_line(row: dict[str, Any]) -> str:
-    shapes = ", ".join(f"{name} {value.shape}" for name, value in row.items() if np.ndim(value) == 2)
+def _row_line(row: dict[str, Any], modalities: Iterable[str]) -> str:
+    shapes = ", ".join(f"{name} {row[name].shape}" for name in modalities)
     label = f" [{row['label']:+.2f}]" if "label" in row else ""
     return f"  {row['id']}{label} {' '.join(row['words'])[:80]!r} {shapes}"
