@@ -151,6 +151,7 @@ class Loss(NamedTuple):
     Attributes:
         function: The loss of a batch, a scalar.
         title: What a plot calls it.
+        unit: What a plot writes beside its axis.
         weight: The paper's weight, and the default of the config's `<name>_weight`; None for a term that always
             counts once and has no such field.
         applies: Whether a model with this config has the loss.
@@ -158,6 +159,7 @@ class Loss(NamedTuple):
 
     function: Callable[[LossInputs], Tensor]
     title: str
+    unit: str
     weight: float | None
     applies: Callable[[PreTrainedConfig], bool] = lambda config: True
 
@@ -172,21 +174,30 @@ def _has_modalities(config: PreTrainedConfig) -> bool:
 
 LOSSES: dict[str, Loss] = {
     "task": Loss(
-        lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss), "task loss", None
+        lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss),
+        "task loss",
+        "regression loss",
+        None,
     ),
-    "unimodal": Loss(unimodal_loss, "unimodal loss", 0.5),
+    "unimodal": Loss(unimodal_loss, "unimodal loss", "sum of mean squared errors", 0.5),
     "reconstruction": Loss(
         _mean_over_modalities(lambda m: reconstruction_loss(m.reconstruction, m.features, m.mask)),
         "reconstruction loss",
+        "mean squared error",
         1.0,
         _has_modalities,
     ),
     "diversity": Loss(
-        _mean_over_modalities(lambda m: diversity_loss(m.variance, m.mask)), "diversity loss", 0.1, _has_modalities
+        _mean_over_modalities(lambda m: diversity_loss(m.variance, m.mask)),
+        "diversity loss",
+        "nats",
+        0.1,
+        _has_modalities,
     ),
     "statistical": Loss(
         _mean_over_modalities(lambda m: statistical_loss(m.mean, m.variance, m.features, m.mask)),
         "statistical loss",
+        "mean squared error",
         0.1,
         lambda config: config.sl and _has_modalities(config),
     ),

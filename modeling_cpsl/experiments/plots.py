@@ -1,69 +1,111 @@
-"""The figures of a training run: losses and modulation over the epochs (figures 2 and 3 of the paper)."""
+"""The pictures of a training run: losses and modulation over the epochs (figures 2 and 3 of the paper)."""
 
+import itertools
+import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from data_builders.files import replacing_file
 
+from ..losses_cpsl import LOSSES
 
-LOSS_PANELS = {
-    "loss": "total loss",
-    "task_loss": "task loss",
-    "reconstruction_loss": "reconstruction loss",
-    "unimodal_loss": "unimodal loss",
-    "feature_entropy": "feature entropy (nats), -diversity loss",
-    "statistical_loss": "statistical loss",
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Panel(NamedTuple):
+    """One pair of axes: what it shows, the unit of its values, and their range where that is known beforehand."""
+
+    title: str
+    unit: str
+    limits: tuple[float, float] | None = None
+
+
+class Curve(NamedTuple):
+    """A column of the log over the epochs."""
+
+    epochs: list[float]
+    values: list[float]
+    label: str
+    color: str
+    marker: str
+
+
+METRIC_PANELS = {
+    "mae": Panel("Validation MAE", "sentiment points"),
+    "corr": Panel("Validation correlation", "Pearson's r"),
 }
 MODULATION_PANELS = {
-    "coefficient": "modulation coefficient c_m",
-    "conflict": "fraction of steps in conflict",
-    "error": "unimodal error MAE_m",
-    "grad_norm": "mean gradient norm g_m",
+    "coefficient": Panel("Modulation coefficient $c_m$", "mean over the steps", (0.0, 1.0)),
+    "damped": Panel("Damped steps ($c_m < 1$)", "fraction of the steps", (0.0, 1.0)),
+    "conflict": Panel("Steps in conflict", "fraction of the steps", (0.0, 1.0)),
+    "error": Panel("Unimodal error", "MAE (sentiment points)"),
+    "grad_norm": Panel("Gradient norm $g_m$", "mean over the steps"),
+}
+IMBALANCE_PANEL = Panel("Modality imbalance degree", "largest difference of mean $c_m$", (0.0, 1.0))
+
+# Okabe and Ito's colours, which people with any kind of colour vision tell apart; the markers serve print in grey.
+SPLIT_STYLES = {"training": ("#0072B2", "o"), "validation": ("#D55E00", "s")}
+MODALITY_STYLES = {"acoustic": ("#E69F00", "o"), "visual": ("#009E73", "s"), "text": ("#56B4E9", "^")}
+FURTHER_STYLES = (("#CC79A7", "D"), ("#0072B2", "v"), ("#D55E00", "P"))
+MARK_COLOR = "#555555"
+PANELS_IN_ROW = 4
+# An axis covers at least this share of its values: a smaller change is not worth a curve.
+SMALLEST_SPAN = 0.02
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "0.9",
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3,
 }
 
 
-def plot_training_dynamics(log_history: list[dict[str, float]], path: str | os.PathLike) -> None:
-    """Draws every loss over epochs, training and validation (the paper's figure 2).
+def plot_training_dynamics(
+    log_history: list[dict[str, float]], path: str | os.PathLike, *, best_step: int | None = None
+) -> None:
+    """Draws every loss over the epochs, of training and validation, and the validation MAE and correlation.
 
     Args:
         log_history: Trainer's log history.
-        path: A PNG file.
+        path: The PNG file to write.
+        best_step: The optimizer step with the best model (`TrainerState.best_global_step`), whose epoch is marked.
     """
-    curves = {"training": _rows(log_history, "train_task_loss"), "validation": _rows(log_history, "eval_task_loss")}
-    panels = {
-        name: title
-        for name, title in LOSS_PANELS.items()
-        if any(f"{prefix}_{name}" in rows for prefix, rows in zip(("train", "eval"), curves.values(), strict=True))
-    }
-    with _figure(len(panels), path) as axes:
-        for axis, (name, title) in zip(axes, panels.items(), strict=True):
-            for (split, rows), prefix in zip(curves.items(), ("train", "eval"), strict=True):
-                if f"{prefix}_{name}" in rows:
-                    axis.plot(rows["epoch"], rows[f"{prefix}_{name}"], marker=".", label=split)
-            axis.set(title=title, xlabel="epoch")
-            axis.legend()
+    panels = []
+    for name, panel in (_loss_panels() | METRIC_PANELS).items():
+        columns = {"training": f"train_{name}", "validation": f"eval_{name}"}
+        curves = [_curve(log_history, column, split, SPLIT_STYLES[split]) for split, column in columns.items()]
+        panels.append((panel, curves))
+    _save_figure(panels, path, best_epoch=_epoch_of(log_history, best_step))
 
 
-def plot_modulation(log_history: list[dict[str, float]], path: str | os.PathLike) -> None:
-    """Draws the modulation's epoch means by modality and the imbalance degree (the paper's figure 3).
+def plot_modulation(
+    log_history: list[dict[str, float]], path: str | os.PathLike, *, modulated_epochs: range | None = None
+) -> None:
+    """Draws the means of each epoch's modulation by modality, and the imbalance degree.
 
     Args:
-        log_history: Trainer's log history, of a run with at least one modulated modality.
-        path: A PNG file.
+        log_history: Trainer's log history of a run with at least one modulated modality.
+        path: The PNG file to write.
+        modulated_epochs: The epochs in the modulation window, counted from 0; they are shaded and their end is marked.
     """
-    rows = _rows(log_history, "train_imbalance")
-    with _figure(len(MODULATION_PANELS) + 1, path) as axes:
-        for axis, (quantity, title) in zip(axes, MODULATION_PANELS.items(), strict=False):
-            for name in (column for column in rows if column.startswith(f"train_{quantity}_")):
-                axis.plot(rows["epoch"], rows[name], marker=".", label=name.removeprefix(f"train_{quantity}_"))
-            axis.set(title=title, xlabel="epoch")
-            axis.legend()
-        axes[-1].plot(rows["epoch"], rows["train_imbalance"], marker=".", color="tab:gray")
-        axes[-1].set(title="modality imbalance degree", xlabel="epoch")
+    prefix = "train_error_"
+    names = sorted({column.removeprefix(prefix) for row in log_history for column in row if column.startswith(prefix)})
+    styles = MODALITY_STYLES | dict(
+        zip(sorted({*names} - {*MODALITY_STYLES}), itertools.cycle(FURTHER_STYLES), strict=False)
+    )
+    panels = [
+        (panel, [_curve(log_history, f"train_{quantity}_{name}", name, styles[name]) for name in names])
+        for quantity, panel in MODULATION_PANELS.items()
+    ]
+    panels.append((IMBALANCE_PANEL, [_curve(log_history, "train_imbalance", "", (MARK_COLOR, "o"))]))
+    _save_figure(panels, path, modulated_epochs=modulated_epochs)
 
 
 def has_modulation(log_history: list[dict[str, float]]) -> bool:
@@ -71,26 +113,91 @@ def has_modulation(log_history: list[dict[str, float]]) -> bool:
     return any("train_imbalance" in row for row in log_history)
 
 
-def _rows(log_history: list[dict[str, float]], column: str) -> pd.DataFrame:
-    return pd.DataFrame([row for row in log_history if column in row])
+def _loss_panels() -> dict[str, Panel]:
+    panels = {"loss": Panel("Total loss", "weighted sum")}
+    for name, loss in LOSSES.items():
+        panels[f"{name}_loss"] = Panel(loss.title.capitalize(), loss.unit)
+    # The paper's figure shows the entropy, of which the diversity loss is the negative.
+    panels["feature_entropy"] = Panel("Feature entropy", panels.pop("diversity_loss").unit)
+    return panels
 
 
-@contextmanager
-def _figure(panels: int, path: str | os.PathLike) -> Iterator[list[Any]]:
-    """Yields the axes of a figure of at most three columns and saves it."""
+def _curve(log_history: list[dict[str, float]], column: str, label: str, style: tuple[str, str]) -> Curve:
+    """A column of the epochs' rows; the row that sums up the whole training (`train_runtime`) is left out."""
+    rows = [row for row in log_history if column in row and "train_runtime" not in row]
+    return Curve([row["epoch"] for row in rows], [row[column] for row in rows], label, *style)
+
+
+def _epoch_of(log_history: list[dict[str, float]], step: int | None) -> float | None:
+    return next((row["epoch"] for row in log_history if step is not None and row.get("step") == step), None)
+
+
+def _save_figure(
+    panels: list[tuple[Panel, list[Curve]]],
+    path: str | os.PathLike,
+    *,
+    best_epoch: float | None = None,
+    modulated_epochs: range | None = None,
+) -> None:
+    """Draws those panels that have curves, with one legend for all, and writes the picture."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    panels = [(panel, [curve for curve in curves if curve.epochs]) for panel, curves in panels]
+    panels = [(panel, curves) for panel, curves in panels if curves]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(wspace=0.05, hspace=0.06)
+        entries = {}
+        for axis, (panel, curves) in zip(_grid(figure, len(panels)), panels, strict=True):
+            for curve in curves:
+                axis.plot(curve.epochs, curve.values, color=curve.color, marker=curve.marker, label=curve.label)
+            last_epoch = max(curve.epochs[-1] for curve in curves)
+            _mark(axis, last_epoch, best_epoch, modulated_epochs)
+            _set_ranges(axis, last_epoch, panel.limits)
+            axis.set(title=panel.title, ylabel=panel.unit, xlabel="epoch")
+            handles, labels = axis.get_legend_handles_labels()
+            entries |= dict(zip(labels, handles, strict=True))
+        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries), frameon=False)
+        with replacing_file(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def _grid(figure: "Figure", num_panels: int) -> list["Axes"]:
+    """Axes in rows that are all full: where one has a panel fewer than the first, its panels are wider."""
+    num_rows = math.ceil(num_panels / PANELS_IN_ROW)
+    counts = [num_panels // num_rows + (row < num_panels % num_rows) for row in range(num_rows)]
+    figure.set_size_inches(3.3 * counts[0], 2.6 * num_rows + 0.3)
+    grid = figure.add_gridspec(num_rows, math.lcm(*counts))
+    spans = [(row, column, grid.ncols // count) for row, count in enumerate(counts) for column in range(count)]
+    return [figure.add_subplot(grid[row, column * span : (column + 1) * span]) for row, column, span in spans]
+
+
+def _mark(axis: "Axes", last_epoch: float, best_epoch: float | None, modulated_epochs: range | None) -> None:
+    """Shades the modulation window, and draws lines where it ends and where the best epoch is."""
+    if modulated_epochs is not None:
+        start, end = modulated_epochs.start, modulated_epochs.stop  # an epoch's values are drawn where it ends
+        axis.axvspan(start, end, color="0.94", linewidth=0, zorder=0, label="modulation window")
+        if end < last_epoch:
+            label = f"end of the window (epoch {end})"
+            axis.axvline(end, color=MARK_COLOR, linestyle=":", linewidth=1.5, zorder=1, label=label)
+    if best_epoch is not None:
+        label = f"best epoch ({best_epoch:g})"
+        axis.axvline(best_epoch, color=MARK_COLOR, linestyle="--", linewidth=1, zorder=1, label=label)
+
+
+def _set_ranges(axis: "Axes", last_epoch: float, limits: tuple[float, float] | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    columns = min(panels, 3)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axis in axes[panels:]:
-        axis.set_visible(False)
-    yield axes[:panels]
-    with replacing_file(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    axis.set_xlim(0, 1.02 * last_epoch)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=last_epoch >= 1))
+    if limits is None:
+        low, high = axis.get_ylim()
+        missing = SMALLEST_SPAN * max(abs(low), abs(high)) - (high - low)
+        margin = max(missing, 0) / 2
+    else:
+        low, high = limits
+        margin = 0.03 * (high - low)
+    axis.set_ylim(low - margin, high + margin)

@@ -64,9 +64,11 @@ def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, An
     if "validation" in dataset:
         calibrate(trainer, dataset["validation"], output_dir)
     records.write_resolved_config(config, output_dir)
-    plots.plot_training_dynamics(history, output_dir / "training_dynamics.png")
+    best_step = trainer.state.best_global_step
+    plots.plot_training_dynamics(history, output_dir / "training_dynamics.png", best_step=best_step)
     if plots.has_modulation(history):
-        plots.plot_modulation(history, output_dir / "modulation.png")
+        modulated_epochs = range(trainer.args.modulation_start_epoch, trainer.args.last_modulated_epoch + 1)
+        plots.plot_modulation(history, output_dir / "modulation.png", modulated_epochs=modulated_epochs)
     records.write_results(metrics, output_dir)
     write_model_card(output_dir, dataset)
     splits = [name for name in dataset if name != "train"]

@@ -1,30 +1,15 @@
-"""Files that appear whole or not at all, and the tables and plots of a run's numbers."""
+"""The records of a run, and the table that compares runs."""
 
 import json
 
 import numpy as np
 import pandas as pd
-import pytest
 import yaml
-from PIL import Image
 
 from modeling_cpsl import __main__ as command_line
 from modeling_cpsl.experiments.comparison import compare_runs
-from modeling_cpsl.experiments.plots import plot_modulation, plot_training_dynamics
 from modeling_cpsl.experiments.records import results_table, write_predictions
 from modeling_cpsl.training.metrics import METRICS
-
-
-def history(epochs, with_modulation=True):
-    rows = []
-    for epoch in range(1, epochs + 1):
-        train = {"train_loss": 3.0 / epoch, "train_task_loss": 1.0 / epoch, "train_feature_entropy": 0.1 * epoch}
-        if with_modulation:
-            for quantity in ("coefficient", "conflict", "error", "grad_norm"):
-                train |= {f"train_{quantity}_acoustic": 0.5, f"train_{quantity}_visual": 0.3}
-            train["train_imbalance"] = 0.2
-        rows += [train | {"epoch": epoch}, {"eval_loss": 3.5 / epoch, "eval_task_loss": 1.2 / epoch, "epoch": epoch}]
-    return [*rows, {"train_runtime": 1.0, "train_loss": 2.0, "epoch": epochs}]
 
 
 def test_predictions_round_trip(tmp_path):
@@ -34,30 +19,6 @@ def test_predictions_round_trip(tmp_path):
     frame = pd.read_parquet(path)
     assert frame.columns.tolist() == ["id", "label", "prediction", "prediction_text"]
     assert frame.loc[1].tolist() == ["b", -1.0, 0.0, 1.0]
-
-
-@pytest.mark.parametrize("epochs", [1, 30])
-def test_plots_have_ink(tmp_path, epochs):
-    plot_training_dynamics(history(epochs), tmp_path / "dynamics.png")
-    plot_modulation(history(epochs), tmp_path / "modulation.png")
-    for name in ("dynamics.png", "modulation.png"):
-        with Image.open(tmp_path / name) as image:
-            assert np.asarray(image.convert("L")).std() > 5
-
-
-def test_curves_are_drawn_where_they_belong(tmp_path, monkeypatch):
-    """The values handed to matplotlib are the log's, training and validation apart, the final summary row left out."""
-    drawn = {}
-    monkeypatch.setattr(
-        "matplotlib.axes.Axes.plot",
-        lambda axis, x, y, label=None, **kwargs: drawn.setdefault((axis, label), (list(x), list(y))),
-    )
-    monkeypatch.setattr("matplotlib.axes.Axes.legend", lambda axis: None)
-    plot_training_dynamics(history(3), tmp_path / "dynamics.png")
-    titles = {(axis.get_title(), label): curve for (axis, label), curve in drawn.items()}
-    assert titles["total loss", "training"] == ([1, 2, 3], [3.0, 1.5, 1.0])
-    assert titles["task loss", "validation"] == ([1, 2, 3], [1.2, 0.6, pytest.approx(0.4)])
-    assert ("statistical loss", "training") not in titles
 
 
 def test_table_has_a_column_a_split():
