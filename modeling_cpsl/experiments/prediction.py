@@ -20,7 +20,7 @@ from data_builders import make_builder
 from data_builders.columns import feature_extractors, modality_sizes
 from data_builders.files import replacing_file
 
-from ..configuration_cpsl import CPSLFields
+from ..configuration_cpsl import CPSLConfigMixin
 from ..modeling_cpsl import CPSLModelMixin
 from ..pipeline_cpsl import TASK, MultimodalSentimentPipeline
 
@@ -168,7 +168,7 @@ def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipelin
 def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: bool) -> str:
     """What every result depends on: weights, settings of model and processor, calibration and options."""
     config, processor = sentiment.model.config, sentiment.processor
-    settings = {option.name: getattr(config, option.name) for option in fields(CPSLFields)}
+    settings = {option.name: getattr(config, option.name) for option in fields(CPSLConfigMixin)}
     settings |= {"max_length": processor.max_length, "feature_statistics": processor.feature_statistics}
     settings |= {"num_samples": num_samples, "explain": explain}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
