@@ -10,6 +10,12 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test reads or fills the cache of whoever runs it."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
+
+
 @pytest.fixture
 def cache(tmp_path):
     return tmp_path / "cache"

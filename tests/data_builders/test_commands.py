@@ -1,56 +1,16 @@
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_builders import DataError, features_are_normalized, load_aligned_dataset
+from data_builders import DataError, load_aligned_dataset
 from data_builders.__main__ import main
-from data_builders.conversion import write_parquet
 from data_builders.inspection import inspect
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
-
-
-def test_inspect_says_everything(mag_data, write_pickle):
-    data = mag_data((6, 3, 3))
-    data["train"][0][0][2][0, :3] = np.nan
-    data["train"][1] = (data["train"][1][0], 9.0, "bad_1")
-    data["train"][2] = (data["train"][2][0], 0.0, "same_1")
-    data["test"][2] = (data["test"][2][0], 0.0, "same_1")
-    report = inspect(write_pickle(data))
-    for line in (
-        "data.pkl: mag_pickle",
-        "train: 5 samples of 3 videos",
-        "acoustic: 5 values a word, missing in 0 samples",
-        "non-finite values replaced with 0: acoustic: 3",
-        "left out: 1 samples",
-        "bad_1: label 9 is outside of [-3, 3]",
-        "ids that occur more than once: 1 same_1",
-        "videos in more than one split: 1 same",
-    ):
-        assert line in report
-    labels = [float(np.squeeze(label)) for _, label, _ in data["test"]]
-    counts = np.histogram(labels, np.arange(-3.5, 4))[0]
-    assert (
-        "labels: " + ", ".join(f"{value}: {count}" for value, count in zip(range(-3, 4), counts, strict=True))
-        in report
-    )
-    lengths = sorted(len(words) for (words, _, _), _, _ in data["test"])
-    assert f"words: {lengths[0]} to {lengths[-1]}, median {lengths[1]}" in report
-    first = data["dev"][0]
-    assert first[2] in report and " ".join(first[0][0]) in report
 
 
 def test_the_command_line(mag_data, write_pickle, tmp_path):
@@ -69,50 +29,6 @@ def test_the_command_line(mag_data, write_pickle, tmp_path):
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.strip().endswith("the download is incomplete, get it again")
     assert run("inspect").returncode == 2
-
-
-@pytest.mark.parametrize("shard_megabytes", [64, 0.002])
-def test_convert_gives_what_plain_datasets_reads_and_streams(mag_data, write_pickle, tmp_path, shard_megabytes):
-    original = load_aligned_dataset(write_pickle(mag_data((60, 9, 9))), cache_dir=tmp_path / "a")
-    files = write_parquet(original, tmp_path / "out" / "mine", shard_megabytes=shard_megabytes)
-    assert len(files) == 3 if shard_megabytes == 64 else len(files) > 9
-    plain = datasets.load_dataset(str(tmp_path / "out" / "mine"), cache_dir=str(tmp_path / "b"))
-    streamed = datasets.load_dataset(str(tmp_path / "out" / "mine"), streaming=True)
-    ours = load_aligned_dataset(tmp_path / "out" / "mine", cache_dir=tmp_path / "c")
-    for name, split in original.items():
-        assert plain[name].features == split.features == ours[name].features
-        assert plain[name].to_dict() == split.to_dict() == ours[name].to_dict()
-        assert [row["id"] for row in streamed[name]] == list(split["id"])
-    assert "| train | 60 |" in (tmp_path / "out" / "mine" / "README.md").read_text()
-    with pytest.raises(DataError, match="exists already"):
-        write_parquet(original, tmp_path / "out" / "mine")
-
-
-def test_converted_data_remembers_what_it_was(mag_data, small_corpus, write_pickle, tmp_path):
-    """Else features that are z-scored already would be standardised again."""
-    for index, source in enumerate((write_pickle(mag_data()), small_corpus, "sample")):
-        first = load_aligned_dataset(source, cache_dir=tmp_path / "a")
-        write_parquet(first, tmp_path / f"once{index}")
-        second = load_aligned_dataset(tmp_path / f"once{index}", cache_dir=tmp_path / "b")
-        write_parquet(second, tmp_path / f"twice{index}", shard_megabytes=0.002)
-        third = load_aligned_dataset(tmp_path / f"twice{index}", streaming=True)
-        names = {splits["train"].info.config_name for splits in (first, second, third)}
-        assert names == {("mag_pickle", "computational_sequence", "sample")[index]}
-        assert features_are_normalized(names.pop()) is (index != 1)
-    files = sorted((tmp_path / "once1" / "data").iterdir())
-    shutil.copy(files[0], tmp_path / "twice0" / "data" / "test-other.parquet")  # of two formats: it is neither
-    mixed = load_aligned_dataset(tmp_path / "twice0", modalities=["text"], cache_dir=tmp_path / "b")
-    assert mixed["train"].info.config_name == "table"
-
-
-@pytest.mark.parametrize(
-    "value", ['{"info": {"config_name": "no such"}}', '{"info": {"config_name": []}}', "[1]", "{"]
-)
-def test_a_format_that_is_none_is_not_believed(tmp_path, value):
-    table = pa.Table.from_pylist([{"id": "a", "words": ["x"], "label": 1.0}])
-    pq.write_table(table.replace_schema_metadata({"huggingface": value}), tmp_path / "x.parquet")
-    splits = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=tmp_path / "c")
-    assert splits["train"].info.config_name == "table"
 
 
 @pytest.fixture
@@ -190,13 +106,3 @@ def test_convert_and_plot_from_the_command_line(mag_data, write_pickle, tmp_path
     with Image.open(tmp_path / "plot.png") as image:
         pixels = np.asarray(image.convert("RGB"))
     assert image.format == "PNG" and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 3
-
-
-def test_a_failed_conversion_leaves_nothing(mag_data, write_pickle, tmp_path, monkeypatch):
-    splits = load_aligned_dataset(write_pickle(mag_data()), cache_dir=tmp_path / "a")
-    monkeypatch.setattr(
-        pq.ParquetWriter, "write_table", lambda *_, **__: (_ for _ in ()).throw(OSError("disk is full"))
-    )
-    with pytest.raises(OSError, match="disk is full"):
-        write_parquet(splits, tmp_path / "out" / "mine")
-    assert list((tmp_path / "out").iterdir()) == []
