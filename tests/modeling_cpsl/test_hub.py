@@ -16,26 +16,43 @@ from packaging.requirements import Requirement
 from training_cases import make_trainer
 from transformers import AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer
 
+import modeling_cpsl
 from modeling_cpsl import CPSLProcessor, MultimodalSentimentPipeline
 
 
 BACKBONES = ("deberta", "bert", "mpnet")
 SIZES = {"acoustic": 5, "visual": 3}
+PACKAGE = Path(modeling_cpsl.__file__).parent
+FLAT_FILES = {path.name: ast.parse(path.read_text()) for path in PACKAGE.glob("*_cpsl.py")}
+
+
+def imports_of(tree):
+    """The modules that a file imports anywhere, those of the package as `.name`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def code_for(*names):
+    """These flat files and all that they import of each other."""
+    found, to_read = set(), set(names)
+    while to_read:
+        name = to_read.pop()
+        found.add(name)
+        to_read |= {f"{module[1:]}.py" for module in imports_of(FLAT_FILES[name]) if module[0] == "."} - found
+    return found
+
+
 MODEL_FILES = {"config.json", "model.safetensors"}
-MODEL_CODE = {
-    "configuration_cpsl.py",
-    "encoding_cpsl.py",
-    "features_cpsl.py",
-    "fusion_cpsl.py",
-    "losses_cpsl.py",
-    "modeling_cpsl.py",
-}
+MODEL_CODE = code_for("modeling_cpsl.py")
 PROCESSOR_FILES = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
-PROCESSOR_CODE = {"processing_cpsl.py", "utterances_cpsl.py"}
+PROCESSOR_CODE = code_for("processing_cpsl.py")
 SAVED = MODEL_FILES | MODEL_CODE | PROCESSOR_FILES | PROCESSOR_CODE
-PIPELINE_CODE = {"pipeline_cpsl.py", "uncertainty_cpsl.py"}
-# transformers brings huggingface_hub and numpy itself.
-ALLOWED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub"}
+PIPELINE_CODE = code_for("pipeline_cpsl.py")
+# The hard dependencies of transformers that the flat files may use.
+ALLOWED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
 UTTERANCES = [
     {"words": ["this", "movie", "was", "really", "great"]},
     {"words": ["terrible", "ending"], "missing": "acoustic"},
@@ -101,6 +118,24 @@ def folders(tmp_path_factory, make_model, unigram_tokenizer):
         model.save_pretrained(folder / backbone)
         CPSLProcessor(unigram_tokenizer, SIZES, statistics).save_pretrained(folder / backbone)
     return folder
+
+
+class TestFlatFiles:
+    """The rule of `modeling_cpsl/__init__.py`: exactly the files `*_cpsl.py` travel to the Hub."""
+
+    @pytest.mark.parametrize("name", sorted(FLAT_FILES))
+    def test_they_import_hard_dependencies_of_transformers_and_each_other(self, name):
+        required = {Requirement(line).name for line in importlib.metadata.requires("transformers")}
+        for module in imports_of(FLAT_FILES[name]):
+            if module.startswith("."):
+                assert f"{module[1:]}.py" in FLAT_FILES, f"{name} imports {module}"
+            else:
+                assert module.split(".")[0] in ALLOWED_IMPORTS | sys.stdlib_module_names, f"{name} imports {module}"
+        assert ALLOWED_IMPORTS - {"torch", "transformers"} <= {name.replace("-", "_") for name in required}
+
+    def test_a_config_alone_brings_what_it_needs(self, make_config, tmp_path):
+        make_config().save_pretrained(tmp_path)
+        assert files_in(tmp_path) == {"config.json"} | code_for("configuration_cpsl.py")
 
 
 def predict(folder, inputs):
@@ -197,21 +232,10 @@ class TestWithoutThePackage:
             pytest.skip(f"no package index: {installed.stderr.strip().splitlines()[-1]}")
         self.check([python, "-I", "-c", LOAD_WITHOUT_THE_PACKAGE], folders, inputs, tmp_path)
 
-    def test_code_that_travels_is_flat_and_needs_transformers_alone(self, folders, repository):
-        for name in MODEL_CODE | PIPELINE_CODE | PROCESSOR_CODE:
-            source = (repository / "modeling_cpsl" / name).read_text()
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.ImportFrom) and node.level:
-                    assert node.level == 1 and f"{node.module}.py" in SAVED | PIPELINE_CODE, ast.unparse(node)
-                elif isinstance(node, ast.Import | ast.ImportFrom):
-                    modules = (
-                        [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-                    )
-                    for module in modules:
-                        assert module.split(".")[0] in ALLOWED_IMPORTS | sys.stdlib_module_names, ast.unparse(node)
+    def test_the_saved_code_is_the_packages(self, folders):
         for backbone in BACKBONES:
             for name in SAVED - MODEL_FILES - PROCESSOR_FILES:
-                assert (folders / backbone / name).read_bytes() == (repository / "modeling_cpsl" / name).read_bytes()
+                assert (folders / backbone / name).read_bytes() == (PACKAGE / name).read_bytes()
 
     def test_the_tokenizer_alone(self, folders):
         """The processor's `auto_map` also stands in the tokenizer's file, which must not mislead AutoTokenizer."""
