@@ -1,34 +1,33 @@
-"""Trainers: gradient modulation for any model, and CPSL's own. Here alone Trainer meets GradientModulator."""
+"""Trainers: gradient modulation for any model, and CPSL's own. Only here Trainer meets GradientModulator."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, has_length
 
-from data_builders.columns import row_counts
 from data_builders.files import replacing_files, write_errors
 
-from ..encoding_cpsl import pooled_feature_bounds
-from ..features_cpsl import collect_features
 from ..modulation import GradientModulator
+from . import optimizer_step
 from .arguments import CPSLTrainingArguments
-from .means import LossWatch, MeanTracker
+from .checkpoints import load_training_state
+from .contract import TrainableModel
+from .loss_watch import LossWatch
+from .means import MeanTracker
 from .metrics import METRICS, load_metric
+from .optimizer_step import MicroBatch
+from .sampling import EpochLengthGroupedSampler, sample_lengths
 
 
-MODULATOR_FILE = "modulator.pt"
-LOG_FILE = "unlogged.pt"
+# What a checkpoint keeps beside Trainer's own files.
+MODULATOR_FILE, MEANS_FILE = "modulator.pt", "running_means.pt"
 
 
 class GradientModulationMixin:
@@ -36,7 +35,7 @@ class GradientModulationMixin:
 
     Put it before `Trainer` and implement [`create_modulator`]. The model returns `modality_errors`, a dict of
     per-sample errors (B,) by modality (absolute errors, or 1 - probability of the true class), and where samples lack
-    modalities also `modality_presence`, a dict of (B,) bool; the error of a modality that is not there is 0.
+    modalities also `modality_presence`, a dict of (B,) bool; the error of a missing modality is 0.
     """
 
     modulator: GradientModulator | None = None
@@ -54,7 +53,7 @@ class GradientModulationMixin:
         """Trainer's, and in training hands the batch's errors to the modulator."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training and self.modulator is not None:
-            self.modulator.observe(*_pooled_errors(outputs))
+            self.modulator.observe(*_summed_errors(outputs))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -77,7 +76,8 @@ class GradientModulationMixin:
         if self.modulator is not None and self.modulator.config.target == "update":
             self.modulator.attach(self.optimizer)
         if self.modulator is not None and resume_from_checkpoint is not None:
-            self.modulator.load_state_dict(_load_state(resume_from_checkpoint, MODULATOR_FILE, self.args.device))
+            state = load_training_state(resume_from_checkpoint, MODULATOR_FILE, self.args.device)
+            self.modulator.load_state_dict(state)
         return prepared
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -86,64 +86,57 @@ class GradientModulationMixin:
             torch.save(self.modulator.state_dict(), Path(output_dir) / MODULATOR_FILE)
 
 
-class _LengthGroupedSampler(LengthGroupedSampler):
-    """transformers', in an order of the seed and the epoch alone: the same on all ranks and after a restart."""
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int):
-        super().__init__(batch_size, lengths=lengths)
-        self.seed, self.epoch = seed, 0
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-
 class _EpochLogger(TrainerCallback):
-    """Logs the epoch's means at its end, before the evaluation."""
+    """Has the means of an epoch logged as soon as its last step is done, before that step's checkpoint is written."""
 
     def __init__(self, trainer: "CPSLTrainer"):
         self.trainer = trainer
-
-    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.accelerator.unwrap_model(self.trainer.model).forget_calibration()
-        self.trainer.restore_unlogged_loss()
-        # A checkpoint of an epoch's last step was written before that epoch's end was logged.
-        if state.global_step and state.epoch == int(state.epoch):
-            self.trainer.log_epoch_means()
 
     def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         # On several processes Trainer's own call does not reach the sampler of an epoch resumed in its middle.
         if hasattr(kwargs["train_dataloader"], "set_epoch"):
             kwargs["train_dataloader"].set_epoch(int(state.epoch))
 
+    def on_step_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.epoch == int(state.epoch):
+            self.on_epoch_end(args, state, control)
+
     def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        should_log = control.should_log
+        should_log = control.should_log or args.logging_strategy == IntervalStrategy.EPOCH
         self.trainer.log_epoch_means()
         # A log takes this back, but Trainer's own row is still to come.
         control.should_log = should_log
 
 
 class CPSLTrainer(GradientModulationMixin, Trainer):
-    """Trains a CPSL model (METHOD 7-9).
+    """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
-    One step is one step: min-max bounds, unimodal errors and losses are pooled over all micro-batches and ranks of an
-    optimizer step, each micro-batch weighs its share of the step's samples, and a sample that the sampler repeated to
-    fill the last batch is left out. Logged at each epoch's end, as means over its samples or steps, with the prefix
-    `train_`: all losses and the modulation's statistics; `eval_` has the same losses and the metrics of METHOD 10.
+    **One step is one step**, however it is cut into micro-batches and ranks: each sample of an optimizer step counts
+    once and with the same weight (one that the sampler repeated to fill up an epoch's last batch not at all), and the
+    min-max bounds, the unimodal errors and thereby the modulation's coefficients, and the modalities that modality
+    dropout leaves out are those of the whole step.
+
+    Whether two ways of cutting a step give the same *weights* depends on what the forward pass draws. With all dropout
+    probabilities 0 and `latent_noise="sample"` it draws nothing that depends on the cut: then the coefficients agree
+    to 1e-6 and the trained weights to 1e-5 of their length, as the tests show for accumulation and two processes. With
+    dropout, which is on by default, or with `latent_noise="batch"`, each micro-batch draws from its device's
+    generator, and two ways of cutting are two draws of the same training: with the same samples, weights of samples
+    and bounds, and with coefficients that are the same function of errors and gradients that differ. A run that is
+    resumed with the same cut continues bit for bit on a CPU. `docs/method.md` says more (section 9).
+
+    Logged at the end of each epoch, as means over its samples or steps, with the prefix `train_`: all losses and the
+    modulation's statistics. Evaluation has the same losses with the prefix `eval_`, and [`METRICS`].
 
     Args:
-        model: A CPSL model; None with `model_init`.
+        model: What is trained; None with `model_init`.
         args: Training arguments.
-        **kwargs: As for `Trainer`; `compute_metrics` defaults to METHOD 10's. For another loss, override
+        **kwargs: As for `Trainer`; `compute_metrics` defaults to [`load_metric`]'s. For another loss, override
             [`compute_loss`] and call this one in it.
 
     Raises:
-        ValueError: `args` are another class's, `compute_loss_func` is given, several devices without a launcher, no
-            whole batch with `dataloader_drop_last`, a metric for the best model that is not computed, or a modality
-            to modulate that the model does not have.
+        ValueError: `args` are of another class, `compute_loss_func` is given, several devices without a launcher, not
+            one whole batch with `dataloader_drop_last`, a metric for the best model that is not computed, or a
+            modality to modulate that the model does not have.
         NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
@@ -166,103 +159,119 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
                 f"leaves no step: dataloader_drop_last drops all {num_samples} samples"
             )
         if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
-            _check_metric(args.metric_for_best_model, self.model.config)
-        self._count: int | None = None
-        self._weight: Tensor | None = None
-        self._train_means, self._step_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
+            _check_metric(args.metric_for_best_model, self.unwrapped_model)
+        self._micro_batch: MicroBatch | None = None
+        self._epoch_means, self._log_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
         self._loss_watch = LossWatch()
         self.add_callback(_EpochLogger(self))
 
+    @property
+    def unwrapped_model(self) -> TrainableModel:
+        """The model without what distributed training wraps around it."""
+        return self.accelerator.unwrap_model(self.model)
+
     def create_modulator(self) -> GradientModulator | None:
         """The modulator over the model's modality encoders: with GM, GE and CP off it only takes statistics."""
-        args, model = self.args, self.accelerator.unwrap_model(self.model)
-        names = list(model.config.modality_sizes) if args.modulated_modalities is None else args.modulated_modalities
+        names = self.args.modulated_modalities
+        if names is None:
+            names = [name for name in self.unwrapped_model.modality_names if name != "text"]
         if not names:
             return None
-        return GradientModulator(
-            {name: model.modality_parameters(name) for name in names},
-            args.modulation,
-            seed=args.seed,
-        )
+        groups = {name: self.unwrapped_model.modality_parameters(name) for name in names}
+        return GradientModulator(groups, self.args.modulation, seed=self.args.seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
-        """Trainer's, and adds to each micro-batch what is pooled over the whole optimizer step."""
+        """Trainer's, and adds to each micro-batch what is decided over the whole optimizer step."""
         try:
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except ValueError as error:  # the collator's, which names the sample; loaders read up to a batch ahead
             raise ValueError(f"reading the batches of step {self.state.global_step}: {error}") from error
-        counts = [len(batch["ids"]) for batch in batches]
-        if batches:
-            counts[-1] = self._num_real_samples(counts[-1])
-            batches[-1] = _first_samples(batches[-1], counts[-1]) if counts[-1] else _without_modalities(batches[-1])
-        if self.args.modality_dropout:
+        args, model, step = self.args, self.unwrapped_model, self.state.global_step
+        if args.dataloader_drop_last:
+            counts = [len(batch["ids"]) for batch in batches]
+        else:
+            loader = self.callback_handler.train_dataloader
+            counts = optimizer_step.drop_repetitions(batches, loader, self.train_dataset, self.accelerator)
+        if args.modality_dropout:
             for batch in batches:
-                self._drop_modalities(batch)
-        total = self.accelerator.reduce(torch.tensor(float(sum(counts)), device=self.args.device), reduction="sum")
-        bounds = self._pool_feature_bounds(batches)
-        for batch, count in zip(batches, counts, strict=True):
-            batch["num_samples_in_batch"] = count
-            # Trainer averages over micro-batches and DDP over ranks; so weighed, that is the average over samples.
-            batch["weight"] = count * len(batches) * self.accelerator.num_processes / total
-            if bounds:
+                batch["modality_mask"] = optimizer_step.drop_modalities(
+                    batch, model.modality_names, args.modality_dropout, args.seed, step
+                )
+        if bounds := optimizer_step.step_feature_bounds(batches, model.normalized_modalities):
+            model.update_feature_bounds(bounds)
+            for batch in batches:
                 batch["feature_bounds"] = bounds
-            if self.args.latent_noise == "sample" and self.model.config.ame:
-                batch["latent_noise"] = self._sample_noise(batch)
+        if args.latent_noise == "sample":
+            for batch in batches:
+                if shapes := model.latent_noise_shapes(batch["feature_mask"].shape[1]):
+                    batch["latent_noise"] = optimizer_step.sample_noise(batch, shapes, args.seed, step)
+        weights = optimizer_step.step_weights(counts, self.accelerator, args.device)
+        for batch, count, weight in zip(batches, counts, weights, strict=True):
+            batch["micro_batch"] = MicroBatch(batch.pop("ids"), count, weight)
         return batches, num_items
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Trainer's, with the modulation, and keeps what [`compute_loss`] has to know of the micro-batch for it."""
+        self._micro_batch = inputs.pop("micro_batch")
+        try:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        finally:
+            self._micro_batch = None
+        # The loss of a step is the sum of those of its micro-batches.
+        self._log_means.update({"loss": loss}, count=float(self.accelerator.sync_gradients))
+        return loss
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """The objective of eq. 4, weighed in training by how much of the optimizer step the micro-batch is."""
-        count = len(inputs["labels"]) if self._count is None else self._count
+        """The model's loss, weighted in a training step by the micro-batch's share of the optimizer step's samples."""
+        micro_batch = self._micro_batch
+        count = len(inputs["labels"]) if micro_batch is None else micro_batch.num_samples
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        losses = {"loss": loss} | {f"{name}_loss": value for name, value in outputs.losses.items()}
-        if "diversity_loss" in losses:
-            losses["feature_entropy"] = -losses["diversity_loss"]
-        (self._train_means if model.training else self._eval_means).update(losses, count)
-        if model.training:
-            errors = {f"error of {name}": error.sum() for name, error in outputs.modality_errors.items()}
-            self._loss_watch.add(losses | errors, f"step {self.state.global_step}, samples {', '.join(self._ids)}")
+        losses = {"loss": loss} | _logged_losses(outputs["losses"])
+        (self._epoch_means if model.training else self._eval_means).update(losses, count)
+        if micro_batch is not None:
+            errors = {f"error of {name}": error.sum() for name, error in outputs["modality_errors"].items()}
+            self._loss_watch.add(
+                losses | errors, f"step {self.state.global_step}, samples {', '.join(micro_batch.ids)}"
+            )
             self._loss_watch.check()
-        if self._weight is not None:
-            loss = loss * self._weight
+            loss = loss * micro_batch.weight
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple:
+        """Trainer's, without the samples' names, which are not an input of the model."""
+        inputs = {name: value for name, value in inputs.items() if name != "ids"}
+        return super().prediction_step(model, inputs, *args, **kwargs)
 
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
         """Keeps the step's statistics where they are logged every few steps."""
-        if self.args.logging_strategy == "steps":
-            self._step_means.update(statistics, 1)
+        if self.args.logging_strategy == IntervalStrategy.STEPS:
+            self._log_means.update(statistics)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's; where it logs every few steps, with the modulation's means over them."""
+        """Trainer's; its row of the steps since the last one has the mean loss, and the modulation's where kept."""
         if "loss" in logs:
-            logs |= self._step_means.pop(self.accelerator)
+            # Trainer's own mean is of the steps since a restart, for its sum is not kept in a checkpoint.
+            logs |= self._log_means.pop(self.accelerator)
         super().log(logs, start_time)
 
     def log_epoch_means(self) -> None:
         """Logs the means of all losses over the epoch's samples and of the modulation's statistics over its steps."""
         self._loss_watch.check(wait=True)
-        means = self._train_means.pop(self.accelerator)
+        means = self._epoch_means.pop(self.accelerator)
         if not means:
             return
         if self.modulator is not None:
             means |= {name: value.item() for name, value in self.modulator.pop_statistics().items()}
         self.log({f"train_{name}": value for name, value in means.items()})
 
-    def restore_unlogged_loss(self) -> None:
-        """Goes on with Trainer's sum of the losses since the last log, which it does not keep in a checkpoint."""
-        loss, self._unlogged_loss = self._unlogged_loss, None
-        if loss is not None:
-            self._tr_loss += loss["sum"]
-            self._total_loss_scalar -= loss["sum"].item()  # it is of the steps of this call alone
-            self._globalstep_last_logged = loss["last_logged_step"]
-
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Trainer's, with the means of all losses over the samples among the metrics.
 
-        With several processes the losses, not the metrics, also count the samples that fill up the last batch.
+        With several processes the losses, unlike the metrics, also count the samples that fill up the last batch.
         """
         self._eval_means = MeanTracker()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -276,26 +285,6 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         if not card.exists() or "generated_from_trainer" in (ModelCard.load(card).data.tags or []):
             super().create_model_card(*args, **kwargs)
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        inputs = super()._prepare_inputs(inputs)
-        # What says something about the batch, and is no input of the model.
-        self._ids = inputs.pop("ids", [])
-        self._count, self._weight = inputs.pop("num_samples_in_batch", None), inputs.pop("weight", None)
-        return inputs
-
-    def _num_real_samples(self, size: int) -> int:
-        """How many of the last micro-batch's samples are not repetitions that fill it up for all ranks."""
-        is_last, loader = self.accelerator.gradient_state.end_of_dataloader, self.callback_handler.train_dataloader
-        if self.accelerator.num_processes == 1 or not is_last or self.args.dataloader_drop_last:
-            return size
-        batches = getattr(loader.batch_sampler, "batch_sampler", None)  # those of all ranks
-        drawn = self.train_dataset if batches is None else batches.sampler
-        if not has_length(drawn):
-            return size
-        # Not gradient_state.remainder, which is lost in an epoch that is resumed in its middle.
-        remainder = len(drawn) % loader.total_batch_size or loader.total_batch_size
-        return min(max(remainder - self.accelerator.process_index * size, 0), size)
-
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
         drop_last = self.args.dataloader_drop_last
         self.args.dataloader_drop_last = drop_last and is_training
@@ -305,85 +294,36 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             self.args.dataloader_drop_last = drop_last
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        if self.args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
-            return super()._get_train_sampler(train_dataset)
-        if isinstance(train_dataset, Dataset):
-            lengths = row_counts(train_dataset, "word_index").tolist()
-        else:
-            lengths = [len(row["word_index"]) for row in train_dataset]
         args = self.args
-        return _LengthGroupedSampler(
+        if args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
+            return super()._get_train_sampler(train_dataset)
+        return EpochLengthGroupedSampler(
             args.train_batch_size * args.gradient_accumulation_steps,
-            lengths,
+            sample_lengths(train_dataset),
             args.seed if args.data_seed is None else args.data_seed,
         )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> None:
-        """None, for the dataset's order whatever the training's: predictions stand beside its ids."""
-
-    def _pool_feature_bounds(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Minimum and maximum of each modality over the optimizer step; also tracked in the model's buffers."""
-        config = self.model.config
-        if config.feature_normalization == "none":
-            return {}
-        bounds = {
-            name: pooled_feature_bounds(
-                (collect_features(**batch)[name], batch["feature_mask"] & batch["modality_mask"][name][:, None])
-                for batch in batches
-            )
-            for name in config.modality_sizes
-        }
-        self.accelerator.unwrap_model(self.model).multimodal.update_feature_bounds(bounds)
-        return bounds
-
-    def _sample_generator(self, sample_id: str, purpose: str) -> np.random.Generator:
-        """A generator that depends on seed, step, sample and purpose, and not on how the step is cut into batches."""
-        key = f"{self.args.seed}/{self.state.global_step}/{sample_id}/{purpose}".encode()
-        return np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
-
-    def _drop_modalities(self, batch: dict[str, Any]) -> None:
-        """Takes modalities out of samples at random; where none would be left, the one with the largest draw stays."""
-        config, device = self.model.config, batch["labels"].device
-        names = [*(["text"] if config.use_text else []), *config.modality_sizes]
-        given, everywhere = batch.get("modality_mask", {}), torch.ones_like(batch["labels"], dtype=torch.bool)
-        present = torch.stack([given.get(name, everywhere) for name in names], dim=1)
-        draws = [self._sample_generator(name, "modality_dropout").random(len(names)) for name in batch["ids"]]
-        draws = torch.from_numpy(np.stack(draws)).to(device).masked_fill(~present, -1.0)
-        kept = (draws >= self.args.modality_dropout) | (draws == draws.amax(dim=1, keepdim=True))
-        batch["modality_mask"] = dict(zip(names, (kept & present).unbind(dim=1), strict=True))
-
-    def _sample_noise(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """AME's noise, for each sample from (seed, step, id, modality) and the same whatever it is padded to."""
-        shape = (batch["feature_mask"].shape[1], self.model.config.latent_size)
-        noise = {}
-        for name in self.model.config.modality_sizes:
-            draws = []
-            for sample_id in batch["ids"]:
-                draws.append(self._sample_generator(sample_id, name).standard_normal(shape, dtype=np.float32))
-            noise[name] = torch.from_numpy(np.stack(draws)).to(batch["feature_mask"].device)
-        return noise
+        """None, for the dataset's order whatever the training's: predictions are written beside its ids."""
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        self._train_means, self._step_means, self._unlogged_loss = MeanTracker(), MeanTracker(), None
+        self.unwrapped_model.prepare_for_training()
+        self._epoch_means, self._log_means = MeanTracker(), MeanTracker()
         if resume_from_checkpoint is not None:
-            state = _load_state(resume_from_checkpoint, LOG_FILE, self.args.device)
-            self._train_means.load_state_dict(state["train_means"], self.accelerator)
-            self._step_means.load_state_dict(state["step_means"], self.accelerator)
-            self._unlogged_loss = state["loss"]
+            state = load_training_state(resume_from_checkpoint, MEANS_FILE, self.args.device)
+            self._epoch_means.load_state_dict(state["epoch"], self.accelerator)
+            self._log_means.load_state_dict(state["log"], self.accelerator)
         return prepared
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        # The ranks go on from this mean, as they will when they resume.
-        self._tr_loss.copy_(self.accelerator.reduce(self._tr_loss, reduction="mean"))
         state = {
-            "train_means": self._train_means.state_dict(self.accelerator),
-            "step_means": self._step_means.state_dict(self.accelerator),
-            "loss": {"sum": self._tr_loss, "last_logged_step": self._globalstep_last_logged},
+            "epoch": self._epoch_means.state_dict(self.accelerator),
+            "log": self._log_means.state_dict(self.accelerator),
         }
         if self.args.should_save:
-            torch.save(state, Path(output_dir) / LOG_FILE)
+            torch.save(state, Path(output_dir) / MEANS_FILE)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
@@ -395,21 +335,14 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with write_errors(checkpoint):
             if self.args.should_save:
-                # What an earlier run left of this step would make a checkpoint that is cut short look whole.
+                # What an earlier run left of this step would make a checkpoint that is cut short look complete.
                 (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
             super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # The file that says that a checkpoint is whole is written next, by one rank for all.
+        # The file that says that a checkpoint is complete is written next, by one rank for all.
         self.accelerator.wait_for_everyone()
-
-
-def _load_state(checkpoint: str, name: str, device: torch.device) -> dict[str, Any]:
-    if not Path(checkpoint, name).is_file():
-        raise ValueError(f"{checkpoint} has no {name}: no run goes on from a checkpoint of the model alone")
-    # Each rank loads to its current device; torch knows no `cpu:0`, as gloo's ranks are called.
-    return torch.load(Path(checkpoint) / name, map_location=device.type, weights_only=True)
 
 
 def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -418,40 +351,25 @@ def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return load_metric(keep_in_memory=True).compute(predictions=predictions, references=prediction.label_ids)
 
 
-def _check_metric(metric: str | None, config: Any) -> None:
-    losses = ["task", "unimodal"]
-    if config.modality_sizes:
-        losses += ["reconstruction", "diversity", *(["statistical"] if config.sl else [])]
-    names = [*METRICS, "loss", *(f"{name}_loss" for name in losses)]
-    if config.modality_sizes:
-        names.append("feature_entropy")
+def _check_metric(metric: str | None, model: TrainableModel) -> None:
+    names = [*METRICS, "loss", *_logged_losses(dict.fromkeys(model.loss_names, 0.0))]
     if metric is not None and metric.removeprefix("eval_") not in names:
-        raise ValueError(f"metric_for_best_model={metric!r} is no metric; there are {', '.join(names)}")
+        raise ValueError(f"metric_for_best_model={metric!r} is not a metric; choose one of {', '.join(names)}")
 
 
-def _pooled_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
+def _logged_losses(losses: dict[str, Any]) -> dict[str, Any]:
+    """Losses by the names that they are logged under; the diversity loss also as the entropy that it negates."""
+    logged = {f"{name}_loss": value for name, value in losses.items()}
+    return logged | ({"feature_entropy": -losses["diversity"]} if "diversity" in losses else {})
+
+
+def _summed_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
     """Sums of the per-sample errors by modality, and the number of samples that have it."""
     errors = outputs["modality_errors"]
     presence = outputs.get("modality_presence") or {}
     sums = {name: error.detach().sum() for name, error in errors.items()}
     counts = {name: presence[name].sum() if name in presence else len(error) for name, error in errors.items()}
     return sums, counts
-
-
-def _first_samples(batch: Any, size: int) -> Any:
-    """The first `size` samples of a batch of tensors, lists and dicts of them."""
-    if isinstance(batch, dict):
-        return {name: _first_samples(value, size) for name, value in batch.items()}
-    return batch[:size]
-
-
-def _without_modalities(batch: dict[str, Any]) -> dict[str, Any]:
-    """One sample that has no modality and so counts nowhere: DDP needs every rank to run every step."""
-    batch = _first_samples(batch, 1)
-    nowhere = torch.zeros_like(batch["labels"], dtype=torch.bool)
-    names = [*batch.get("modality_mask", {}), *(["text"] if "input_ids" in batch else [])]
-    batch["modality_mask"] = dict.fromkeys(names, nowhere)
-    return batch
 
 
 __all__ = ["CPSLTrainer", "GradientModulationMixin"]

@@ -52,7 +52,8 @@ class RecordingTrainer(CPSLTrainer):
 
     def get_batch_samples(self, *args):
         batches, num_items = super().get_batch_samples(*args)
-        samples = [name for batch in batches for name in batch["ids"][: batch["num_samples_in_batch"]]]
+        micro_batches = [batch["micro_batch"] for batch in batches]
+        samples = [name for micro_batch in micro_batches for name in micro_batch.ids[: micro_batch.num_samples]]
         self.__dict__.setdefault("samples", []).append(samples)
         return batches, num_items
 

@@ -6,19 +6,22 @@ import torch
 from training_cases import make_trainer, relative_distance, train_and_record
 
 from modeling_cpsl import CPSLTrainingArguments
+from modeling_cpsl.training.optimizer_step import drop_modalities
 
 
-def dropped(tmp_path, count=600, present=None, **options):
-    """`modality_mask` of one batch of `count` samples, (count, 3) for text, acoustic and visual."""
-    trainer = make_trainer(tmp_path, **options)
+MODALITIES = ["text", "acoustic", "visual"]
+
+
+def kept_modalities(probability, count=600, present=None):
+    """What is left in a batch of `count` samples, (count, 3)."""
     batch = {"ids": [f"s{index}" for index in range(count)], "labels": torch.zeros(count)}
     batch["modality_mask"] = present or {name: torch.ones(count, dtype=torch.bool) for name in ("acoustic", "visual")}
-    trainer._drop_modalities(batch)
-    return torch.stack([batch["modality_mask"][name] for name in ("text", "acoustic", "visual")], dim=1).numpy()
+    mask = drop_modalities(batch, MODALITIES, probability, seed=3, step=0)
+    return torch.stack([mask[name] for name in MODALITIES], dim=1).numpy()
 
 
-def test_each_modality_is_dropped_with_its_probability(tmp_path):
-    kept = dropped(tmp_path, count=4000, modality_dropout=0.3)
+def test_each_modality_is_dropped_with_its_probability():
+    kept = kept_modalities(0.3, count=4000)
     # All three fall out with .027, and then one of the three stays: .3 - .009 each.
     np.testing.assert_allclose(kept.mean(axis=0), 0.709, atol=0.025)
     assert kept.any(axis=1).all()
@@ -26,17 +29,17 @@ def test_each_modality_is_dropped_with_its_probability(tmp_path):
     assert np.abs(pairs).max() < 0.12  # one by one, but for the rule that one stays
 
 
-def test_what_is_missing_stays_missing_and_one_always_stays(tmp_path):
+def test_what_is_missing_stays_missing_and_one_always_stays():
     acoustic = torch.arange(600) % 2 == 0
     present = {"acoustic": acoustic, "visual": torch.zeros(600, dtype=torch.bool)}
-    kept = dropped(tmp_path, present=present, modality_dropout=0.9)
+    kept = kept_modalities(0.9, present=present)
     assert kept.any(axis=1).all() and not kept[:, 2].any() and not kept[~acoustic.numpy(), 1].any()
     assert kept[~acoustic.numpy(), 0].all()
 
 
-def test_a_sample_without_any_modality_stays_so(tmp_path):
-    nowhere = {name: torch.zeros(4, dtype=torch.bool) for name in ("text", "acoustic", "visual")}
-    assert not dropped(tmp_path, count=4, present=nowhere, modality_dropout=0.5).any()
+def test_a_sample_without_any_modality_stays_so():
+    absent = {name: torch.zeros(4, dtype=torch.bool) for name in MODALITIES}
+    assert not kept_modalities(0.5, count=4, present=absent).any()
 
 
 def test_training_with_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):

@@ -216,6 +216,7 @@ def test_several_gpus_need_a_launcher(tmp_path, monkeypatch):
         (8, {"save_strategy": "epoch"}),
         (6, {"train_sampling_strategy": "group_by_length"}),
         (6, {"logging_strategy": "steps", "logging_steps": 5}),
+        (4, {"save_steps": 4}),
     ],
 )
 def test_resumed_run_ends_in_the_same_weights_and_logs(tmp_path, step, more):
@@ -328,9 +329,9 @@ def test_a_metric_that_there_is_not_is_refused(tmp_path, fields):
         if name in names:
             make_trainer(tmp_path, config_fields=fields, metric_for_best_model=f"eval_{name}")
         else:
-            with pytest.raises(ValueError, match=f"metric_for_best_model='{name}' is no metric"):
+            with pytest.raises(ValueError, match=f"metric_for_best_model='{name}' is not a metric"):
                 make_trainer(tmp_path, config_fields=fields, metric_for_best_model=name)
-    with pytest.raises(ValueError, match="metric_for_best_model='pearson' is no metric; there are mae, corr"):
+    with pytest.raises(ValueError, match="metric_for_best_model='pearson' is not a metric; choose one of mae, corr"):
         make_trainer(tmp_path, config_fields=fields, metric_for_best_model="pearson")
 
 
@@ -439,7 +440,7 @@ def test_a_model_may_be_made_for_each_training(tmp_path):
 def test_no_run_goes_on_from_a_model_alone(tmp_path):
     make_trainer(tmp_path, num_train_epochs=1, save_strategy="epoch", save_only_model=True).train()
     trainer = make_trainer(tmp_path, num_train_epochs=2)
-    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: no run goes on"):
+    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: a run cannot be resumed"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
 
 
