@@ -20,6 +20,7 @@ from data_builders.columns import feature_rows, read_columns
 from data_builders.files import replacing_file
 
 from ..processing_cpsl import CPSLProcessor
+from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE, clip_sentiment
 from ..training.encoding import modality_sets
 from ..training.metrics import METRICS
 from ..training.streaming import EncodedStream
@@ -32,37 +33,55 @@ logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-# Names of the Hub for METHOD 10's figures, by what stands before the protocol.
-METRIC_TYPES = {"mae": "mae", "corr": "pearsonr", "f1": "f1"} | dict.fromkeys(("acc2", "acc5", "acc7"), "accuracy")
 TAGS = ("cpsl", "multimodal", "sentiment-analysis", "multimodal-sentiment-analysis")
 DATASET_NAMES = {"sample": "CPSL sample corpus (generated)", "mosi": "CMU-MOSI", "mosei": "CMU-MOSEI"}
+PARTS = {
+    "ame": "adaptive modality encoding (AME)",
+    "gm": "gradient modulation (GM)",
+    "ge": "gradient enhancement (GE)",
+    "cp": "conflict-aware penalty (CP)",
+    "sl": "statistical loss (SL)",
+}
 UNKNOWN_LICENSE = "unknown"
 
 
 def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Dataset | EncodedStream]) -> ModelCard:
-    """Writes `README.md` into the folder of a finished run, from what the run left there and the data it saw.
+    """Writes `README.md` into the folder of a finished run, from what the run left there and the data it used.
 
-    Paths of the machine are left out: a path that is absolute or leads upwards is shown by its last part. A licence
-    that neither the package nor the encoder's own card tells is called unknown. Nothing is asked of the Hub. A
-    `README.md` that is no card of a training run is left as it is, with a warning.
+    The card shows no paths of this machine: of a path that is absolute or leads upwards only the last part is shown.
+    A licence that neither the package nor the text encoder's own card states is given as unknown. The Hub is not
+    asked for anything. A `README.md` that is not the card of a training run is left as it is, with a warning.
 
     Args:
-        output_dir: Model, processor, results, resolved recipe, log, predictions and plots of `run_train.py`.
+        output_dir: The run's folder, with model, processor, results, resolved recipe, log, predictions and plots.
         dataset: The splits of the run, in the row format of `data_builders`.
 
     Returns:
         The card.
 
     Raises:
-        OSError: `output_dir` lacks a file of a finished run, or.
+        OSError: `output_dir` lacks a file of a finished run, or the card cannot be written.
     """
     output_dir = Path(output_dir)
+    card = _make_card(output_dir, dataset)
+    path, own_tags = output_dir / CARD_FILE, (TAGS[0], "generated_from_trainer")
+    if path.exists() and not any(tag in str(_metadata(path).get("tags")) for tag in own_tags):
+        logger.warning(
+            "%s is not the model card of a training run: it was left as it is, and no card was written", path
+        )
+    else:
+        with replacing_file(path) as temporary:
+            card.save(temporary)
+    return card
+
+
+def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream]) -> ModelCard:
     recipe = yaml.safe_load((output_dir / CONFIG_FILE).read_text())
     results = json.loads((output_dir / RESULTS_FILE).read_text())
     log = [json.loads(row) for row in (output_dir / LOG_FILE).read_text().splitlines()]
     config, processor = AutoConfig.from_pretrained(output_dir), CPSLProcessor.from_pretrained(output_dir)
-    encoder = _encoder(recipe["model_name_or_path"])
-    shown = _without_paths(recipe)
+    encoder, shown = _encoder(recipe["model_name_or_path"]), _without_paths(recipe)
+    model_name = _without_paths(str(output_dir.resolve()))
     data = {
         "type": Path(shown["dataset"]).name,
         "name": DATASET_NAMES.get(recipe["dataset"], Path(shown["dataset"]).name),
@@ -70,7 +89,6 @@ def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Datase
     }
     splits = {name: _split_facts(split, config.modality_sizes) for name, split in dataset.items()}
     scored = [split for split in dataset if f"{split}_mae" in results]
-    model_name = _without_paths(str(output_dir.resolve()))
     metadata = ModelCardData(
         model_name=model_name,
         base_model=encoder["hub_id"],
@@ -79,40 +97,35 @@ def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Datase
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=[*TAGS, *config.modality_sizes],
-        metrics=sorted(set(METRIC_TYPES.values())),
+        metrics=sorted({metric.hub_type for metric in METRICS.values()}),
         eval_results=_eval_results(results, scored, data) or None,
     )
-    card = ModelCard.from_template(
+    return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
+        classes=SENTIMENT_CLASSES,
         config=config,
         data=data,
         encoder=encoder,
-        interval=_interval(config, output_dir, dataset.get("test"), processor),
-        metric_names=METRICS,
         folder=recipe["hub_model_id"] or shown["output_dir"],
+        interval=_interval(config, output_dir, dataset.get("test"), processor),
+        label_range=SENTIMENT_RANGE,
+        metrics=METRICS,
         modalities=_modalities(splits["train"], processor),
         modulated=has_modulation(log),
         name=model_name,
         names=list(config.modality_sizes),
-        on=_switched_on(recipe, len(config.modality_sizes)),
+        parts=_parts_in_use(recipe, len(config.modality_sizes)),
         recipe=shown,
         recipe_yaml=yaml.safe_dump({k: v for k, v in shown.items() if v is not None}, sort_keys=False),
         results=results,
         scored=scored,
         splits=splits,
     )
-    path, own_tags = output_dir / CARD_FILE, (TAGS[0], "generated_from_trainer")
-    if path.exists() and not any(tag in str(_metadata(path).get("tags")) for tag in own_tags):
-        logger.warning("%s is no model card of a training run: it was left as it is and none was written", path)
-    else:
-        with replacing_file(path) as temporary:
-            card.save(temporary)
-    return card
 
 
 def _eval_results(results: dict[str, float], splits: Iterable[str], data: dict[str, str]) -> list[EvalResult]:
-    """One result a figure and split, named as in METHOD 10; what could not be computed is left out."""
+    """One result for each metric and split; what could not be computed is left out."""
     return [
         EvalResult(
             task_type="text-classification",
@@ -121,18 +134,18 @@ def _eval_results(results: dict[str, float], splits: Iterable[str], data: dict[s
             dataset_name=data["name"],
             dataset_config=data["format"],
             dataset_split=split,
-            metric_type=METRIC_TYPES[name.partition("_")[0]],
+            metric_type=metric.hub_type,
             metric_name=name,
             metric_value=round(results[f"{split}_{name}"], 4),
         )
         for split in splits
-        for name in METRICS
+        for name, metric in METRICS.items()
         if math.isfinite(results[f"{split}_{name}"])
     ]
 
 
 def _encoder(name_or_path: str) -> dict[str, str | None]:
-    """The text encoder's name, its id where it came from the Hub, and the licence that its own card states."""
+    """The text encoder's name, its id if it came from the Hub, and the licence that its own card states."""
     if name_or_path == "sample":
         return {"name": "sample", "hub_id": None, "license": "apache-2.0"}
     is_folder = Path(name_or_path).is_dir()
@@ -146,19 +159,18 @@ def _encoder(name_or_path: str) -> dict[str, str | None]:
 
 
 def _metadata(card: str | Path) -> dict[str, Any]:
-    """A stranger's card may be missing, broken or without metadata."""
+    """The metadata of anybody's card, which may be missing, broken or without metadata."""
     try:
         return metadata_load(card) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return {}
 
 
-def _switched_on(recipe: dict[str, Any], num_modalities: int) -> list[str]:
-    """The parts of the method that took part (METHOD 11): with too few modalities some are off whatever is asked."""
+def _parts_in_use(recipe: dict[str, Any], num_modalities: int) -> list[str]:
+    """The parts of the method that took part: with too few modalities some are off, whatever the recipe says."""
     num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
-    possible = {"ame": num_modalities, "gm": num_modulated > 1, "ge": num_modulated > 1, "cp": num_modulated > 1}
-    possible["sl"] = num_modalities
-    return [name.upper() for name, is_possible in possible.items() if recipe[name] and is_possible]
+    is_possible = dict.fromkeys(PARTS, num_modulated > 1) | dict.fromkeys(("ame", "sl"), num_modalities > 0)
+    return [title for name, title in PARTS.items() if recipe[name] and is_possible[name]]
 
 
 def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[dict[str, Any]]:
@@ -175,7 +187,7 @@ def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[d
 
 
 def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> dict[str, Any]:
-    """What the card tells of a split, from one pass over it."""
+    """What the card says of a split, from one pass over it."""
     labels, videos, num_words = [], set(), 0
     missing, of_utterance = dict.fromkeys(modalities, 0), dict.fromkeys(modalities, True)
     for table in read_columns(split, ["video_id", "words", "label", *modalities]):
@@ -199,25 +211,24 @@ def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> d
 
 
 def _interval(config: Any, output_dir: Path, test: Any, processor: CPSLProcessor) -> dict[str, Any] | None:
-    """The calibrated intervals and the share of test labels in them, None for a model that was not calibrated."""
+    """The calibrated intervals and the share of test labels in them; None for a model that was not calibrated."""
     if config.interval_half_widths is None:
         return None
     interval = {"half_widths": config.interval_half_widths, "coverage": config.interval_coverage}
     if test is not None:
-        # The interval stands around a score in [-3, 3]; a sample with other modalities than were calibrated has none.
+        # A sample with a set of modalities that was not calibrated has no interval.
         rows = pd.read_parquet(output_dir / "predictions_test.parquet")
         rows["half_width"] = [config.interval_half_widths.get(name) for name in modality_sets(test, processor)]
         rows = rows.dropna(subset="half_width")
         interval["num_samples"] = len(rows)
         if len(rows):
-            interval["measured"] = interval_coverage(
-                rows["prediction"].clip(-3.0, 3.0), rows["label"], rows["half_width"]
-            )
+            scores = clip_sentiment(rows["prediction"])
+            interval["measured"] = interval_coverage(scores, rows["label"], rows["half_width"])
     return interval
 
 
 def _without_paths(value: Any) -> Any:
-    """`value` fit to be shown: no path of this machine, nothing that ends a line or a code span."""
+    """`value` as it can be shown: without paths of this machine, and nothing that ends a line or a code span."""
     if isinstance(value, dict):
         return {name: _without_paths(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -155,8 +155,10 @@ def test_whether_a_prediction_depends_on_its_batch_is_said(finished, corpus, nor
     path = finished / "resolved_config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"feature_normalization": normalization}))
     text = write_card(finished, corpus).text
-    assert ("A prediction depends on its batch" in text) == (normalization == "minmax_batch")
-    assert ("A prediction does not depend on its batch." in text) == (normalization == "minmax_running")
+    assert ("A prediction depends on the other utterances of its batch" in text) == (normalization == "minmax_batch")
+    assert ("A prediction does not depend on the other utterances of its batch." in text) == (
+        normalization == "minmax_running"
+    )
 
 
 def test_snippet_of_a_pushed_model_names_it(finished, corpus):
@@ -189,7 +191,7 @@ def test_data_is_counted(runs):
         ]
         assert f"| {name} | {' | '.join(map(str, facts))} |\n" in text
     assert "read as `sample`" in text
-    assert "- `acoustic`: 74 values a word, scaled as the source has them" in text
+    assert "- `acoustic`: 74 values a word, on the scale of the source; the extractor is not recorded" in text
 
 
 def test_missing_and_utterance_level_features_are_told(finished, corpus):
@@ -207,19 +209,37 @@ def test_missing_and_utterance_level_features_are_told(finished, corpus):
     assert "`acoustic` says nothing about single words" in text
 
 
-@pytest.mark.parametrize(
-    ("name", "on"), [("all", "AME, GM, GE, CP, SL"), ("text", "nothing of CPSL"), ("no-text", "AME, GM, GE, CP, SL")]
+AME, GM, GE, CP, SL = (
+    "adaptive modality encoding (AME)",
+    "gradient modulation (GM)",
+    "gradient enhancement (GE)",
+    "conflict-aware penalty (CP)",
+    "statistical loss (SL)",
 )
-def test_what_took_part_is_named(runs, name, on):
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("all", [AME, GM, GE, CP, SL]), ("text", ["none"]), ("no-text", [AME, GM, GE, CP, SL])]
+)
+def test_the_parts_in_use_are_named_in_words(runs, name, parts):
     text = (runs[name] / "README.md").read_text()
-    assert f"\nOn: {on}. Seed 0." in text
+    assert f"\nParts of CPSL in use: {', '.join(parts)}. Seed: 0." in text
     assert ("plain regression" in text) == (name == "text")
     assert ("Text encoder: none" in text) == (name == "no-text")
 
 
 def test_with_one_modality_there_is_nothing_to_balance(finished, corpus):
-    assert "\nOn: AME, SL. " in write_card(finished, corpus, modulated_modalities=["acoustic"]).text
-    assert "\nOn: AME, GM, CP, SL. " in write_card(finished, corpus, modulated_modalities=None, ge=False).text
+    text = write_card(finished, corpus, modulated_modalities=["acoustic"]).text
+    assert f"\nParts of CPSL in use: {AME}, {SL}. " in text
+    text = write_card(finished, corpus, modulated_modalities=None, ge=False).text
+    assert f"\nParts of CPSL in use: {AME}, {GM}, {CP}, {SL}. " in text
+
+
+def test_the_range_of_labels_is_the_tasks(runs):
+    text = (runs["all"] / "README.md").read_text()
+    assert (
+        "the sentiment of an utterance, from -3 (highly negative) to 3 (highly positive), from its words and" in text
+    )
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -303,7 +323,8 @@ def test_licence_of_the_encoder_is_read_from_its_own_card(finished, corpus, tmp_
     card = write_card(finished, corpus, model_name_or_path=str(folder))
     assert card.data.license == license
     assert card.data.get("base_model") is None
-    assert f"Text encoder: {'unknown here; see its own card' if license == 'unknown' else license}." in card.text
+    shown = "not known to this card; see the encoder's own card" if license == "unknown" else license
+    assert f"Text encoder: {shown}." in card.text
     assert "`my-encoder`, from a folder" in card.text
     assert ("whoever shares the model" in card.text) == (license == "unknown")
 
@@ -314,7 +335,7 @@ def test_encoder_from_the_hub_is_the_base_model(finished, corpus, monkeypatch, t
     assert card.data.base_model == "microsoft/deberta-v3-base"
     assert card.data.eval_results[0].dataset_name == "CMU-MOSI"
     assert (card.data.license, card.data.language) == ("unknown", "en")
-    assert "states a licence for its software and none for the data" in card.text
+    assert "states a licence for its software but none for the data" in card.text
     (tmp_path / "cached.md").write_text("---\nlicense: mit\n---\n")
     monkeypatch.setattr(
         "modeling_cpsl.experiments.model_card.try_to_load_from_cache", lambda repo, name: str(tmp_path / "cached.md")
@@ -338,9 +359,10 @@ def test_interval_and_its_measured_coverage(finished, corpus):
     assert covered[:5].all() and not covered.all()
     text = write_card(finished, corpus).text
     assert (
-        "a prediction ± 1.250 (`acoustic+text+visual`), ± 2.000 (`text`) is meant to hold 90 % of the labels" in text
+        "a prediction, ± 1.250 (`acoustic+text+visual`), ± 2.000 (`text`), is meant to contain 90 % of the labels"
+        in text
     )
-    assert f"On the test split it held {100 * covered.mean():.1f} % of {len(predictions)}." in text
+    assert f"On the test split it contained {100 * covered.mean():.1f} % of {len(predictions)} labels." in text
 
 
 def test_coverage_is_measured_where_there_is_an_interval(finished, corpus):
@@ -363,7 +385,7 @@ def test_coverage_is_measured_where_there_is_an_interval(finished, corpus):
         config.save_pretrained(finished)
         held = [error <= width for error, width in zip(errors, widths, strict=True) if width is not None]
         text = write_card(finished, corpus).text
-        assert f"On the test split it held {100 * np.mean(held):.1f} % of {len(held)}." in text
+        assert f"On the test split it contained {100 * np.mean(held):.1f} % of {len(held)} labels." in text
 
 
 def test_readme_that_is_no_card_is_left_alone(finished, corpus, caplog):
