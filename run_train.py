@@ -1,9 +1,12 @@
-"""Trains and evaluates CPSL: `python run_train.py RECIPE.yaml [--option value ...]`, or under `accelerate launch`."""
+"""Trains and evaluates a model: `python run_train.py RECIPE [--option value ...]` is `cpsl train RECIPE ...`.
+
+For `accelerate launch run_train.py`.
+"""
 
 import sys
 
-from modeling_cpsl.experiments.run import main
+from cpsl import main
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(["train", *sys.argv[1:]]))

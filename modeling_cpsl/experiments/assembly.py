@@ -1,14 +1,15 @@
 """From a recipe to a trainer: data, processor and model, put together and checked."""
 
+import copy
 import itertools
+import logging
 import math
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
-from datasets import DatasetDict, IterableDatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HTTPError
 from safetensors import SafetensorError
 from transformers import (
@@ -30,24 +31,23 @@ from ..training.checkpoints import last_complete_checkpoint
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
-from .recipe import DataArguments, parse_arguments, recipe_of
-from .records import TrainingLog
+from .console import without_loading_reports
+from .recipe import DataArguments, Recipe
+from .records import SAMPLE_BACKBONE_FOLDER, TrainingLog
 from .sample_backbone import make_sample_backbone
 
 
-def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDict, bool]:
-    """Loads the splits with the modalities asked for; says whether the model reads text."""
-    names = None if arguments.modalities is None else [name.strip() for name in arguments.modalities.split(",")]
-    use_text = names is None or "text" in names
-    pairs = [pair.partition("=") for pair in arguments.feature_sequences or []]
-    for name, _, sequence in pairs:
-        if not name or not sequence:
-            raise ValueError(f"feature_sequences: {name or sequence!r} is no modality=NAME, such as acoustic=COVAREP")
+logger = logging.getLogger(__name__)
+
+
+def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
+    """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
+    names = arguments.modality_names
     dataset = load_aligned_dataset(
         arguments.dataset,
         data_dir=arguments.data_dir,
         modalities=None if names is None else [name for name in names if name != "text"],
-        feature_sequences={name: sequence for name, _, sequence in pairs} or None,
+        feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,
     )
     if "train" not in dataset:
@@ -55,14 +55,11 @@ def load_data(arguments: DataArguments) -> tuple[DatasetDict | IterableDatasetDi
     for name, split in dataset.items():
         if next(read_columns(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
-    return dataset, use_text
+    return dataset
 
 
 def build_processor(
-    arguments: DataArguments,
-    dataset: DatasetDict | IterableDatasetDict,
-    tokenizer: PreTrainedTokenizerBase,
-    use_text: bool,
+    arguments: DataArguments, dataset: DatasetDict | IterableDatasetDict, tokenizer: PreTrainedTokenizerBase
 ) -> CPSLProcessor:
     """The processor for this data, with the training split's feature statistics where they are needed."""
     train = dataset["train"]
@@ -76,21 +73,21 @@ def build_processor(
         modality_sizes=sizes,
         feature_statistics=statistics,
         max_length=arguments.max_length,
-        use_text=use_text,
+        use_text=arguments.use_text,
         feature_extractors=feature_extractors(train),
     )
 
 
 def load_backbone(name_or_path: str, max_length: int) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
-    """The text encoder's configuration and tokenizer; ValueError for what CPSL does not stand on."""
+    """The text encoder's configuration and tokenizer; ValueError where CPSL has no model over such an encoder."""
     try:
         backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
     except (ValueError, OSError) as error:
         raise ValueError(f"model_name_or_path {name_or_path}: {error}") from error
     if backbone.model_type not in CPSL_MODELS:
         raise ValueError(
-            f"{name_or_path}: model_type {backbone.model_type!r} is no text encoder that CPSL stands on "
-            f"({', '.join(CPSL_MODELS)})"
+            f"model_name_or_path {name_or_path}: CPSL has no model over a text encoder of model_type "
+            f"{backbone.model_type!r}; choose one of {', '.join(CPSL_MODELS)}"
         )
     # Where its files are missing, transformers makes a tokenizer that knows no word.
     if not backbone.vocab_size / 2 < len(tokenizer) <= backbone.vocab_size:
@@ -108,14 +105,14 @@ def _longest_input(backbone: PreTrainedConfig) -> float:
     """Length in subwords that an encoder's position embeddings reach; DeBERTa-v3 has none."""
     if backbone.model_type == "deberta-v2" and not backbone.position_biased_input:
         return math.inf
-    # MPNet counts positions from behind its padding's.
+    # MPNet counts positions from the one behind its padding's.
     return backbone.max_position_embeddings - (2 if backbone.model_type == "mpnet" else 0)
 
 
 def build_model(
     arguments: Any, processor: CPSLProcessor, backbone: PreTrainedConfig, name_or_path: str
 ) -> PreTrainedModel:
-    """The CPSL model over the checkpoint's text encoder; ValueError where that is not all in the checkpoint."""
+    """The CPSL model over a checkpoint's text encoder; ValueError where the checkpoint does not hold all of that."""
     model_class = CPSL_MODELS[backbone.model_type]
     options = {option.name for option in fields(CPSLConfigMixin)} & asdict(arguments).keys()
     config = model_class.config_class.from_backbone(
@@ -123,64 +120,94 @@ def build_model(
         modality_sizes=processor.modality_sizes,
         use_text=processor.use_text,
         **{name: getattr(arguments, name) for name in options},
+        **_special_tokens(processor.tokenizer),
     )
-    # An fp16 checkpoint would otherwise make the new modules fp16 too.
     try:
-        model, info = model_class.from_pretrained(
-            name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        with without_loading_reports():
+            # An fp16 checkpoint would otherwise make the new modules fp16 too.
+            model, info = model_class.from_pretrained(
+                name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except (OSError, SafetensorError) as error:
         raise ValueError(f"model_name_or_path {name_or_path}: its weights cannot be read: {error}") from error
-    # transformers fills what a checkpoint lacks with random numbers: an encoder that silently was not pretrained.
-    unfit = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    unfit = sorted(name for name in unfit if name.startswith(f"{model.base_model_prefix}."))
-    if unfit and processor.use_text:
-        raise ValueError(
-            f"model_name_or_path {name_or_path}: {len(unfit)} tensors of the text encoder are missing in its weights "
-            f"or have another size, the first is {unfit[0]}; get the whole checkpoint of a {backbone.model_type}"
-        )
+    _check_encoder_weights(model, info, name_or_path)
     return model
 
 
-def prepare(arguments: Sequence[str]) -> tuple[CPSLTrainer, dict[str, Any], dict[str, Any]]:
-    """From arguments to a trainer, the encoded data and the resolved recipe."""
-    data_arguments, model_arguments, training_arguments = parse_arguments(arguments)
-    set_seed(training_arguments.seed)
-    with training_arguments.main_process_first(desc="data"):
-        dataset, use_text = load_data(data_arguments)
-        name_or_path = model_arguments.model_name_or_path
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The tokenizer's special tokens, which Trainer would otherwise copy into the configuration with a warning."""
+    tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    return {name: token for name, token in tokens.items() if token is not None}
+
+
+def _check_encoder_weights(model: PreTrainedModel, info: dict[str, Any], name_or_path: str) -> None:
+    """Looks at the text encoder's part of transformers' loading report: the rest is new and cannot be there.
+
+    transformers fills what a checkpoint lacks with random numbers: an encoder that silently was not pretrained.
+    """
+    prefix = f"{model.base_model_prefix}."
+    unfit = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    unfit = sorted(name for name in unfit if name.startswith(prefix))
+    if unfit and model.config.use_text:
+        raise ValueError(
+            f"model_name_or_path {name_or_path}: {len(unfit)} tensors of the text encoder are missing in its weights "
+            f"or have another size, the first is {unfit[0]}; get the complete checkpoint of a text encoder"
+        )
+    # A pretraining head is not needed, but layers that the encoder does not have are a sign of a wrong config.json.
+    unused = sorted(name for name in info["unexpected_keys"] if name.removeprefix(prefix).startswith("encoder."))
+    if unused:
+        logger.warning(
+            "model_name_or_path %s: %d tensors of its text encoder are not used, since its config.json describes a "
+            "smaller one; the first is %s", name_or_path, len(unused), unused[0],
+        )  # fmt: skip
+
+
+def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
+    """From a recipe to a trainer and the encoded splits.
+
+    Raises:
+        ValueError: The data, the text encoder or an option does not fit.
+    """
+    arguments = copy.copy(recipe.training)  # what the data decides in it is not for the recipe
+    set_seed(arguments.seed)
+    with arguments.main_process_first(desc="data"):
+        dataset = load_data(recipe.data)
+        name_or_path = recipe.model.model_name_or_path
         if name_or_path == "sample":
-            name_or_path = os.path.join(training_arguments.output_dir, "sample_backbone")
-            if training_arguments.local_process_index == 0:  # another would write what this one already reads
-                rows = (
-                    row for table in read_columns(dataset["train"], ["words"]) for row in table["words"].to_pylist()
-                )
-                make_sample_backbone(itertools.chain.from_iterable(rows), name_or_path)
-        backbone, tokenizer = load_backbone(name_or_path, data_arguments.max_length)
-        processor = build_processor(data_arguments, dataset, tokenizer, use_text)
-        seed = training_arguments.seed if training_arguments.data_seed is None else training_arguments.data_seed
+            name_or_path = os.path.join(arguments.output_dir, SAMPLE_BACKBONE_FOLDER)
+            if arguments.local_process_index == 0:  # another would write what this one already reads
+                make_sample_backbone(_words(dataset["train"]), name_or_path)
+        backbone, tokenizer = load_backbone(name_or_path, recipe.data.max_length)
+        processor = build_processor(recipe.data, dataset, tokenizer)
+        seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         encoded = encode_dataset(dataset, processor, seed=seed)
-    config = recipe_of(data_arguments, model_arguments, training_arguments)
-    if data_arguments.streaming:  # it is read forward, and shuffled already
-        training_arguments.train_sampling_strategy = "sequential"
+    if recipe.data.streaming:  # it is read forward, and shuffled already
+        arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
-        training_arguments.eval_strategy, training_arguments.load_best_model_at_end = "no", False
-        print("no validation split: the last epoch's model is kept instead of the best one's", file=sys.stderr)
-    model = build_model(model_arguments, processor, backbone, name_or_path)
+        arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
+    if arguments.resume_from_checkpoint == "last":
+        arguments.resume_from_checkpoint = last_complete_checkpoint(arguments.output_dir)
+    model = build_model(recipe.model, processor, backbone, name_or_path)
     try:
         trainer = CPSLTrainer(
             model,
-            training_arguments,
+            arguments,
             train_dataset=encoded["train"],
             eval_dataset=encoded.get("validation"),
             data_collator=CPSLDataCollator(processor),
             processing_class=processor,
-            callbacks=[TrainingLog(config)],
+            callbacks=[TrainingLog(recipe.resolved())],
         )
-    except (ImportError, RuntimeError) as error:  # report_to or optim of a package that is not there
+    except (ImportError, RuntimeError) as error:  # report_to or optim names a package that is not installed
         raise ValueError(str(error)) from error
     except HTTPError as error:
         raise ValueError(f"push_to_hub: the repository cannot be made: {error}") from error
-    if training_arguments.resume_from_checkpoint == "last":
-        training_arguments.resume_from_checkpoint = last_complete_checkpoint(training_arguments.output_dir)
-    return trainer, encoded, config
+    return trainer, encoded
+
+
+def _words(split: Dataset | IterableDataset) -> Iterator[str]:
+    for table in read_columns(split, ["words"]):
+        yield from itertools.chain.from_iterable(table["words"].to_pylist())
+
+
+__all__ = ["build_model", "build_processor", "load_backbone", "load_data", "prepare"]

@@ -1,15 +1,18 @@
-"""A recipe: the options of a training, from a YAML file and the command line, and the rows of ablations."""
+"""A recipe: the options of a training, read from a YAML file and a command line; and the ablations of the paper."""
 
 import argparse
 import itertools
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from transformers import HfArgumentParser
+
+from data_builders.command_line import CommandParser, UsageError, did_you_mean
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..training.arguments import CPSLTrainingArguments
@@ -17,10 +20,9 @@ from ..training.metrics import is_better_if_greater
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+# The parts of the method that can be switched off, in the paper's order.
 SWITCHES = ("ame", "gm", "ge", "cp", "sl")
-# Options that belong to one start of a run and not to the recipe that repeats it; tokens are not shown at all.
-NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
-# The rows of the paper's table 2 and what is on in each (METHOD 11).
+# The rows of the paper's table 2: what is on in each.
 ABLATIONS = {
     "A0": "",
     "A1": "ame",
@@ -40,6 +42,8 @@ ABLATIONS = {
     "C4": "ame gm ge sl",
     "C5": "ame gm cp sl",
 }
+# Options of one start of a run, which a recipe that repeats the run leaves out; tokens must not be shown at all.
+_NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
 
 
 @dataclass
@@ -50,14 +54,14 @@ class DataArguments:
 
     dataset: str = field(
         default="sample",
-        metadata={"help": "`sample` (made on the spot), `mosi`, `mosei`, or a file or folder of a known format."},
+        metadata={"help": "`sample` (generated), `mosi`, `mosei`, or a file or folder of any known format."},
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Where the files of `mosi` and `mosei` are."})
+    data_dir: str | None = field(default=None, metadata={"help": "Where the files of `mosi` or `mosei` are."})
     modalities: str | None = field(
         default=None,
         metadata={
-            "help": "Comma-separated: text, acoustic, visual, timing (from word times) or any that the data has. "
-            "Default: text and all that the data has."
+            "help": "Comma-separated: text, acoustic, visual, timing (computed from word times) or any other that the "
+            "data has. Default: text and all that the data has."
         },
     )
     feature_sequences: list[str] | None = field(
@@ -67,8 +71,8 @@ class DataArguments:
     standardize_features: str = field(
         default="auto",
         metadata={
-            "help": "Standardise feature columns with the training split's statistics; auto: where the source has "
-            "not normalised them.",
+            "help": "Standardise the feature columns with the training split's statistics; auto: unless the source "
+            "has normalised them.",
             "choices": ["auto", "true", "false"],
         },
     )
@@ -76,18 +80,37 @@ class DataArguments:
         default=False,
         metadata={
             "help": "Read samples while they are used, without a cache and, from Parquet, in constant memory; they "
-            "are shuffled in a buffer. The data is read once more before training, to count it."
+            "are shuffled in a buffer. The data is read once before training, to count it."
         },
     )
     max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
+
+    @property
+    def modality_names(self) -> list[str] | None:
+        """The modalities asked for, text among them; None for all."""
+        return None if self.modalities is None else [name.strip() for name in self.modalities.split(",")]
+
+    @property
+    def use_text(self) -> bool:
+        """Whether the model is to read words."""
+        return self.modality_names is None or "text" in self.modality_names
+
+    @property
+    def sequences_by_modality(self) -> dict[str, str] | None:
+        """`feature_sequences` as a dict; ValueError for what is not `modality=NAME`."""
+        pairs = [pair.partition("=") for pair in self.feature_sequences or []]
+        for (name, _, sequence), given in zip(pairs, self.feature_sequences or [], strict=True):
+            if not name or not sequence:
+                raise ValueError(f"feature_sequences: {given!r} is not of the form modality=NAME; acoustic=COVAREP is")
+        return {name: sequence for name, _, sequence in pairs} or None
 
 
 def _command_line_type(annotation: Any) -> Any:
     return float if annotation == float | int else annotation
 
 
-# What the data or a calibration decides is no option of the command line.
-DECIDED_FIELDS = ("modality_sizes", "use_text", "interval_half_widths", "interval_coverage")
+# The data and the calibration decide these fields, not the command line.
+_DECIDED_FIELDS = ("modality_sizes", "use_text", "interval_half_widths", "interval_coverage")
 ModelArguments = make_dataclass(
     "ModelArguments",
     [
@@ -96,7 +119,10 @@ ModelArguments = make_dataclass(
             str,
             field(
                 default="microsoft/deberta-v3-base",
-                metadata={"help": "DeBERTa-v2/v3, BERT or MPNet: folder or Hub id; `sample` is a small random one."},
+                metadata={
+                    "help": "Text encoder, DeBERTa-v2/v3, BERT or MPNet: a folder or Hub id; `sample`: a small one "
+                    "with random weights."
+                },
             ),
         ),
         (
@@ -104,68 +130,163 @@ ModelArguments = make_dataclass(
             str | None,
             field(
                 default=None,
-                metadata={"help": f"Row of the paper's table 2, sets {' '.join(SWITCHES)}.", "choices": [*ABLATIONS]},
+                metadata={"help": f"Row of the paper's table 2; sets {' '.join(SWITCHES)}.", "choices": [*ABLATIONS]},
             ),
         ),
         *(
             (option.name, _command_line_type(option.type), field(default=option.default, metadata=option.metadata))
             for option in fields(CPSLConfigMixin)
-            if option.name not in DECIDED_FIELDS
+            if option.name not in _DECIDED_FIELDS
         ),
     ],
     namespace={"_argument_group_name": "model"},
 )
 
 
-def parse_arguments(arguments: Sequence[str]) -> tuple[DataArguments, Any, CPSLTrainingArguments]:
-    """Reads a recipe and options; raises ValueError for what is in the recipe and no option."""
-    CPSLTrainingArguments._argument_group_name = "training"
-    parser = HfArgumentParser((DataArguments, ModelArguments, CPSLTrainingArguments), description=__doc__)
-    parser.usage = "run_train.py [RECIPE.yaml] [--field value ...]"
-    recipe: list[str] = []
-    if arguments and not arguments[0].startswith("-"):
-        recipe, arguments = _recipe_options(find_recipe(arguments[0]), parser), arguments[1:]
-    return parser.parse_args_into_dataclasses(args=[*_with_ablation(recipe), *_with_ablation(arguments)])
+class Recipe(NamedTuple):
+    """All options of a training."""
+
+    data: DataArguments
+    model: Any
+    training: CPSLTrainingArguments
+
+    def resolved(self) -> dict[str, Any]:
+        """The options as a recipe that repeats the run.
+
+        An option whose default follows from others stays None, so that it follows them in the repetition too.
+        """
+        options = asdict(self.data) | asdict(self.model) | self.training.to_dict()
+        metric = options["metric_for_best_model"]
+        if metric is not None and options["greater_is_better"] == is_better_if_greater(metric):
+            options["greater_is_better"] = None
+        return {name: value for name, value in options.items() if name not in _NOT_REPEATED}
 
 
-def _with_ablation(options: Sequence[str]) -> list[str]:
-    """An ablation's switches stand before the other options of its source, which override them."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--ablation")
-    row = parser.parse_known_args(options)[0].ablation
-    if row not in ABLATIONS:
-        return [*options]
-    switched_on = ABLATIONS[row].split()
-    switches = [(f"--{switch}", json.dumps(switch in switched_on)) for switch in SWITCHES]
-    return [*itertools.chain(*switches), *options]
+class _RecipeParser(HfArgumentParser, CommandParser):
+    """transformers' parser for dataclasses, with one spelling of options."""
 
 
-def find_recipe(name: str) -> Path:
-    """The recipe of this path; where there is no such file, the package's own recipe of that name.
+def parse_arguments(arguments: Sequence[str]) -> Recipe:
+    """Reads the command line of `cpsl train`: `[RECIPE] [--option value ...]`; its options override the recipe's.
 
-    `sample`, `sample.yaml` and `recipes/sample.yaml` all find the package's `recipes/sample.yaml`.
+    Raises:
+        UsageError: There is no argument, or one is unknown or has a wrong value.
+        ValueError: The recipe does not exist or holds something else than options, or options contradict each other.
     """
-    packaged = RECIPES / Path(name).with_suffix(".yaml").name
-    return packaged if packaged.is_file() and not Path(name).is_file() else Path(name)
+    parser = _recipe_parser()
+    if not arguments:
+        parser.error(f"name a recipe: a YAML file, or one of {', '.join(packaged_recipes())}")
+    if arguments[0].startswith("-"):
+        return _parse(parser, arguments)
+    return _parse(parser, _recipe_arguments(find_recipe(arguments[0]), parser), arguments[1:])
 
 
-def _recipe_options(path: Path, parser: HfArgumentParser) -> list[str]:
-    """A recipe's entries as command line options, so that one parser converts and checks both."""
+def read_recipe(recipe: str | os.PathLike, **options: Any) -> Recipe:
+    """Reads a recipe, with options that override its own.
+
+    Args:
+        recipe: A YAML file, or the name of a packaged recipe.
+        **options: Options of `cpsl train`, such as `seed=1`.
+
+    Raises:
+        ValueError: As for [`parse_arguments`].
+    """
+    parser = _recipe_parser()
+    return _parse(
+        parser, _recipe_arguments(find_recipe(recipe), parser), _as_arguments(options, parser, source="options")
+    )
+
+
+def packaged_recipes() -> list[str]:
+    """The names of the recipes in the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(name: str | os.PathLike) -> Path:
+    """The recipe file of this path; where there is no such file, the packaged recipe of that name.
+
+    `sample`, `sample.yaml` and `recipes/sample.yaml` all find the packaged `sample`.
+
+    Raises:
+        ValueError: There is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = packaged_recipes()
+    if str(path.parent) in (".", RECIPES.name) and path.suffix in ("", ".yaml") and path.stem in packaged:
+        return RECIPES / f"{path.stem}.yaml"
+    raise ValueError(
+        f"{name}: there is no such recipe{did_you_mean(path.stem, packaged) or '; name a YAML file'} "
+        f"(packaged recipes: {', '.join(packaged)})"
+    )
+
+
+def switched_on(recipe: Mapping[str, Any], num_modalities: int) -> list[str]:
+    """The parts of the method that take part in a training: with too few modalities some cannot, whatever is asked.
+
+    Args:
+        recipe: All options by name.
+        num_modalities: Number of modalities beside text.
+    """
+    num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
+    possible = dict.fromkeys(("ame", "sl"), num_modalities > 0) | dict.fromkeys(("gm", "ge", "cp"), num_modulated > 1)
+    return [name for name in SWITCHES if recipe[name] and possible[name]]
+
+
+def _recipe_parser() -> _RecipeParser:
+    CPSLTrainingArguments._argument_group_name = "training"
+    return _RecipeParser(
+        (DataArguments, ModelArguments, CPSLTrainingArguments),
+        prog="cpsl train",
+        usage="cpsl train RECIPE [--option value ...]",
+        description="Train and evaluate a model from a recipe: a YAML file of the options below, or the name of a "
+        f"packaged one ({', '.join(packaged_recipes())}). Options on the command line override the recipe's.",
+    )
+
+
+def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
+    """Parses arguments, of which the later sources override the earlier ones."""
+    arguments = itertools.chain.from_iterable(map(_with_ablation, sources))
+    return Recipe(*parser.parse_args_into_dataclasses(list(arguments), look_for_args_file=False))
+
+
+def _with_ablation(arguments: Sequence[str]) -> list[str]:
+    """Puts an ablation's switches in front of the other options of its source, which override them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--ablation")
+    row = parser.parse_known_args(arguments)[0].ablation
+    if row not in ABLATIONS:
+        return [*arguments]
+    on = ABLATIONS[row].split()
+    switches = [(f"--{switch}", json.dumps(switch in on)) for switch in SWITCHES]
+    return [*itertools.chain(*switches), *arguments]
+
+
+def _recipe_arguments(path: Path, parser: _RecipeParser) -> list[str]:
+    """A recipe file's entries as command line arguments."""
     try:
         recipe = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a readable YAML recipe: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: not a readable YAML recipe: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path}: a recipe is a YAML mapping of options to values")
+    recipe.pop("versions", None)  # what a finished run notes beside its options
+    return _as_arguments(recipe, parser, source=str(path))
+
+
+def _as_arguments(options: Mapping[str, Any], parser: _RecipeParser, *, source: str) -> list[str]:
+    """Options by name as command line arguments, so that one parser converts and checks both."""
     known = {action.dest: action for action in parser._actions}
-    options: list[str] = []
-    for name, value in recipe.items():
-        if name == "versions":
-            continue
+    arguments: list[str] = []
+    for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{path}: {name!r} is no option; see run_train.py --help")
+            meant = did_you_mean(str(name), known)
+            raise ValueError(f"{source}: {name!r} is not an option{meant} (cpsl train --help lists them)")
         if value is None and known[name].default is not None:
-            raise ValueError(f"{path}: {name} cannot be null; leave it out for {known[name].default}, or give a value")
+            raise ValueError(
+                f"{source}: {name} cannot be null; leave it out for {known[name].default}, or give a value"
+            )
         if value is None or value == []:
             continue
         if value is False and name.endswith("_strategy"):  # YAML's word for `no`
@@ -173,18 +294,26 @@ def _recipe_options(path: Path, parser: HfArgumentParser) -> list[str]:
         if isinstance(value, list) and known[name].nargs is None:
             value = ",".join(map(str, value))
         if isinstance(value, list):
-            options += [f"--{name}", *map(str, value)]
+            arguments += [f"--{name}", *map(str, value)]
         else:
-            options += [f"--{name}", json.dumps(value) if isinstance(value, dict | bool) else str(value)]
-    return options
+            arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict | bool) else str(value)]
+    try:
+        parser.parse_args(arguments)
+    except UsageError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return arguments
 
 
-def recipe_of(
-    data_arguments: DataArguments, model_arguments: Any, training_arguments: CPSLTrainingArguments
-) -> dict[str, Any]:
-    """The options as they were given; what follows from others is None, to follow them in a repetition too."""
-    options = asdict(data_arguments) | asdict(model_arguments) | training_arguments.to_dict()
-    metric = options["metric_for_best_model"]
-    if metric is not None and options["greater_is_better"] == is_better_if_greater(metric):
-        options["greater_is_better"] = None
-    return {name: value for name, value in options.items() if name not in NOT_REPEATED}
+__all__ = [
+    "ABLATIONS",
+    "RECIPES",
+    "SWITCHES",
+    "DataArguments",
+    "ModelArguments",
+    "Recipe",
+    "find_recipe",
+    "packaged_recipes",
+    "parse_arguments",
+    "read_recipe",
+    "switched_on",
+]

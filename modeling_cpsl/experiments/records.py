@@ -1,4 +1,4 @@
-"""What a training run leaves behind, written and read: log, results, resolved recipe, predictions."""
+"""What a training run leaves in its folder, written and read: log, results, resolved recipe, predictions."""
 
 import json
 import os
@@ -19,12 +19,15 @@ from data_builders.files import replacing_file
 from ..training.metrics import METRICS
 
 
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "cpsl")
 RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
+TRAINING_PLOT, MODULATION_PLOT = "training_dynamics.png", "modulation.png"
+SAMPLE_BACKBONE_FOLDER = "sample_backbone"
+# Whose versions a resolved recipe notes.
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "cpsl")
 
 
 class TrainingLog(TrainerCallback):
-    """Keeps `training_log.jsonl` in step with the log history, which a resumed run continues.
+    """Keeps `training_log.jsonl` in step with Trainer's log history, which a resumed run continues.
 
     Args:
         config: The run's options, which each checkpoint keeps.
@@ -34,32 +37,42 @@ class TrainingLog(TrainerCallback):
         self.config = config
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Rewrites the file; a run has a few rows an epoch."""
+        """Rewrites the file; a run logs a few rows an epoch."""
         if state.is_world_process_zero:
             with replacing_file(Path(args.output_dir) / LOG_FILE) as path:
                 path.write_text("".join(json.dumps(row) + "\n" for row in state.log_history))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Writes the options beside the checkpoint, for who goes on from it."""
+        """Writes the options into the checkpoint, to compare them with those of a run that resumes from it."""
         if state.is_world_process_zero:
             write_resolved_config(self.config, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
 
-def write_results(metrics: dict[str, float], output_dir: str | os.PathLike) -> None:
-    """Writes `all_results.json`: every metric as `<split>_<name>`."""
-    with replacing_file(Path(output_dir) / RESULTS_FILE) as path:
+def read_log(folder: str | os.PathLike) -> list[dict[str, float]]:
+    """The rows of a run's `training_log.jsonl`."""
+    return [json.loads(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
+
+
+def write_results(metrics: dict[str, float], folder: str | os.PathLike) -> None:
+    """Writes `all_results.json`: every metric as `<split>_<name>`, and the times that were taken."""
+    with replacing_file(Path(folder) / RESULTS_FILE) as path:
         path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 
 
+def read_results(folder: str | os.PathLike) -> dict[str, float]:
+    """What [`write_results`] wrote."""
+    return json.loads((Path(folder) / RESULTS_FILE).read_text())
+
+
 def write_resolved_config(config: dict[str, Any], folder: str | os.PathLike) -> None:
-    """Writes `resolved_config.yaml`: a recipe that repeats the run, with the versions that it ran on."""
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    """Writes `resolved_config.yaml`: a recipe that repeats the run, with the versions of the packages it ran on."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
     with replacing_file(Path(folder) / CONFIG_FILE) as path:
         path.write_text(yaml.safe_dump(config | {"versions": versions}, sort_keys=False))
 
 
 def read_resolved_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """What [`write_resolved_config`] wrote into a run or a checkpoint; empty where there is none."""
+    """What [`write_resolved_config`] wrote into a run's folder or a checkpoint; empty where there is none."""
     path = Path(folder) / CONFIG_FILE
     return yaml.safe_load(path.read_text()) if path.is_file() else {}
 
@@ -69,24 +82,54 @@ def write_predictions(
     labels: np.ndarray,
     predictions: np.ndarray,
     unimodal_predictions: dict[str, np.ndarray],
-    path: str | os.PathLike,
+    folder: str | os.PathLike,
+    split: str,
 ) -> None:
-    """Writes one row a sample: `id`, `label`, `prediction` and `prediction_<modality>`.
+    """Writes `predictions_<split>.parquet`: `id`, `label`, `prediction` and `prediction_<modality>` of each sample.
 
     Args:
         ids: N sample ids.
         labels: (N,).
         predictions: (N,).
         unimodal_predictions: (N,) by modality.
-        path: A Parquet file.
+        folder: The run's folder.
+        split: Name of the split.
     """
     columns = {"id": list(ids), "label": labels, "prediction": predictions}
     columns |= {f"prediction_{name}": values for name, values in unimodal_predictions.items()}
-    with replacing_file(path) as temporary:
-        pd.DataFrame(columns).to_parquet(temporary, index=False)
+    with replacing_file(_predictions_path(folder, split)) as path:
+        pd.DataFrame(columns).to_parquet(path, index=False)
+
+
+def read_predictions(folder: str | os.PathLike, split: str) -> pd.DataFrame:
+    """What [`write_predictions`] wrote, a row a sample."""
+    return pd.read_parquet(_predictions_path(folder, split))
+
+
+def _predictions_path(folder: str | os.PathLike, split: str) -> Path:
+    return Path(folder) / f"predictions_{split}.parquet"
 
 
 def results_table(metrics: dict[str, float], splits: Sequence[str]) -> str:
-    """The metrics of METHOD 10 as a table to read, a column a split."""
+    """The metrics as a table to read, a row a metric and a column a split."""
     table = {split: [metrics[f"{split}_{name}"] for name in METRICS] for split in splits}
     return pd.DataFrame(table, index=list(METRICS)).to_string(float_format="{:.4f}".format)
+
+
+__all__ = [
+    "CONFIG_FILE",
+    "LOG_FILE",
+    "MODULATION_PLOT",
+    "RESULTS_FILE",
+    "SAMPLE_BACKBONE_FOLDER",
+    "TRAINING_PLOT",
+    "TrainingLog",
+    "read_log",
+    "read_predictions",
+    "read_resolved_config",
+    "read_results",
+    "results_table",
+    "write_predictions",
+    "write_resolved_config",
+    "write_results",
+]

@@ -1,12 +1,11 @@
 """A training from beginning to end: train, evaluate, calibrate, and leave the records of the run."""
 
-import sys
-from collections.abc import Sequence
+import logging
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from huggingface_hub.errors import HTTPError
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -14,16 +13,69 @@ from data_builders.columns import read_columns
 from data_builders.files import replacing_files
 
 from ..configuration_cpsl import CPSLConfigMixin
+from ..task_cpsl import clip_sentiment
 from ..training.encoding import modality_sets
 from ..training.trainer import CPSLTrainer
 from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
 from . import plots, records
 from .assembly import prepare
+from .console import Console, quiet_libraries
 from .model_card import write_model_card
+from .recipe import Recipe, read_recipe
 
 
-def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: Path) -> dict[str, float]:
-    """Metrics of METHOD 10 on validation and test where they exist; writes each split's predictions."""
+logger = logging.getLogger(__name__)
+
+
+def run(recipe: str | os.PathLike, **options: Any) -> dict[str, float]:
+    """Trains and evaluates a model from a recipe, as `cpsl train` does.
+
+    Args:
+        recipe: A YAML file, or the name of a packaged recipe.
+        **options: Options of `cpsl train`, which override the recipe's.
+
+    Returns:
+        The contents of `all_results.json`: every metric as `<split>_<name>`, and the times that were taken.
+
+    Raises:
+        ValueError: An option, the data or the text encoder does not fit, or a loss became infinite or NaN.
+        OSError: A file cannot be read or written.
+
+    Example:
+        ```python
+        from modeling_cpsl.experiments.run import run
+
+        results = run("sample", num_train_epochs=2, output_dir="outputs/short")
+        print(results["test_mae"])
+        ```
+    """
+    return run_recipe(read_recipe(recipe, **options))
+
+
+def run_recipe(recipe: Recipe) -> dict[str, float]:
+    """[`run`] for a recipe that has been read."""
+    options = recipe.resolved()
+    with quiet_libraries(is_main_process=recipe.training.process_index == 0):
+        trainer, dataset = prepare(recipe)
+        with Console(trainer, options) as console:
+            checkpoint = trainer.args.resume_from_checkpoint
+            if checkpoint is not None:
+                check_checkpoint(checkpoint, trainer, options)
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+            trainer.save_model(_internal_call=True)  # without the push, which comes last
+            metrics |= evaluate_splits(trainer, dataset)
+            if trainer.is_world_process_zero():
+                write_records(trainer, metrics, options, dataset)
+            console.report(metrics, [name for name in dataset if name != "train"])
+        if trainer.args.push_to_hub:
+            push(trainer)
+        trainer.accelerator.wait_for_everyone()
+        trainer.accelerator.end_training()
+    return metrics
+
+
+def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any]) -> dict[str, float]:
+    """The metrics of every split but the training's; each split's predictions are written."""
     metrics: dict[str, float] = {}
     for name, split in dataset.items():
         if name == "train":
@@ -31,50 +83,47 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any], output_dir: P
         result = trainer.predict(split, metric_key_prefix=name)
         metrics |= result.metrics
         if trainer.is_world_process_zero():
+            ids = [sample_id for table in read_columns(split, ["id"]) for sample_id in table["id"].to_pylist()]
             predictions, unimodal_predictions = result.predictions[:2]
             records.write_predictions(
-                [sample_id for table in read_columns(split, ["id"]) for sample_id in table["id"].to_pylist()],
-                result.label_ids,
-                predictions,
-                unimodal_predictions,
-                output_dir / f"predictions_{name}.parquet",
+                ids, result.label_ids, predictions, unimodal_predictions, trainer.args.output_dir, name
             )
     return metrics
 
 
-def calibrate(trainer: CPSLTrainer, split: Any, output_dir: Path) -> None:
+def write_records(
+    trainer: CPSLTrainer, metrics: dict[str, float], options: dict[str, Any], dataset: dict[str, Any]
+) -> None:
+    """Calibrates the model, and writes resolved recipe, plots, results and the model card."""
+    args, state = trainer.args, trainer.state
+    folder, history = Path(args.output_dir), state.log_history
+    if "validation" in dataset:
+        calibrate(trainer, dataset["validation"])
+    records.write_resolved_config(options, folder)
+    plots.plot_training_dynamics(history, folder / records.TRAINING_PLOT, best_step=state.best_global_step)
+    if plots.has_modulation(history):
+        modulated_epochs = range(args.modulation_start_epoch, args.last_modulated_epoch + 1)
+        plots.plot_modulation(history, folder / records.MODULATION_PLOT, modulated_epochs=modulated_epochs)
+    records.write_results(metrics, folder)
+    write_model_card(folder, dataset)
+
+
+def calibrate(trainer: CPSLTrainer, split: Any) -> None:
     """Fits the model's prediction intervals on the validation split, which trained no weight, and saves them."""
-    validation = pd.read_parquet(output_dir / "predictions_validation.parquet")
+    validation = records.read_predictions(trainer.args.output_dir, "validation")
     model = trainer.accelerator.unwrap_model(trainer.model)
     try:
         half_widths = conformal_half_widths(
-            validation["prediction"].clip(-3, 3), validation["label"], modality_sets(split, trainer.processing_class)
+            clip_sentiment(validation["prediction"]),
+            validation["label"],
+            modality_sets(split, trainer.processing_class),
         )
     except ValueError as error:
-        print(f"the model has no prediction interval: {error}", file=sys.stderr)
+        logger.warning("the model gets no prediction intervals: %s", error)
         return
     model.set_calibration(half_widths, DEFAULT_COVERAGE)
-    with replacing_files(output_dir) as folder:
+    with replacing_files(trainer.args.output_dir) as folder:
         model.config.save_pretrained(folder)
-
-
-def report(trainer: CPSLTrainer, metrics: dict[str, float], config: dict[str, Any], dataset: dict[str, Any]) -> None:
-    """Calibrates, writes results, resolved recipe, plots and the model card, and prints the table."""
-    output_dir, history = Path(trainer.args.output_dir), trainer.state.log_history
-    if "validation" in dataset:
-        calibrate(trainer, dataset["validation"], output_dir)
-    records.write_resolved_config(config, output_dir)
-    best_step = trainer.state.best_global_step
-    plots.plot_training_dynamics(history, output_dir / "training_dynamics.png", best_step=best_step)
-    if plots.has_modulation(history):
-        modulated_epochs = range(trainer.args.modulation_start_epoch, trainer.args.last_modulated_epoch + 1)
-        plots.plot_modulation(history, output_dir / "modulation.png", modulated_epochs=modulated_epochs)
-    records.write_results(metrics, output_dir)
-    write_model_card(output_dir, dataset)
-    splits = [name for name in dataset if name != "train"]
-    if splits:
-        print(records.results_table(metrics, splits))
-    print(f"model, results, predictions and plots are in {output_dir}")
 
 
 def push(trainer: CPSLTrainer) -> None:
@@ -83,48 +132,29 @@ def push(trainer: CPSLTrainer) -> None:
         trainer.push_to_hub()
     except (HTTPError, OSError, ValueError) as error:
         command = f"hf upload {trainer.hub_model_id} {trainer.args.output_dir} --exclude 'checkpoint-*'"
-        raise ValueError(f"push_to_hub: {error}; the run itself is whole, push it with `{command}`") from error
+        raise ValueError(f"push_to_hub: {error}; the run itself is complete, push it with `{command}`") from error
 
 
-def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, config: dict[str, Any]) -> None:
-    """Refuses to go on from a model of another shape, and warns of options that the run had otherwise."""
+def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, options: dict[str, Any]) -> None:
+    """Refuses to resume from a model of another shape, and warns of options that differ from the earlier run's."""
     if not Path(checkpoint, TRAINER_STATE_NAME).is_file():
-        raise ValueError(f"resume_from_checkpoint {checkpoint}: no whole checkpoint; name a checkpoint-N, or `last`")
-    model_config = trainer.model.config
-    before = type(model_config).from_pretrained(checkpoint)
+        raise ValueError(
+            f"resume_from_checkpoint {checkpoint}: not a complete checkpoint; name a folder checkpoint-N, or `last`"
+        )
+    config = trainer.model.config
+    earlier_config = type(config).from_pretrained(checkpoint)
     for option in fields(CPSLConfigMixin):
-        one, other = getattr(before, option.name), getattr(model_config, option.name)
-        if one != other:
-            raise ValueError(f"{checkpoint} was trained with {option.name}={one}, and this run has {other}")
-    earlier = records.read_resolved_config(checkpoint)
-    changed = [name for name in config if name in earlier and earlier[name] != config[name] and name != "output_dir"]
+        earlier, now = getattr(earlier_config, option.name), getattr(config, option.name)
+        if earlier != now:
+            raise ValueError(
+                f"resume_from_checkpoint {checkpoint}: it was trained with {option.name}={earlier}, and this run has "
+                f"{now}; give the same, or start anew in another output_dir"
+            )
+    before = records.read_resolved_config(checkpoint)
+    changed = [name for name in options if name in before and before[name] != options[name] and name != "output_dir"]
     if changed and trainer.is_world_process_zero():
-        pairs = ", ".join(f"{name} {earlier[name]} -> {config[name]}" for name in changed)
-        print(f"going on from {checkpoint} with other options than it was trained with: {pairs}", file=sys.stderr)
+        pairs = ", ".join(f"{name} {before[name]} -> {options[name]}" for name in changed)
+        logger.warning("resuming from %s with other options than it was trained with: %s", checkpoint, pairs)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Trains, evaluates and reports."""
-    trainer, dataset, config = prepare(arguments)
-    if trainer.args.resume_from_checkpoint is not None:
-        check_checkpoint(trainer.args.resume_from_checkpoint, trainer, config)
-    train_metrics = trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint).metrics
-    trainer.save_model(_internal_call=True)  # without a push, which is for the end
-    metrics = train_metrics | evaluate_splits(trainer, dataset, Path(trainer.args.output_dir))
-    if trainer.is_world_process_zero():
-        report(trainer, metrics, config, dataset)
-    if trainer.args.push_to_hub:
-        push(trainer)
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Runs, and says in one line what went wrong where a user can put it right."""
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        sys.exit(f"run_train.py: error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        print("run_train.py: interrupted; go on with --resume_from_checkpoint last", file=sys.stderr)
-        sys.exit(130)
+__all__ = ["calibrate", "check_checkpoint", "evaluate_splits", "push", "run", "run_recipe", "write_records"]

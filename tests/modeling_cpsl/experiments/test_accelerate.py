@@ -96,19 +96,20 @@ def test_two_processes_ran(two_processes):
     output_dir, printed = two_processes
     log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
     # 3 steps of the recipe's 16 samples on each of two processes
-    num_samples = len(assembly.load_data(recipe.DataArguments())[0]["train"])
+    num_samples = len(assembly.load_data(recipe.DataArguments())["train"])
     steps_per_epoch = -(-num_samples // (2 * 16))
     assert log[-1]["epoch"] == pytest.approx(3 / steps_per_epoch)
-    assert printed.count("results, predictions and plots are in") == 1
+    assert printed.count("are in") == printed.count("kept: ") == 1
 
 
 @pytest.mark.slow
 def test_evaluation_on_two_processes_is_that_of_one(two_processes, tmp_path):
     """Two processes share 15 validation batches: the one that is repeated to fill up must not count."""
     output_dir, _ = two_processes
-    trainer, dataset, _ = assembly.prepare(["recipes/sample.yaml", "--output_dir", str(tmp_path), *OPTIONS])
+    arguments = recipe.parse_arguments(["sample", "--output_dir", str(tmp_path), *OPTIONS])
+    trainer, dataset = assembly.prepare(arguments)
     trainer.model.load_state_dict(load_file(output_dir / "model.safetensors"))
-    one = run.evaluate_splits(trainer, dataset, tmp_path)
+    one = run.evaluate_splits(trainer, dataset)
     two = json.loads((output_dir / "all_results.json").read_text())
     assert -(-len(dataset["validation"]) // 8) % 2 == 1
     for split in ("validation", "test"):

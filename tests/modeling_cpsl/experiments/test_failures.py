@@ -1,4 +1,4 @@
-"""What goes wrong in a run of run_train.py is one line, and never costs what was good before."""
+"""What goes wrong in a training is reported on one line, and never costs what was good before."""
 
 import json
 import os
@@ -15,8 +15,9 @@ from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from cpsl import main
 from data_builders import load_aligned_dataset
-from modeling_cpsl.experiments import recipe, run
+from modeling_cpsl.experiments import recipe
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
 
@@ -53,6 +54,15 @@ def data(tmp_path_factory):
     return folder
 
 
+def error_of(capsys, arguments):
+    """The only line that a training prints to stderr that a user's mistake stops."""
+    capsys.readouterr()
+    assert main(["train", *arguments]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("cpsl train: error: ")
+    return line
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "named"),
     [
@@ -75,19 +85,16 @@ def data(tmp_path_factory):
         ("good", "--penalty_factor 0", ["penalty_factor=0"]),
         ("good", "--learning_rate 1e30 --warmup_steps 0", ["step 1", "samples speaker00_", "error of acoustic"]),
         ("good", "--modulated_modalities acoustic smell", ["'smell'", "acoustic, visual"]),
-        ("good", "--resume_from_checkpoint nowhere", ["nowhere", "no whole checkpoint"]),
+        ("good", "--resume_from_checkpoint nowhere", ["nowhere", "not a complete checkpoint"]),
         ("good", "--report_to wandb", ["wandb"]),
         ("good", "--feature_sequences acoustic", ["'acoustic'", "modality=NAME"]),
         ("good", "--max_length 2", ["max_length=2", "at least 3"]),
     ],
 )
-def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, dataset, options, named):
+def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, capsys, dataset, options, named):
     command = ["recipes/sample.yaml", "--dataset", str(data / dataset), "--output_dir", str(tmp_path), *TINY]
-    with pytest.raises(SystemExit) as stop:
-        run.main([*command, *options.split()])
-    assert stop.value.code.startswith("run_train.py: error: ")
-    assert "\n" not in stop.value.code
-    assert [text for text in named if text not in stop.value.code] == []
+    line = error_of(capsys, [*command, *options.split()])
+    assert [text for text in named if text not in line] == []
 
 
 class HubThatLeaves(HfApi):
@@ -98,17 +105,16 @@ class HubThatLeaves(HfApi):
 
 
 @pytest.mark.parametrize("hub", [HfApi, HubThatLeaves])
-def test_a_hub_that_cannot_be_reached_costs_no_result(data, tmp_path, monkeypatch, hub):
+def test_a_hub_that_cannot_be_reached_costs_no_result(data, tmp_path, monkeypatch, capsys, hub):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(
             transformers.trainer, "hf_api", lambda: hub(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}")
         )
         options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), "--push_to_hub", "true"]
-        with pytest.raises(SystemExit) as stop:
-            run.main(["recipes/sample.yaml", *options, *TINY, "--num_train_epochs", "1"])
-    assert stop.value.code.startswith("run_train.py: error: push_to_hub: ") and "refused" in stop.value.code
-    assert ("hf upload somebody/run" in stop.value.code) == (hub is HubThatLeaves)
+        line = error_of(capsys, ["recipes/sample.yaml", *options, *TINY, "--num_train_epochs", "1"])
+    assert line.startswith("cpsl train: error: push_to_hub: ") and "refused" in line
+    assert ("hf upload somebody/run" in line) == (hub is HubThatLeaves)
     assert (tmp_path / "run" / "all_results.json").exists() == (hub is HubThatLeaves)
 
 
@@ -144,19 +150,17 @@ def _without_tokenizer(folder):
         (_without_tokenizer, ["tokenizer has 7 entries"]),
     ],
 )
-def test_a_backbone_that_is_not_whole_does_not_train_from_random_numbers(data, tmp_path, damage, named):
+def test_a_backbone_that_is_not_whole_does_not_train_from_random_numbers(data, tmp_path, capsys, damage, named):
     backbone = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
     damage(backbone)
     options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
-    with pytest.raises(SystemExit) as stop:
-        run.main(["recipes/sample.yaml", "--model_name_or_path", str(backbone), *options])
-    assert stop.value.code.startswith(f"run_train.py: error: model_name_or_path {backbone}: ")
-    assert "\n" not in stop.value.code
-    assert [text for text in named if text not in stop.value.code] == []
+    line = error_of(capsys, ["recipes/sample.yaml", "--model_name_or_path", str(backbone), *options])
+    assert line.startswith(f"cpsl train: error: model_name_or_path {backbone}: ")
+    assert [text for text in named if text not in line] == []
 
 
 @pytest.mark.parametrize("backbone", ["bert", "mpnet"])
-def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, backbone):
+def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, capsys, backbone):
     folder = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     vocabulary = {"vocab_size": len(AutoTokenizer.from_pretrained(folder)), "max_position_embeddings": 20}
@@ -164,23 +168,22 @@ def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, backbone)
     options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
     longest = {"bert": 20, "mpnet": 18}[backbone]
     command = ["recipes/sample.yaml", "--model_name_or_path", str(folder), *options, "--max_steps", "2"]
-    with pytest.raises(SystemExit, match=f"max_length={longest + 1} is above the {longest} positions"):
-        run.main([*command, "--max_length", str(longest + 1)])
-    run.main([*command, "--max_length", str(longest)])
+    line = error_of(capsys, [*command, "--max_length", str(longest + 1)])
+    assert f"max_length={longest + 1} is above the {longest} positions" in line
+    assert main(["train", *command, "--max_length", str(longest)]) == 0
 
 
-def test_going_on_with_other_options(data, tmp_path, capsys):
+def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     """A model of another shape is refused, other options are told, the same ones are not."""
     command = ["recipes/sample.yaml", "--dataset", str(data / "good"), "--output_dir", str(tmp_path), *TINY]
-    run.main([*command, "--num_train_epochs", "1"])
+    assert main(["train", *command, "--num_train_epochs", "1"]) == 0
     again = [*command, "--resume_from_checkpoint", "last"]
-    with pytest.raises(SystemExit, match=r"checkpoint-6 was trained with fusion=gated, and this run has sum$"):
-        run.main([*again, "--fusion", "sum"])
-    capsys.readouterr()
-    run.main([*again, "--num_train_epochs", "1"])
-    assert "other options" not in capsys.readouterr().err
-    run.main([*again, "--num_train_epochs", "1", "--alpha", "2"])
-    assert "with other options than it was trained with: alpha 1.0 -> 2.0\n" in capsys.readouterr().err
+    line = error_of(capsys, [*again, "--fusion", "sum"])
+    assert "checkpoint-6: it was trained with fusion=gated, and this run has sum" in line
+    assert main(["train", *again, "--num_train_epochs", "1"]) == 0
+    assert "other options" not in caplog.text
+    assert main(["train", *again, "--num_train_epochs", "1", "--alpha", "2"]) == 0
+    assert "with other options than it was trained with: alpha 1.0 -> 2.0\n" in caplog.text
 
 
 def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path):
@@ -190,9 +193,9 @@ def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path
 
 
 def start(code, *arguments):
-    """run_train.py in a process of its own, after `code`."""
-    program = f"import sys\nfrom modeling_cpsl.experiments import records, run\n{code}\nrun.main(sys.argv[1:])"
-    command = [sys.executable, "-c", program, "recipes/sample.yaml", *map(str, arguments), *TINY]
+    """A training in a process of its own, after `code`."""
+    program = f"import sys, cpsl\nfrom modeling_cpsl.experiments import records\n{code}\nsys.exit(cpsl.main())"
+    command = [sys.executable, "-c", program, "train", "recipes/sample.yaml", *map(str, arguments), *TINY]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -225,7 +228,7 @@ def save_options(data, output_dir, num_epochs, seed=0):
 @pytest.mark.parametrize("limit", [4096, "model"])
 def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limit):
     if limit == "model":  # the weights fit, the optimizer's two moments of them do not
-        run.main([*map(str, ("recipes/sample.yaml", *save_options(data, tmp_path / "a", 1))), *TINY])
+        assert main(["train", *map(str, ("sample", *save_options(data, tmp_path / "a", 1))), *TINY]) == 0
         limit = (tmp_path / "a" / "model.safetensors").stat().st_size + 4096
     output_dir = tmp_path / "run"
     process = start(FULL_DISK.format(limit=limit, event="save"), *save_options(data, output_dir, 2))
@@ -233,7 +236,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limi
     assert process.returncode == 1
     assert "Traceback" not in errors
     assert "could not be written" in errors.splitlines()[-1]
-    assert errors.splitlines()[-1].startswith("run_train.py: error: ")
+    assert errors.splitlines()[-1].startswith("cpsl train: error: ")
     assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-6")
     AutoModelForSequenceClassification.from_pretrained(output_dir / "checkpoint-6")
     assert not list(tmp_path.rglob(".*"))
@@ -246,7 +249,8 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limi
 @pytest.mark.slow
 def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
     options = ("--save_strategy", "no", "--load_best_model_at_end", "false")
-    run.main([*map(str, ("recipes/sample.yaml", *save_options(data, tmp_path, 1), "--seed", 1)), *TINY, *options])
+    command = ["train", *map(str, ("sample", *save_options(data, tmp_path, 1), "--seed", 1)), *TINY, *options]
+    assert main(command) == 0
     before = files_in(tmp_path)
     code = FULL_DISK.format(limit=4096, event="train_end")
     process = start(code, *save_options(data, tmp_path, 1), *options, "--seed", 1, "--learning_rate", "1e-2")
@@ -273,7 +277,7 @@ def test_ctrl_c_is_one_line_and_leaves_whole_checkpoints(data, tmp_path):
     errors = errors_of(process)
     assert process.returncode == 130, errors[-3000:]
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1] == "run_train.py: interrupted; go on with --resume_from_checkpoint last"
+    assert errors.splitlines()[-1] == "cpsl train: interrupted; continue with --resume_from_checkpoint last"
     checkpoint = last_complete_checkpoint(tmp_path)
     assert json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"] >= 12
     AutoModelForSequenceClassification.from_pretrained(checkpoint)

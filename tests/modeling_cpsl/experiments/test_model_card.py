@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from training_cases import make_trainer
 
+from cpsl import main
 from data_builders import load_aligned_dataset
 from modeling_cpsl import CPSLConfig, compute_sentiment_metrics
-from modeling_cpsl.experiments import run
 from modeling_cpsl.experiments.model_card import write_model_card
 from modeling_cpsl.training.metrics import METRICS
 
@@ -39,7 +39,7 @@ RUNS = {"all": [], "text": ["--modalities", "text"], "no-text": ["--modalities",
 
 
 def train(output_dir, *options):
-    run.main(["sample", "--output_dir", str(output_dir), *QUICK, *options])
+    assert main(["train", "sample", "--output_dir", str(output_dir), *QUICK, *options]) == 0
     return output_dir
 
 

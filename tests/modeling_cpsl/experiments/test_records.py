@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from modeling_cpsl import __main__ as command_line
+from cpsl import main
 from modeling_cpsl.experiments.comparison import compare_runs
-from modeling_cpsl.experiments.records import results_table, write_predictions
+from modeling_cpsl.experiments.records import read_predictions, results_table, write_predictions
 from modeling_cpsl.training.metrics import METRICS
 
 
 def test_predictions_round_trip(tmp_path):
-    path = tmp_path / "predictions.parquet"
     values = np.array([0.5, -1.0], dtype=np.float32)
-    write_predictions(["a", "b"], values, values + 1, {"text": values + 2}, path)
-    frame = pd.read_parquet(path)
+    write_predictions(["a", "b"], values, values + 1, {"text": values + 2}, tmp_path, "test")
+    frame = read_predictions(tmp_path, "test")
+    pd.testing.assert_frame_equal(frame, pd.read_parquet(tmp_path / "predictions_test.parquet"))
     assert frame.columns.tolist() == ["id", "label", "prediction", "prediction_text"]
     assert frame.loc[1].tolist() == ["b", -1.0, 0.0, 1.0]
 
@@ -32,19 +32,21 @@ def test_table_has_a_column_a_split():
 
 
 def test_compare_says_what_is_missing(tmp_path, capsys):
-    assert command_line.main(["compare", str(tmp_path)]) == 1
+    assert main(["compare", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err
-        == f"error: {tmp_path}: no finished run (all_results.json and resolved_config.yaml are not both there)\n"
+        == f"cpsl compare: error: {tmp_path}: not a finished run; all_results.json and resolved_config.yaml are not "
+        "both in it\n"
     )
     (tmp_path / "all_results.json").write_text(json.dumps({"validation_mae": 1.0}))
     (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
-    assert command_line.main(["compare", str(tmp_path)]) == 1
-    assert "no metrics of the test split" in capsys.readouterr().err
-    assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
+    assert main(["compare", str(tmp_path)]) == 1
+    assert "it has no metrics of the split 'test'" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
     assert capsys.readouterr().out.split() == ["seeds", "mae", str(tmp_path), "1", "1.0000"]
-    assert command_line.main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
-    assert capsys.readouterr().err.startswith("error: 'accuracy' is no metric; there are mae, corr, acc7")
+    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
+    error = capsys.readouterr().err
+    assert "all_results.json: it has no metric 'accuracy' (it has mae)" in error
 
 
 def write_run(folder, mae, **options):

@@ -1,4 +1,4 @@
-"""run_train.py as its users start it: what a run leaves, what it refuses, and that every row of table 2 trains."""
+"""`cpsl train`: what a run leaves, what it refuses, and that every row of table 2 trains."""
 
 import json
 import subprocess
@@ -15,9 +15,10 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
+from cpsl import main
 from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
-from modeling_cpsl.experiments import assembly, recipe, run
+from modeling_cpsl.experiments import assembly, recipe
 from modeling_cpsl.experiments.comparison import compare_runs
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.metrics import METRICS
@@ -150,8 +151,8 @@ def test_resolved_config_is_a_recipe_that_repeats_the_run(finished_run, tmp_path
 def test_what_follows_from_other_options_follows_them_in_a_repetition(tmp_path):
     def repeat(*options):
         parsed = recipe.parse_arguments([*options, "--output_dir", str(tmp_path)])
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.recipe_of(*parsed)))
-        return parsed[2]
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(parsed.resolved()))
+        return parsed.training
 
     first = repeat("--num_train_epochs", "2")
     assert (first.greater_is_better, first.last_modulated_epoch) == (False, 1)
@@ -177,15 +178,14 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(finished_run, tmp_path
     assert table.index.tolist() == [str(tmp_path / "full")]
     assert table.iloc[0]["seeds"] == 2
     assert table.iloc[0]["mae"] == "0.6000 +- 0.1414"
-    with pytest.raises(ValueError, match="no finished run"):
+    with pytest.raises(ValueError, match="not a finished run"):
         compare_runs([tmp_path], "test")
 
 
 @pytest.mark.parametrize("row", recipe.ABLATIONS)
-def test_every_row_of_table_2_trains(row, tmp_path, capsys):
-    run.main(
-        ["recipes/sample.yaml", "--ablation", row, "--max_steps", "3", "--output_dir", str(tmp_path), *QUICK, *TINY]
-    )
+def test_every_row_of_table_2_trains(row, tmp_path):
+    options = ["--ablation", row, "--max_steps", "3", "--output_dir", str(tmp_path), *QUICK, *TINY]
+    assert main(["train", "sample", *options]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     resolved = yaml.safe_load((tmp_path / "resolved_config.yaml").read_text())
     on = {name for name in ("ame", "sl") if config[name]} | {name for name in ("gm", "ge", "cp") if resolved[name]}
@@ -195,7 +195,7 @@ def test_every_row_of_table_2_trains(row, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "options", "switched_on"),
+    ("entries", "options", "switched_on"),
     [
         ("", "--ablation A6", "ame gm ge cp sl"),
         ("", "--ablation A6 --no_ge", "ame gm cp sl"),
@@ -205,9 +205,11 @@ def test_every_row_of_table_2_trains(row, tmp_path, capsys):
         ("ablation: A6", "--no_sl", "ame gm ge cp"),
     ],
 )
-def test_a_switch_beside_an_ablation_wins_and_the_command_line_over_the_recipe(tmp_path, recipe, options, switched_on):
+def test_a_switch_beside_an_ablation_wins_and_the_command_line_over_the_recipe(
+    tmp_path, entries, options, switched_on
+):
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"output_dir: {tmp_path}\n{recipe}\n")
+    path.write_text(f"output_dir: {tmp_path}\n{entries}\n")
     _, model, training = recipe.parse_arguments([str(path), *options.split()])
     switches = {"ame": model.ame, "sl": model.sl, "gm": training.gm, "ge": training.ge, "cp": training.cp}
     assert {name for name, is_on in switches.items() if is_on} == set(switched_on.split())
@@ -222,13 +224,8 @@ def test_what_yaml_makes_of_words(tmp_path):
 
 @pytest.mark.parametrize("modalities", ["text", "text,acoustic", "acoustic,visual", "text,visual,timing"])
 def test_any_choice_of_modalities_trains(modalities, tmp_path):
-    run.main(
-        [
-            *("recipes/sample.yaml", "--modalities", modalities, "--max_steps", "3", "--output_dir", str(tmp_path)),
-            *QUICK,
-            *TINY,
-        ]
-    )
+    options = ["--modalities", modalities, "--max_steps", "3", "--output_dir", str(tmp_path), *QUICK, *TINY]
+    assert main(["train", "sample", *options]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     names = set(modalities.split(","))
     assert config["modality_sizes"].keys() == names - {"text"}
@@ -239,32 +236,46 @@ def test_any_choice_of_modalities_trains(modalities, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.yaml"], r"nowhere.yaml: not a readable YAML recipe"),
-        (["recipes/sample.yaml", "--dataset", "nowhere.pkl"], r"nowhere.pkl"),
-        (["recipes/sample.yaml", "--modalities", "text,smell"], r"smell"),
-        (["recipes/sample.yaml", "--no_gm"], r"GM"),
-        (["recipes/sample.yaml", "--fusion", "magic"], r"magic"),
-        (["recipes/sample.yaml", "--learning_rate", "fast"], r"fast"),
-        (["recipes/sample.yaml", "--alpha", "-1"], r"alpha"),
-        (["recipes/sample.yaml", "--model_name_or_path", "tests"], r"tests"),
-        (["recipes/sample.yaml", "--lerning_rate", "1"], r"lerning_rate"),
+        (["nowhere.yaml"], "nowhere.yaml: there is no such recipe; name a YAML file (packaged recipes: mosei, "),
+        (["samples"], "samples: there is no such recipe; did you mean sample?"),
+        (["elsewhere/sample.yaml"], "elsewhere/sample.yaml: there is no such recipe; did you mean sample?"),
+        (["sample", "--dataset", "nowhere.pkl"], "nowhere.pkl"),
+        (["sample", "--modalities", "text,smell"], "smell"),
+        (["sample", "--no_gm"], "GM"),
+        (["sample", "--alpha", "-1"], "alpha"),
+        (["sample", "--model_name_or_path", "tests"], "model_name_or_path tests: "),
     ],
 )
 def test_what_a_user_did_wrong_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SystemExit) as stop:
-        run.main([*arguments, "--output_dir", str(tmp_path)])
-    text = str(stop.value.code) if isinstance(stop.value.code, str) else capsys.readouterr().err.splitlines()[-1]
-    assert "error" in text
-    assert message in text
-    assert "\n" not in text.strip()
+    assert main(["train", *arguments, "--output_dir", str(tmp_path)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("cpsl train: error: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a recipe: a YAML file, or one of mosei, mosi, mosi_csd, sample"),
+        (["sample", "--fusion", "magic"], "magic"),
+        (["sample", "--learning_rate", "fast"], "fast"),
+        (["sample", "--lerning_rate", "1"], "unknown option --lerning_rate; did you mean --learning_rate?"),
+        (["sample", "--learning-rat=1"], "unknown option --learning-rat; did you mean --learning_rate?"),
+        (["--seed", "1", "sample"], "unexpected argument 'sample'"),
+    ],
+)
+def test_wrong_usage_is_told_in_two_lines(arguments, message, capsys):
+    assert main(["train", *arguments]) == 2
+    usage, line = capsys.readouterr().err.splitlines()
+    assert usage == "usage: cpsl train RECIPE [--option value ...]"
+    assert line.startswith("cpsl train: error: ") and message in line
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rates: 1.0e-3", "'learning_rates' is no option"),
+        ("learning_rates: 1.0e-3", "'learning_rates' is not an option; did you mean learning_rate?"),
+        ("fusion: magic", "recipe.yaml: argument --fusion: invalid choice: 'magic'"),
         ("- 1", "YAML mapping"),
         ("a: [", "not a readable"),
         ("save_total_limit: null", "save_total_limit cannot be null; leave it out for 1, or give a value"),
@@ -273,8 +284,8 @@ def test_what_a_user_did_wrong_is_one_line(arguments, message, tmp_path, monkeyp
 def test_a_wrong_recipe_is_named(tmp_path, text, message):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    with pytest.raises(SystemExit, match=message):
-        run.main([str(path)])
+    with pytest.raises(ValueError, match=message):
+        recipe.read_recipe(path)
 
 
 def test_a_number_without_a_point_is_still_a_number(tmp_path):
@@ -291,7 +302,7 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
     backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
     _, tokenizer = assembly.load_backbone(backbone, 50)
     arguments = recipe.DataArguments(dataset="sample")
-    processor = assembly.build_processor(arguments, DatasetDict(train=train), tokenizer, use_text=True)
+    processor = assembly.build_processor(arguments, DatasetDict(train=train), tokenizer)
     assert processor.feature_extractors == {"visual": "FACET 4.2"}
 
 

@@ -175,10 +175,10 @@ def test_persistent_workers_follow_the_epoch(many_encoded):
 RUN = """
 import json, sys
 from pathlib import Path
-from modeling_cpsl.experiments import assembly, run
+from modeling_cpsl.experiments import assembly, recipe, run
 
 folder = Path(sys.argv[1])
-trainer, dataset, _ = assembly.prepare(sys.argv[2:])
+trainer, dataset = assembly.prepare(recipe.parse_arguments(sys.argv[2:]))
 share_out, seen = trainer.get_batch_samples, []
 
 def record(*arguments):
@@ -188,7 +188,7 @@ def record(*arguments):
 
 trainer.get_batch_samples = record
 trainer.train()
-run.evaluate_splits(trainer, dataset, folder)
+run.evaluate_splits(trainer, dataset)
 (folder / f"rank{trainer.args.process_index}.json").write_text(json.dumps(seen))
 # The peak of this process alone: what getrusage tells includes the process that started it.
 print("peak", Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -244,7 +244,7 @@ def test_two_processes_see_what_one_sees(tmp_path):
     assert one[:steps] != one[steps:]
     assert [first + second for first, second in zip(*two, strict=True)] == one
     for split, count in (("validation", 21), ("test", 50)):
-        tables = [pd.read_parquet(tmp_path / name / f"predictions_{split}.parquet") for name in ("one", "two")]
+        tables = [pd.read_parquet(tmp_path / name / "out" / f"predictions_{split}.parquet") for name in ("one", "two")]
         expected = pq.read_table(data / f"{split}.parquet").to_pandas()
         for table in tables:
             assert list(table["id"]) == list(expected["id"]) and len(table) == count

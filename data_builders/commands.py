@@ -1,0 +1,66 @@
+"""The commands on data: `cpsl inspect`, `cpsl convert` and `cpsl plot`. What they need is imported when they run."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .command_line import CommandParser
+
+
+def inspect(arguments: Sequence[str]) -> None:
+    """Report the format, splits, sizes, labels, lengths, faults and leaks of a data file or folder."""
+    options = _parser("inspect", inspect.__doc__).parse_args(arguments)
+    from .inspection import inspect as report
+
+    print(report(options.path, **_reading_options(options)))
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Write sharded Parquet files and a dataset card, which datasets.load_dataset reads and streams."""
+    parser = _loading_parser("convert", convert.__doc__, out="the new folder")
+    parser.add_argument("--shard_megabytes", type=int, default=64, help="approximate size of a file")
+    options = parser.parse_args(arguments)
+    from .conversion import write_parquet
+
+    for file in write_parquet(_load(options), options.out, shard_megabytes=options.shard_megabytes):
+        print(file)
+
+
+def plot(arguments: Sequence[str]) -> None:
+    """Draw the distributions of labels and lengths as a PNG file."""
+    options = _loading_parser("plot", plot.__doc__, out="the PNG file").parse_args(arguments)
+    from .inspection import plot as draw
+
+    draw(_load(options), options.out)
+    print(options.out)
+
+
+def _parser(command: str, description: str | None) -> CommandParser:
+    parser = CommandParser(prog=f"cpsl {command}", description=description)
+    parser.add_argument("path", type=Path, help="a file or folder in any known format")
+    parser.add_argument("--format", help="the format, where the content does not tell it; `cpsl inspect` names it")
+    parser.add_argument("--modalities", help="the modalities to read, separated by commas; default: all")
+    parser.add_argument("--no_labels", action="store_true", help="do not read labels, for data that has none")
+    return parser
+
+
+def _loading_parser(command: str, description: str | None, *, out: str) -> CommandParser:
+    parser = _parser(command, description)
+    parser.add_argument("out", type=Path, help=out)
+    parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="skip: leave bad samples out")
+    parser.add_argument("--num_proc", type=int, help="number of processes that read")
+    return parser
+
+
+def _reading_options(options: Namespace) -> dict[str, Any]:
+    given: dict[str, Any] = {"format": options.format, "labels": not options.no_labels}
+    return given | ({"modalities": options.modalities.split(",")} if options.modalities else {})
+
+
+def _load(options: Namespace) -> Any:
+    from .builder import load_aligned_dataset
+
+    return load_aligned_dataset(
+        options.path, on_error=options.on_error, num_proc=options.num_proc, **_reading_options(options)
+    )

@@ -1,0 +1,59 @@
+"""The commands on models: `cpsl train`, `cpsl predict`, `cpsl compare`. What they need is imported when they run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_builders.command_line import CommandParser
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train and evaluate a model from a recipe."""
+    from .recipe import parse_arguments
+
+    recipe = parse_arguments(arguments)
+    from .run import run_recipe
+
+    try:
+        run_recipe(recipe)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("continue with --resume_from_checkpoint last") from None
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Write a model's predictions for every utterance of a data set. The same command continues an interrupted one."""
+    from ..pipeline_cpsl import ON_ERROR
+
+    parser = CommandParser(prog="cpsl predict", description=predict.__doc__)
+    parser.add_argument("model", help="folder or Hub id of a CPSL model")
+    parser.add_argument("data", help="a file or folder of any known format, or the name of a data set")
+    parser.add_argument("out", type=Path, help="the table to write: .parquet, .jsonl or .csv")
+    parser.add_argument("--batch_size", type=int, default=32, help="utterances in a forward pass")
+    parser.add_argument("--device", help="such as cpu or cuda:1; default: the first accelerator")
+    parser.add_argument(
+        "--num_samples", type=int, default=1, help="above 1: mean and standard deviation over latent draws"
+    )
+    parser.add_argument("--explain", action="store_true", help="add how much each modality matters")
+    parser.add_argument("--on_error", choices=ON_ERROR, default="raise", help="skip: leave bad samples out")
+    parser.add_argument("--data_dir", help="where the files of a data set given by name are")
+    parser.add_argument("--format", help="the data's format, where its content does not tell it")
+    options = parser.parse_args(arguments)
+    from .prediction import predict_table
+
+    try:
+        predicted, before, skipped = predict_table(**vars(options))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command continues from here") from None
+    print(f"{options.out}: {predicted} utterances predicted now, {before} before, {skipped} skipped")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Compare finished runs: runs that differ in their seed alone become one row, mean and standard deviation."""
+    parser = CommandParser(prog="cpsl compare", description=compare.__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="output folders of finished runs")
+    parser.add_argument("--split", default="test", help="the split whose metrics are compared")
+    parser.add_argument("--metrics", help="names separated by commas; default: all")
+    options = parser.parse_args(arguments)
+    from .comparison import compare_runs
+
+    metrics = options.metrics.split(",") if options.metrics else None
+    print(compare_runs(options.runs, options.split, metrics).to_string())
