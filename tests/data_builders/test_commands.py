@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cpsl import main
 from data_builders import DataError, load_aligned_dataset
-from data_builders.__main__ import main
 from data_builders.inspection import inspect
 
 
@@ -56,14 +56,18 @@ def test_what_cannot_be_done_is_one_line(two_rows, tmp_path, monkeypatch, capsys
     assert main(list(arguments)) == 1
     captured = capsys.readouterr()
     *progress, line = captured.err.splitlines()
-    assert line.startswith("error: ") and message in line and all("Generating" in bar for bar in progress if bar)
+    assert (
+        line.startswith(f"cpsl {arguments[0]}: error: ")
+        and message in line
+        and all("Generating" in bar for bar in progress if bar)
+    )
     assert not captured.out and {path.name for path in tmp_path.iterdir()} <= {"x.jsonl", "hf"}
 
 
 def test_a_cache_that_cannot_be_made(two_rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", two_rows)
     assert main(["convert", str(two_rows), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {two_rows}: no cache can be made here")
+    assert capsys.readouterr().err.startswith(f"cpsl convert: error: {two_rows}: no cache can be made here")
 
 
 def test_the_folder_of_a_plot_is_made(two_rows, tmp_path):
