@@ -1,7 +1,9 @@
 # make train: set up and train on the embedded sample corpus.   make test: set up and test.   See README.md.
+# make test T=tests/modeling_cpsl/training: test one room.   make test-all: the slow tests too.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+T ?= tests
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 INSTALLED := .venv/installed
 
@@ -22,10 +24,10 @@ train: setup
 	OMP_NUM_THREADS=1 $(BIN)/python run_train.py recipes/sample.yaml
 
 test: setup
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(T)
 
 test-all: setup
-	$(PYTEST)
+	$(PYTEST) $(T)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared_run import built_once
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, DebertaV2Config, DebertaV2Tokenizer, MPNetConfig, PreTrainedTokenizerFast
 
@@ -141,15 +142,16 @@ def wordpiece_tokenizer():
 
 
 @pytest.fixture(scope="session")
-def trained_folder(tmp_path_factory):
+def trained_folder():
     """A saved DeBERTa CPSL model with its processor that has trained a little on the sample corpus."""
     from training_cases import make_trainer
 
-    folder = tmp_path_factory.mktemp("trained")
-    trainer = make_trainer(folder, num_samples=60, num_train_epochs=4)
-    trainer.train()
-    trainer.save_model(str(folder / "model"))
-    return folder / "model"
+    def build(folder):
+        trainer = make_trainer(folder, num_samples=60, num_train_epochs=4)
+        trainer.train()
+        trainer.save_model(str(folder / "model"))
+
+    return built_once("trained", build) / "model"
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A small corpus and a tiny CPSL model that train in a second; shared by the trainer's tests and their processes."""
 
+import functools
 import itertools
 import json
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
+from shared_run import built_once
 from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from data_builders.formats.sample import sample_splits
@@ -29,6 +31,7 @@ NO_DROPOUT = {
 }
 
 
+@functools.cache
 def small_corpus(num_samples: int) -> DatasetDict:
     """The first utterances of the sample corpus in the row format, `num_samples` to train and 10 to validate on."""
     features = {"id": Value("string"), "words": List(Value("string")), "label": Value("float32")}
@@ -41,6 +44,26 @@ def small_corpus(num_samples: int) -> DatasetDict:
             for name, count in counts.items()
         }
     )
+
+
+def small_backbone(num_samples: int) -> Path:
+    """A text encoder of one layer whose tokenizer knows the words of the small corpus."""
+
+    def build(folder):
+        words = itertools.chain.from_iterable(small_corpus(num_samples)["train"]["words"])
+        make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
+
+    return built_once(f"small_backbone_{num_samples}", build) / "backbone"
+
+
+@functools.cache
+def encoded_corpus(
+    num_samples: int, sizes: tuple[tuple[str, int], ...], use_text: bool, renamed: tuple[tuple[str, str], ...]
+) -> tuple[DatasetDict, CPSLProcessor]:
+    """The small corpus ready to train on, and the processor that encoded it; mappings are given as pairs."""
+    tokenizer = AutoTokenizer.from_pretrained(small_backbone(num_samples))
+    processor = CPSLProcessor(tokenizer, modality_sizes=dict(sizes), use_text=use_text)
+    return encode_dataset(small_corpus(num_samples).rename_columns(dict(renamed)), processor), processor
 
 
 class RecordingTrainer(CPSLTrainer):
@@ -62,9 +85,8 @@ def make_trainer(
     folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, renamed=None, **arguments
 ):
     """A trainer over the small corpus; `arguments` are training arguments, `config_fields` the model's."""
-    folder = Path(folder)
     defaults = {
-        "output_dir": str(folder / "run"),
+        "output_dir": str(Path(folder) / "run"),
         "num_train_epochs": 3,
         "per_device_train_batch_size": 8,
         "learning_rate": 1e-2,
@@ -76,17 +98,11 @@ def make_trainer(
         "seed": 3,
     }
     args = CPSLTrainingArguments(**{**defaults, **arguments})
-    with args.main_process_first():
-        corpus = small_corpus(num_samples).rename_columns(renamed or {})
-        if args.process_index == 0:  # another would write what this one already reads
-            words = [word for row in corpus["train"]["words"] for word in row]
-            make_sample_backbone(words, folder / "backbone", hidden_size=16, num_hidden_layers=1)
-    backbone = folder / "backbone"
     fields = config_fields or {}
     sizes = fields.get("modality_sizes", SIZES)
-    processor = CPSLProcessor(
-        AutoTokenizer.from_pretrained(backbone), modality_sizes=sizes, use_text=fields.get("use_text", True)
-    )
+    pairs = tuple(sizes.items()), fields.get("use_text", True), tuple((renamed or {}).items())
+    encoded, processor = encoded_corpus(num_samples, *pairs)
+    backbone = small_backbone(num_samples)
     small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
     config = CPSLForSentimentRegression.config_class.from_backbone(
         AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
@@ -94,7 +110,6 @@ def make_trainer(
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)
     set_seed(args.seed)
-    encoded = encode_dataset(corpus, processor)
     return trainer_class(
         CPSLForSentimentRegression.from_pretrained(backbone, config=config),
         args,

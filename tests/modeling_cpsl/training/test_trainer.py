@@ -24,21 +24,24 @@ from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments
 NO_MODULATION = {"gm": False, "ge": False, "cp": False}
 
 
-@pytest.mark.parametrize("normalization", ["none", "minmax_running"])
+TRAJECTORY = {"latent_noise": "sample", "num_train_epochs": 3, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module", params=["none", "minmax_running"])
+def trajectory(request, tmp_path_factory):
+    """The options, the weights and the modulation of a training whose every step is one batch."""
+    options = TRAJECTORY | {"config_fields": {"feature_normalization": request.param}}
+    return options, *train_and_record(tmp_path_factory.mktemp("whole"), per_device_train_batch_size=8, **options)
+
+
 @pytest.mark.parametrize("batch_size", [2, 4])
-def test_trajectory_does_not_depend_on_accumulation(tmp_path, normalization, batch_size):
+def test_trajectory_does_not_depend_on_accumulation(trajectory, tmp_path, batch_size):
     # 30 samples: each epoch's last step has 6 and its last micro-batches are uneven.
-    options = {
-        "config_fields": {"feature_normalization": normalization},
-        "latent_noise": "sample",
-        "num_train_epochs": 8,
-        "learning_rate": 1e-3,
-    }
-    whole, whole_steps = train_and_record(tmp_path / "a", per_device_train_batch_size=8, **options)
+    options, whole, whole_steps = trajectory
     cut, cut_steps = train_and_record(
-        tmp_path / "b", per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size, **options
+        tmp_path, per_device_train_batch_size=batch_size, gradient_accumulation_steps=8 // batch_size, **options
     )
-    assert len(whole_steps) == len(cut_steps) == 32
+    assert len(whole_steps) == len(cut_steps) == 12
     np.testing.assert_allclose(coefficients(whole_steps), coefficients(cut_steps), atol=1e-6)
     assert (coefficients(whole_steps) < 1).any()
     assert relative_distance(whole, cut) <= 1e-5

@@ -1,0 +1,29 @@
+"""One test run: what all its processes share, and what it must not depend on."""
+
+import gc
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+# Set before any test module imports torch or datasets; workers of pytest-xdist and the processes that tests start
+# inherit them. Tests use no network, no cache but the run's own, and one thread a process.
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not _IS_WORKER:
+    os.environ["CPSL_TEST_RUN"] = tempfile.mkdtemp(prefix="cpsl-tests-")
+os.environ["HF_HOME"] = str(Path(os.environ["CPSL_TEST_RUN"]) / "huggingface")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish():
+    # Hugging Face's Trainer collects garbage after each training, which takes as long as a small one: 0.3 s to look at
+    # all that was imported. What is alive now stays alive.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    if not _IS_WORKER:
+        shutil.rmtree(os.environ["CPSL_TEST_RUN"], ignore_errors=True)
