@@ -1,5 +1,8 @@
 """Tiny models over the three text encoders, and batches for them."""
 
+import importlib
+import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -112,6 +115,28 @@ def make_model():
 def make_batch():
     """`make_batch(config, lengths, seed, labels)`: inputs for a tiny model."""
     return _make_batch
+
+
+@pytest.fixture
+def edited_model_class(tmp_path, monkeypatch, repository):
+    """`edited_model_class(file, (old, new), ...)`: the DeBERTa model of a copy of the flat files with one edited."""
+
+    def edit(file, *replacements):
+        package = tmp_path / "edited_cpsl"
+        package.mkdir()
+        for path in (repository / "modeling_cpsl").glob("*_cpsl.py"):
+            shutil.copy(path, package)
+        source = (package / file).read_text()
+        for old, new in replacements:
+            assert source.count(old) == 1, old
+            source = source.replace(old, new)
+        (package / file).write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        return importlib.import_module("edited_cpsl.modeling_cpsl").CPSLForSentimentRegression
+
+    yield edit
+    for name in [name for name in sys.modules if name.split(".")[0] == "edited_cpsl"]:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The fields of METHOD over the three text encoders' configurations."""
+"""The fields of CPSL over the three text encoders' configurations."""
 
 import json
 
@@ -13,7 +13,7 @@ CONFIGS = [CPSLConfig, CPSLBertConfig, CPSLMPNetConfig]
 each_config = pytest.mark.parametrize("config_class", CONFIGS)
 each_backbone = pytest.mark.parametrize("backbone", ["deberta", "bert", "mpnet"])
 
-# METHOD 1-4 and 7.
+# Sections 3 and 4 of the paper, and the defaults that `docs/method.md` decides.
 PAPER = {
     "modality_sizes": {"acoustic": 74, "visual": 47},
     "use_text": True,
@@ -151,10 +151,10 @@ def test_a_wrong_type_is_refused(fields):
 def test_from_backbone_keeps_the_architecture(plain_config, make_config, backbone):
     plain = plain_config(backbone, initializer_range=0.05, num_labels=2, architectures=["Other"])
     config = type(make_config(backbone)).from_backbone(plain, latent_size=8, modality_sizes={"visual": 3})
-    # BERT's config has a `classifier_dropout` too; ours is the one of METHOD 3 and not the checkpoint's.
-    own = {"architectures", "classifier_dropout", "id2label", "label2id", "model_type", "num_labels"}
-    own |= {"problem_type", "transformers_version"}
-    kept = {name: value for name, value in plain.to_dict().items() if name not in own}
+    # BERT's config has a `classifier_dropout` too; ours is that of the task head and not the checkpoint's.
+    not_kept = {"architectures", "classifier_dropout", "id2label", "label2id", "model_type", "num_labels"}
+    not_kept |= {"problem_type", "transformers_version"}
+    kept = {name: value for name, value in plain.to_dict().items() if name not in not_kept}
     assert {name: config.to_dict()[name] for name in kept} == kept
     assert (config.num_labels, config.latent_size, config.modality_sizes) == (1, 8, {"visual": 3})
     assert config.classifier_dropout == PAPER["classifier_dropout"]

@@ -1,4 +1,4 @@
-"""METHOD 1-2: min-max normalisation and adaptive modality encoding."""
+"""Min-max normalisation and adaptive modality encoding (eq. 1)."""
 
 import math
 
@@ -179,7 +179,7 @@ class TestAdaptiveModalityEncoder:
         return AdaptiveModalityEncoder(feature_size=3, hidden_size=5, latent_size=4, dropout=dropout, ame=ame)
 
     def test_is_two_heads_over_one_trunk(self):
-        """Trunk Linear -> ReLU, heads for the mean and, through softplus, the variance (METHOD 2)."""
+        """Trunk Linear -> ReLU, heads for the mean and, through softplus, the variance (eq. 1)."""
         encoder, features = self.make(), torch.randn(2, 6, 3)
         weights = encoder.state_dict()
         assert {name: tuple(value.shape) for name, value in weights.items() if "weight" in name} == {

@@ -1,5 +1,6 @@
-"""METHOD 3: the fusion blocks against loops over samples, tokens and modalities, and the residual injection."""
+"""The fusion blocks against loops over samples, tokens and modalities, and the residual injection (eq. 2)."""
 
+import dataclasses
 import math
 
 import pytest
@@ -207,3 +208,31 @@ class TestResidualInjection:
         injected = injection(hidden, fused, mask)
         assert torch.equal(injected[~mask], hidden[~mask])
         assert (injected[mask] != hidden[mask]).all()
+
+
+def test_a_new_block_is_a_class_and_a_line(edited_model_class, plain_config, make_batch):
+    """The product of the transforms, as somebody would add it to `fusion_cpsl.py`."""
+    block = """
+class ProductFusion(SumFusion):
+    def forward(self, latents, presence):
+        values, present = _stack_values(self, latents, presence)
+        weights = present.to(values.dtype).expand(*values.shape[:-1], 1)
+        return torch.where(present, values, 1.0).prod(dim=-2), weights.squeeze(-1)
+
+
+# By the name that the config's `fusion` gives it.
+"""
+    model_class = edited_model_class(
+        "fusion_cpsl.py",
+        ("# By the name that the config's `fusion` gives it.\n", block),
+        ("\n}\n", '\n    "product": ProductFusion,\n}\n'),
+    )
+    config_class = model_class.config_class
+    option = next(option for option in dataclasses.fields(config_class) if option.name == "fusion")
+    assert [*option.metadata["choices"]] == ["gated", "concat", "sum", "attention", "product"]  # the command line's
+    with pytest.raises(ValueError, match=r"fusion='tensor' is unknown; choose one of .*, product"):
+        config_class(fusion="tensor")
+    fields = {"modality_sizes": {"acoustic": 5, "visual": 3}, "fusion": "product"}
+    model = model_class(config_class.from_backbone(plain_config("deberta"), **fields))
+    model(**make_batch(model.config)).loss.backward()
+    assert all(p.grad.abs().max() > 0 for p in model.multimodal.fusion.parameters())

@@ -1,4 +1,4 @@
-"""METHOD 4-7: the losses against plain Python loops over samples, tokens and features."""
+"""The losses (eq. 3 and 4) against plain Python loops over samples, tokens and features, and the list of them."""
 
 import math
 
@@ -8,8 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modeling_cpsl import CPSLConfig
 from modeling_cpsl.losses_cpsl import (
     diversity_loss,
+    loss_names,
+    loss_weights,
     reconstruction_loss,
     regression_loss,
     statistical_loss,
@@ -29,7 +32,7 @@ def variance(values):
 
 
 def over_tokens_then_samples(value_at, mask):
-    """The mean of METHOD's "Feature tokens": over a sample's feature tokens, then over samples."""
+    """The mean over a sample's feature tokens, then over samples."""
     return mean(
         mean(value_at(sample, token) for token, kept in enumerate(row) if kept) for sample, row in enumerate(mask)
     )
@@ -168,7 +171,7 @@ def test_a_batch_without_feature_tokens_is_zero(name):
 
 
 def test_a_sample_without_feature_tokens_is_counted():
-    """METHOD: the mean over samples, and such a sample contributes 0; else micro-batches would not add up."""
+    """It contributes 0 to the mean over samples; otherwise micro-batches would not add up."""
     mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
     assert reconstruction_loss(torch.ones(2, 3, 4), torch.zeros(2, 3, 4), mask) == 0.5
 
@@ -187,8 +190,8 @@ def test_statistical_loss_takes_the_biased_variance():
     assert statistical_loss(torch.ones(1, 1, 3), torch.full((1, 1, 3), 2.0), features, ones) == 0.5
 
 
-def test_one_variance_a_token_broadcasts():
-    """Without AME there is one variance a token (METHOD 2, 6)."""
+def test_a_single_variance_per_token_broadcasts():
+    """Without AME each token has a single variance."""
     latent_mean, features, mask = torch.randn(2, 3, 4), torch.randn(2, 3, 5), torch.tensor([[1, 1, 0], [1, 0, 0]])
     single = torch.rand(2, 3, 1)
     full = single.expand(2, 3, 4)
@@ -217,7 +220,7 @@ def test_token_mean(batch):
     means = token_mean(values, mask)
     assert means.shape == (len(values), values.shape[-1])
     for sample, row in enumerate(mask.tolist()):
-        kept = [values[sample, token] for token, there in enumerate(row) if there]
+        kept = [values[sample, token] for token, counts in enumerate(row) if counts]
         expected = torch.stack(kept).mean(dim=0) if kept else torch.zeros(values.shape[-1], dtype=torch.double)
         torch.testing.assert_close(means[sample], expected)
     torch.testing.assert_close(token_mean(values[..., 0], mask), means[:, 0])
@@ -238,9 +241,9 @@ def test_regression_loss(kind, one, errors):
     predictions = labels + torch.tensor([error for error, _ in errors], dtype=torch.double)
     everyone = mean(one(error) for error, _ in errors)
     assert regression_loss(predictions, labels, kind).item() == pytest.approx(everyone, abs=1e-12)
-    presence = torch.tensor([there for _, there in errors])
-    some = mean(one(error) if there else 0.0 for error, there in errors)
-    assert regression_loss(predictions, labels, kind, presence).item() == pytest.approx(some, abs=1e-12)
+    presence = torch.tensor([present for _, present in errors])
+    of_those_present = mean(one(error) if present else 0.0 for error, present in errors)
+    assert regression_loss(predictions, labels, kind, presence).item() == pytest.approx(of_those_present, abs=1e-12)
 
 
 def test_regression_loss_is_mse_by_default():
@@ -253,3 +256,52 @@ def test_total_loss_is_equation_4():
     total = total_loss({name: torch.tensor(value) for name, value in parts.items()}, weights)
     assert total.shape == () and total.item() == pytest.approx(2.0 + 3.0 + 0.5 * 5.0 - 0.1 * 7.0 + 0.1 * 11.0)
     assert total_loss({"task": torch.tensor(2.0), "unimodal": torch.tensor(4.0)}, weights).item() == 4.0
+
+
+class TestTheListOfLosses:
+    @pytest.mark.parametrize(
+        ("fields", "names"),
+        [
+            ({}, ["task", "unimodal", "reconstruction", "diversity", "statistical"]),
+            ({"sl": False}, ["task", "unimodal", "reconstruction", "diversity"]),
+            ({"ame": False}, ["task", "unimodal", "reconstruction", "diversity", "statistical"]),
+            ({"modality_sizes": {}}, ["task", "unimodal"]),
+        ],
+    )
+    def test_names_are_those_that_a_model_returns(self, make_model, make_batch, fields, names):
+        model = make_model(**fields)
+        assert loss_names(model.config) == names == list(model(**make_batch(model.config)).losses)
+
+    def test_each_weight_is_a_field_of_the_config(self):
+        weights = {"unimodal": 0.5, "reconstruction": 1.0, "diversity": 0.1, "statistical": 0.1}
+        assert loss_weights(CPSLConfig()) == weights
+        assert loss_weights(CPSLConfig(statistical_weight=0.7)) == weights | {"statistical": 0.7}
+
+    def test_a_new_loss_is_a_function_and_a_line(self, edited_model_class, plain_config, make_batch):
+        """Sparse latents, as somebody would add them to `losses_cpsl.py`."""
+        function = """
+def sparsity_loss(latents, mask):
+    return token_mean(latents.abs().mean(dim=-1), mask).mean()
+
+
+"""
+        line = """
+    "sparsity": Loss(
+        _mean_over_modalities(lambda m: sparsity_loss(m.latents, m.mask)), title="sparsity loss", unit="", weight=0.25
+    ),
+"""
+        model_class = edited_model_class(
+            "losses_cpsl.py", ("class Loss(NamedTuple)", function + "class Loss(NamedTuple)"), ("\n}\n", line + "}\n")
+        )
+        config_class = model_class.config_class
+        assert config_class().sparsity_weight == 0.25
+        with pytest.raises(ValueError, match="sparsity_weight=-1"):
+            config_class(sparsity_weight=-1)
+        fields = {"modality_sizes": {"acoustic": 5, "visual": 3}, "sparsity_weight": 2.0}
+        model = model_class(config_class.from_backbone(plain_config("deberta"), **fields)).eval()
+        assert model.loss_names[-1] == "sparsity"
+        output = model(**make_batch(model.config))
+        assert output.losses["sparsity"] > 0
+        others = {name: value for name, value in output.losses.items() if name != "sparsity"}
+        expected = total_loss(others, loss_weights(model.config)) + 2.0 * output.losses["sparsity"]
+        torch.testing.assert_close(output.loss, expected)

@@ -1,4 +1,4 @@
-"""METHOD 1-7 end to end: the forward pass and its losses, written out a second time, and what must not matter."""
+"""Eq. 1-4 end to end: the forward pass and its losses, written out a second time, and what must not matter."""
 
 import math
 import warnings
@@ -37,7 +37,7 @@ def make_noise(batch, latent_size=7, seed=0):
 
 
 def reference(model, batch, noise):
-    """METHOD 1-7 for acoustic and visual in training without dropout: logits, unimodal logits and losses by name."""
+    """Eq. 1-4 for acoustic and visual in training without dropout: logits, unimodal logits and losses by name."""
     part, config = model.multimodal, model.config
     mask = batch["attention_mask"].clone()
     for row in mask:
@@ -201,7 +201,7 @@ class TestForward:
                 latent_noise={name: value[part] for name, value in noise.items()},
             )
             (output.loss * len(piece["labels"]) / 5).backward()
-        parts.multimodal.update_feature_bounds(bounds)
+        parts.update_feature_bounds(bounds)
         for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
             assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
         for one, other in zip(whole.multimodal.buffers(), parts.multimodal.buffers(), strict=True):
@@ -253,6 +253,37 @@ class TestGradients:
         assert {id(p) for p in model.modality_parameters("text")} == {id(p) for p in model.base_model.parameters()}
         with pytest.raises(ValueError, match=r"pose.*acoustic, timing, visual"):
             model.modality_parameters("pose")
+
+
+class TestWhatATrainerNeeds:
+    @each_backbone
+    def test_names(self, make_model, make_batch, backbone):
+        model = make_model(backbone, modality_sizes=THREE)
+        output = model(**make_batch(model.config))
+        assert model.modality_names == ["text", "acoustic", "timing", "visual"] == list(output.modality_errors)
+        assert model.loss_names == list(output.losses)
+        assert make_model(backbone, use_text=False).modality_names == ["acoustic", "visual"]
+
+    @each_normalization
+    def test_normalized_modalities_are_those_whose_bounds_move(self, make_model, make_batch, normalization):
+        model = make_model(feature_normalization=normalization).train()
+        model(**make_batch(model.config))
+        moved = [name for name, part in model.multimodal.normalizers.items() if part.num_updates > 0]
+        assert model.normalized_modalities == moved == ([] if normalization == "none" else ["acoustic", "visual"])
+
+    @with_and_without_ame
+    def test_noise_of_the_shapes_that_it_names_is_what_it_draws(self, make_model, make_batch, ame):
+        model = make_model(ame=ame, modality_sizes=THREE).train()
+        batch = make_batch(model.config)
+        shapes = model.latent_noise_shapes(8)
+        assert shapes == ({"acoustic": (8, 7), "timing": (8, 7), "visual": (8, 7)} if ame else {})
+        noise = {name: torch.zeros(len(batch["labels"]), *shape) for name, shape in shapes.items()}
+        assert torch.equal(model(**batch, latent_noise=noise).loss, model(**batch, latent_noise=noise).loss)
+
+    def test_training_forgets_a_calibration(self, make_model):
+        model = make_model(interval_half_widths={"text": 1.0}, interval_coverage=0.9)
+        model.prepare_for_training()
+        assert model.config.interval_half_widths is None and model.config.interval_coverage is None
 
 
 class TestWhatMatters:
@@ -326,16 +357,16 @@ class TestWhatMustNotMatter:
         model = make_model(feature_normalization=normalization, ame=ame)
         batch = make_batch(model.config)
         mask = default_feature_mask(batch["attention_mask"])
-        there = {"acoustic": torch.tensor([True, False, True]), "visual": torch.tensor([True, True, False])}
+        presence = {"acoustic": torch.tensor([True, False, True]), "visual": torch.tensor([True, True, False])}
         dirty = {
             name: torch.where((mask & present[:, None])[..., None], batch[name], garbage)
-            for name, present in there.items()
+            for name, present in presence.items()
         }
         noise = make_noise(batch)
         for training in (False, True):
             model.train(training)
-            clean = model(**batch, modality_mask=there, latent_noise=noise)
-            output = model(**{**batch, **dirty}, modality_mask=there, latent_noise=noise)
+            clean = model(**batch, modality_mask=presence, latent_noise=noise)
+            output = model(**{**batch, **dirty}, modality_mask=presence, latent_noise=noise)
             assert torch.equal(output.logits, clean.logits)
             assert torch.equal(output.loss, clean.loss)
         model.zero_grad()
