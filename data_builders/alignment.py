@@ -4,7 +4,12 @@ import numpy as np
 
 
 def overlaps(intervals: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """What each of n intervals shares with each of m others: `(n, m)`, zero or more, in the intervals' unit."""
+    """How long each of n intervals overlaps with each of m others, of shape (n, m), in the unit of the intervals.
+
+    Args:
+        intervals: Start and end, of shape (n, 2).
+        others: Start and end, of shape (m, 2).
+    """
     first_end = np.minimum(intervals[:, None, 1], others[None, :, 1])
     last_start = np.maximum(intervals[:, None, 0], others[None, :, 0])
     return np.maximum(first_end - last_start, 0)
@@ -14,18 +19,18 @@ def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray)
     """One row a word: the mean of the frames weighted by their overlap with the word, or the nearest frame.
 
     Args:
-        features: `(k, size)`, k >= 1.
-        intervals: `(k, 2)` start and end of the frames.
-        words: `(n, 2)` start and end of the words.
+        features: The features of k >= 1 frames, of shape (k, size).
+        intervals: Start and end of the frames, of shape (k, 2).
+        words: Start and end of n words in the same unit, of shape (n, 2).
 
     Returns:
-        `(n, size)`.
+        The features of the words, of shape (n, size).
     """
     weights = overlaps(words, intervals)
     distance = np.abs(words.mean(axis=1)[:, None] - intervals.mean(axis=1)[None, :])
-    alone = weights.sum(axis=1) == 0
-    weights[alone, distance[alone].argmin(axis=1)] = 1
-    # Not a matrix product: BLAS starts threads for one, and they cost more than the product, most of all in workers.
+    without_frame = weights.sum(axis=1) == 0
+    weights[without_frame, distance[without_frame].argmin(axis=1)] = 1
+    # Not a matrix product: BLAS starts threads for it, which cost more than the product itself, mostly in workers.
     return np.einsum("nk,kd->nd", weights / weights.sum(axis=1, keepdims=True), features)
 
 
@@ -33,14 +38,14 @@ def spread_frames(features: np.ndarray, count: int) -> np.ndarray:
     """One row a word where no times are known: the k frames are shared out evenly over `count` words.
 
     Word i has the window from i k / count to (i + 1) k / count, and its row is the mean of the frames in the window,
-    each weighted by the part of it that lies within. As many frames as words are taken one each.
+    each weighted by the part of it that lies inside. Where there are as many frames as words, each word gets one.
 
     Args:
-        features: `(k, size)`, k >= 1.
-        count: number of words.
+        features: The features of k >= 1 frames, of shape (k, size).
+        count: The number of words.
 
     Returns:
-        `(count, size)`.
+        The features of the words, of shape (count, size).
     """
     if len(features) == count:
         return features
@@ -50,24 +55,24 @@ def spread_frames(features: np.ndarray, count: int) -> np.ndarray:
 
 
 def zero_non_finite(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """The values with 0 in place of what is not finite, before they reach a mean, and how many those were."""
+    """The values with 0 in place of those that are not finite, which would spoil a mean, and how many these were."""
     bad = ~np.isfinite(values)
     count = int(bad.sum())
     return (np.where(bad, 0, values) if count else values), count
 
 
 def unpadded_span(*arrays: np.ndarray) -> slice:
-    """The rows from the first to the last one that is not all zero in every array: padding on either side is cut."""
+    """Where arrays of equally many rows are not padding: from the first to the last row with a value other than 0."""
     used = np.flatnonzero(np.any([(array != 0).any(axis=1) for array in arrays], axis=0))
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
 
 
 def true_frames(values: np.ndarray, length: int | None) -> np.ndarray:
-    """The frames of a padded array.
+    """The frames of a padded array without the padding.
 
     Args:
-        values: `(padded length, size)`.
-        length: how many frames are true, or None where only the padding's zeros tell.
+        values: The padded array, of shape (padded length, size).
+        length: The number of true frames, or `None` where only the zeros of the padding show it.
 
     Returns:
         The first `length` rows, or the last ones where the array is padded on the left.

@@ -1,7 +1,8 @@
 """What a pickle may make of a global: NumPy arrays, scalars and types, bytes, sets and dicts.
 
-The other half of `safe_pickle`: its machine looks every global up here. A constructor compares what it is asked to
-make with the data that it is given, and all of them together make at most twice as much as the file has bytes.
+This is the other half of `safe_pickle`, whose machine looks every global up here. A constructor compares what it is
+asked to make with the data that it is given, and all of them together make at most twice as many bytes as the file
+has.
 """
 
 import math
@@ -28,7 +29,7 @@ class Global:
 
 
 class _DType:
-    """A dtype under construction: pickle makes it first, and gives its byte order and item size later."""
+    """A dtype under construction: a pickle makes it first, and gives its byte order and item size later."""
 
     def __init__(self, code: str):
         if not _DTYPE_CODE.fullmatch(code):
@@ -89,13 +90,13 @@ class Constructors:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
 
     def _charge(self, count: int) -> None:
-        """Counts what is made out of values that are there already; an honest pickle uses each byte at most twice."""
+        """Counts what is made of values that were read already; an honest pickle uses each byte at most twice."""
         self.made += count
         if self.made > 2 * self.size:
             raise ValueError(f"it claims more than {self.size} bytes of data, and the whole file has no more")
 
     def _checked_data(self, shape: Any, dtype: Any, data: Any, fortran_order: bool) -> tuple:
-        """An array's dtype, order and data, after its claimed shape was compared with the data that is there."""
+        """An array's dtype, order and data, after its claimed shape was compared with the data that it has."""
         if type(dtype) is not _DType or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError("an array has no proper shape or type")
         dtype = dtype.dtype
@@ -109,7 +110,7 @@ class Constructors:
             raise ValueError(f"an array claims shape {shape} of {dtype}, and its data has a length of {found}")
         self._charge(max(found, size))
         if dtype.kind == "U" and found and np.frombuffer(data, dtype.str[0] + "u4").max() > 0x10FFFF:
-            raise ValueError("an array of strings holds what is no character")
+            raise ValueError("an array of strings holds a value that is not a character")
         return dtype, fortran_order, data
 
     def _make_array(self, kind: Any, shape: Any, code: Any) -> np.ndarray:

@@ -1,9 +1,15 @@
 """An unpickler that can only make NumPy arrays and plain containers.
 
 A pickle is a program for a small stack machine, and `pickle.load` runs it: it may import and call anything. Here is
-that machine without its dangerous half. A global is looked up in the short table of `pickle_constructors` and never
-imported, so nothing that a file says is executed, and every amount that a file claims is compared with the bytes that
-it really has before anything is allocated, so time and memory are bounded by the size of the file.
+that machine without its dangerous half:
+
+- A global is looked up in the short table of `pickle_constructors` and never imported, so nothing that a file says is
+  executed.
+- Every amount that a file claims is compared with the bytes that it really has before anything is allocated, so time
+  and memory are bounded by the size of the file.
+
+Python's own `Unpickler` allocates what a file claims, so it would need a scan of all operations before it. Such a scan
+(`pickletools.genops`) alone takes longer than this machine takes for the whole file.
 """
 
 import codecs
@@ -28,20 +34,20 @@ _SCALAR_TYPES = KEY_TYPES | {float, complex, bytearray}
 def safe_pickle_load(path: str | os.PathLike) -> Any:
     """Loads a pickle that holds NumPy arrays, numbers, strings and plain containers of them, and nothing else.
 
-    Protocols 0 to 5, pickles of Python 2 (their strings are read as latin-1) and arrays of any NumPy (`numpy.core` and
-    `numpy._core`). Nothing of the file is executed or imported.
+    It reads protocols 0 to 5, pickles of Python 2 (their strings as latin-1) and arrays of every NumPy (`numpy.core`
+    and `numpy._core`). Nothing in the file is executed or imported.
 
     Args:
-        path: the pickle's path.
+        path: The path of the pickle.
 
     Returns:
-        The object: `dict` (an `OrderedDict` too becomes one), `list`, `tuple`, `set`, `frozenset`, `str`, `bytes`,
-        numbers, `None`, `numpy.ndarray` and NumPy scalars.
+        The object: a `dict` (an `OrderedDict` becomes one too), `list`, `tuple`, `set`, `frozenset`, `str`, `bytes`,
+        `bytearray`, number, `None`, `numpy.ndarray` or NumPy scalar.
 
     Raises:
-        DataError: the file is no whole pickle; it asks for any other class or function, which the message names; it
-            nests deeper than `MAX_NESTING` or contains itself; it takes more than `MAX_OPERATIONS` steps; or it claims
-            more array bytes than the file can hold.
+        DataError: The file is not a complete pickle; it asks for any other class or function, which the message names;
+            its object nests deeper than `MAX_NESTING` or contains itself; it takes more than `MAX_OPERATIONS` steps;
+            or it claims more array bytes than the file can hold.
     """
     read_head(path)
     with broken_files_are_data_errors(path, "pickle"), open_file(path) as file:
@@ -340,7 +346,7 @@ def _children(value: Any) -> Iterable[Any]:
     """What a container holds; nothing for a plain value.
 
     Raises:
-        DataError: the value is none of those that `safe_pickle_load` promises.
+        DataError: The value is not one of those that `safe_pickle_load` returns.
     """
     kind = type(value)
     if kind is dict:

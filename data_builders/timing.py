@@ -17,17 +17,20 @@ _RESOLUTION = 0.01  # seconds: below it, word times are noise, and logarithms ne
 
 
 def timing_features(row: dict[str, Any]) -> np.ndarray | None:
-    """Timing of each word of a segment, from word times alone.
+    """The timing of each word of a segment, from the times of words alone.
 
     Args:
-        row: a row with `start`, `end` of the segment and `word_start`, `word_end` of its n words, in seconds.
+        row: A row with `start`, `end` of the segment and `word_start`, `word_end` of its n words, in seconds.
 
     Returns:
-        `(n, len(TIMING_FEATURES))` float32. Logarithms are natural, of seconds (or words a second) plus 0.01: duration
-        of the word, pause to the previous word or the segment's start, pause to the next word or the segment's end,
-        duration relative to the segment's mean word, words a second over the segment; last, the position of the word's
-        middle within the segment, from 0 to 1. Pauses are what lies between words, so dropped `sp` tokens count.
-        `None` where the row has no word times.
+        Features of shape (n, len(TIMING_FEATURES)), float32, or `None` where the row has no word times. The columns:
+
+        - logarithms (natural, of the value plus 0.01) of the word's duration, of the pause to the previous word or the
+          segment's start, of the pause to the next word or the segment's end (all in seconds), of the duration
+          relative to the mean word of the segment, and of the words a second in the segment;
+        - the position of the word's middle within the segment, from 0 to 1.
+
+        A pause is whatever lies between words, so the `sp` tokens that readers drop count as pauses.
     """
     if not len(row["word_start"]):
         return None

@@ -248,7 +248,7 @@ def test_a_huge_memo_index_costs_nothing(tmp_path):
 
 def test_an_array_of_strings_with_impossible_characters_is_refused(tmp_path):
     data = pickle.dumps(np.array(["ab"]), protocol=4).replace("b".encode("utf-32-le"), b"\xff\xff\xff\xff")
-    with pytest.raises(DataError, match="no character"):
+    with pytest.raises(DataError, match="not a character"):
         load_bytes(tmp_path, data)
 
 

@@ -1,8 +1,8 @@
 """Feeds mutated files to the readers: each must load or raise a DataError, quickly, and run nothing.
 
-`python tests/support/fuzz.py KIND COUNT SEED` makes COUNT files out of valid ones of KIND (pickle, hdf5, table)
-by flipping, cutting, splicing and inflating, and reads each to its last row. It ends with one line of JSON; a crash, a
-hang or anything that is not a DataError ends it otherwise. Memory is limited for the whole process.
+`python tests/support/fuzz.py KIND COUNT SEED` makes COUNT files out of valid ones of KIND (pickle, hdf5, table) by
+flipping, cutting, splicing and inflating, and reads each to its last row. It ends with one line of JSON, unless it
+crashes, hangs or meets an error that is not a DataError. The memory of the whole process is limited.
 """
 
 import faulthandler
@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_builders.files import DataError
-from data_builders.formats.recognition import open_source
+from data_builders.formats import READERS
+from data_builders.formats.recognition import get_reader, open_source
 from data_builders.rows import checked_row, is_empty
 
 
@@ -162,6 +163,8 @@ def lay_out(kind, folder, seeds, index, content):
 
 
 def main(kind, count, seed):
+    for name in READERS:  # else their own import is counted as something that a file ran
+        get_reader(name)
     seeds = {"pickle": pickle_seeds, "hdf5": hdf5_seeds, "table": table_seeds}[kind]()
     contents = [content for _, content in seeds]
     logging.disable()
@@ -189,7 +192,7 @@ def main(kind, count, seed):
                 outcomes["refused"] += 1
             slowest = max(slowest, time.perf_counter() - started)
             faulthandler.cancel_dump_traceback_later()
-    # The peak of this process alone: what getrusage tells includes the process that started it.
+    # The peak of this process alone: what getrusage says includes the process that started it.
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
     print(json.dumps({**outcomes, "events": events, "slowest_seconds": round(slowest, 3), "peak_mb": peak}))
 
