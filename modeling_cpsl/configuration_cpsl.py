@@ -68,9 +68,9 @@ class CPSLConfigMixin(LossWeights):
     modality_sizes: dict[str, int] | None = _option(
         None, "Feature size of each non-text modality by name; {} is text alone. Default: acoustic 74, visual 47."
     )
-    use_text: bool = _option(True, "Whether the text encoder takes part.")
+    use_text: bool = _option(True, "Whether the model reads text.")
     ame: bool = _option(
-        True, "Adaptive modality encoding (eq. 1): a variance head and latent noise in training; off: Z = mean."
+        True, "Adaptive modality encoding (eq. 1): a variance head, and latent noise in training; off: Z = mean."
     )
     sl: bool = _option(True, "Statistical Loss (eq. 3).")
     modality_hidden_size: int = _option(256, "Width of the modality encoders' and decoders' hidden layer.")

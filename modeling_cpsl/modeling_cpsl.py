@@ -30,7 +30,7 @@ def default_feature_mask(attention_mask: Tensor) -> Tensor:
 
 
 class CPSLModelMixin:
-    """What the CPSL models of all backbones share: forward pass, initialisation, and what a trainer needs of them."""
+    """The common part of the CPSL models: forward pass, initialisation, and what a trainer needs to know of them."""
 
     # Trainer must not hand us `num_items_in_batch`: it would stop dividing by the accumulation steps.
     accepts_loss_kwargs = False
@@ -41,8 +41,8 @@ class CPSLModelMixin:
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As [`~transformers.PreTrainedModel.from_pretrained`], with the same arguments.
 
-        A text encoder that takes no part stays frozen, and prediction intervals that were calibrated with other
-        weights than the loaded ones are forgotten.
+        A text encoder that is not used (`use_text=False`) stays frozen, and prediction intervals that were calibrated
+        with other weights than the loaded ones are forgotten.
         """
         model, info = super().from_pretrained(*args, **{**kwargs, "output_loading_info": True})
         model._freeze_unused()
@@ -87,7 +87,7 @@ class CPSLModelMixin:
 
     @property
     def modality_names(self) -> list[str]:
-        """The modalities that the model reads, `text` first where it takes part."""
+        """The modalities that the model reads, `text` first if it is one of them."""
         return list(self.multimodal.unimodal_heads)
 
     @property
@@ -109,7 +109,7 @@ class CPSLModelMixin:
         return dict.fromkeys(self.config.modality_sizes, (length, self.config.latent_size)) if self.config.ame else {}
 
     def prepare_for_training(self) -> None:
-        """Forgets a calibration, which will not hold for the weights to come. A trainer calls it at the start."""
+        """Forgets a calibration, which will not hold for the new weights; a trainer calls this when it starts."""
         self.forget_calibration()
 
     def update_feature_bounds(self, bounds: dict[str, Tensor]) -> None:
@@ -163,7 +163,7 @@ class CPSLModelMixin:
             feature_mask: (B, L), 1 at the tokens of words, which have a feature row. Default:
                 [`default_feature_mask`]; without text, all attended tokens.
             labels: (B,) or (B, 1), sentiment in [-3, 3]; with them the losses are computed.
-            modality_mask: (B,) bool by modality, True where the sample has it. Default: what is given is there.
+            modality_mask: (B,) bool by modality, True where the sample has it. Default: in all, if given.
             extra_features: (B, L, d_m) by name, for modalities other than `acoustic` and `visual`.
             feature_bounds: (2,) minimum and maximum by modality for min-max normalisation in training, from a caller
                 who pooled them over a whole optimizer step. Default: those of the batch over all ranks.

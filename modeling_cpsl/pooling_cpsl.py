@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` with 0 where `mask` is not set, whatever stands there: NaN too, in the value and in the gradient."""
+    """`values` with 0 where `mask` is False; NaN there changes neither the value nor the gradient."""
     return torch.where(mask, values, 0.0)
 
 

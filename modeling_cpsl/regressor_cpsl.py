@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .configuration_cpsl import CPSLConfig
 from .encoding_cpsl import (
     INITIAL_VARIANCE_BIAS,
     AdaptiveModalityEncoder,
@@ -23,14 +23,13 @@ from .pooling_cpsl import POOLINGS, token_mean
 
 @dataclass
 class CPSLOutput(ModelOutput):
-    """The output of a CPSL model. M stands for the modalities by name, `text` among them where it takes part.
+    """The output of a CPSL model. M stands for the modalities by name, including `text` if the model reads it.
 
     Args:
         loss: Scalar, the objective of eq. 4; given with `labels`.
         logits: (B,), the predicted sentiment.
         logits_std: (B,), its standard deviation over latent draws; given with `num_samples > 1`.
-        losses: The parts of `loss` before weighting, scalars by name: `task`, `unimodal`, and with non-text
-            modalities `reconstruction`, `diversity` and, with `config.sl`, `statistical`; given with `labels`.
+        losses: The parts of `loss` before weighting, scalars by the names of `LOSSES`; given with `labels`.
         unimodal_logits: M -> (B,), the sentiment predicted from that modality alone.
         modality_errors: M -> (B,), |unimodal logit - label|, 0 where the modality is missing; given with `labels`.
         modality_presence: M -> (B,) bool, whether the sample has that modality.
@@ -73,10 +72,10 @@ class MultimodalRegressor(nn.Module):
     """Regresses the sentiment on a text encoder's states and the features of other modalities, for any backbone.
 
     Args:
-        config: A configuration with the fields of `CPSLConfigMixin`.
+        config: The model's configuration, of this or another text encoder with [`CPSLConfigMixin`].
     """
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: CPSLConfig):
         super().__init__()
         self.config = config
         self.loss_weights = loss_weights(config)
@@ -128,7 +127,7 @@ class MultimodalRegressor(nn.Module):
             features: (B, L, d_m) by name; a modality that is not given is missing in all samples.
             feature_mask: (B, L), 1 at feature tokens.
             labels: (B,) or (B, 1); with them the losses are computed.
-            modality_mask: (B,) bool by name, True where the sample has the modality. Default: what is given is there.
+            modality_mask: (B,) bool by name, True where the sample has the modality. Default: in all, if given.
             feature_bounds: (2,) by name, see [`FeatureNormalizer`].
             latent_noise: (B, L, d_z) by name, the noise of AME in training. Default: fresh noise.
             num_samples: Number of latent draws to average in evaluation.
@@ -195,8 +194,9 @@ class MultimodalRegressor(nn.Module):
             given = hidden is not None if name == "text" else name in features
             if given and name != "text":
                 self._check_features(name, features[name], mask)
-            everywhere = torch.full_like(mask[:, 0], given)
-            presence[name] = everywhere & modality_mask[name].bool() if name in modality_mask else everywhere
+            presence[name] = torch.full_like(mask[:, 0], given)
+            if name in modality_mask:
+                presence[name] = presence[name] & modality_mask[name].bool()
         return presence
 
     def _check_features(self, name: str, features: Tensor, mask: Tensor) -> None:
@@ -229,11 +229,11 @@ class MultimodalRegressor(nn.Module):
                 values = features[name]
             else:
                 values = torch.zeros(*mask.shape, self.config.modality_sizes[name], device=mask.device)
-            own_mask = mask & presence[name][:, None]
-            normalized = self.normalizers[name](values, own_mask, bounds.get(name))
+            present_tokens = mask & presence[name][:, None]
+            normalized = self.normalizers[name](values, present_tokens, bounds.get(name))
             mean, variance = encoder(normalized.to(self.norm.weight.dtype))
             latents = encoder.sample(mean, variance, noise.get(name)) if self.training else mean
-            encoded[name] = EncodedModality(normalized, own_mask, mean, variance, latents)
+            encoded[name] = EncodedModality(normalized, present_tokens, mean, variance, latents)
         return encoded
 
     def _regress(

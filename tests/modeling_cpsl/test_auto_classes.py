@@ -1,4 +1,4 @@
-"""With the package imported, the Auto classes give its own, also from a folder that brings the code along."""
+"""With the package imported, the Auto classes give its classes, also from a folder that brings the code along."""
 
 import pytest
 import torch

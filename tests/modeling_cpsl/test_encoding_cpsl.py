@@ -162,9 +162,9 @@ class TestFeatureNormalizer:
         assert micro.state_dict() == whole.state_dict()
 
     def test_a_micro_batch_without_features_does_not_hide_the_others(self):
-        some = (torch.tensor([[[-2.0], [3.0]]]), torch.ones(1, 2))
+        bounded = (torch.tensor([[[-2.0], [3.0]]]), torch.ones(1, 2))
         nothing = (torch.tensor([[[-9.0], [9.0]]]), torch.zeros(1, 2))
-        assert pooled_feature_bounds([nothing, some, nothing]).tolist() == [-2.0, 3.0]
+        assert pooled_feature_bounds([nothing, bounded, nothing]).tolist() == [-2.0, 3.0]
 
     def test_integers_and_half_precision_are_normalised_in_float32(self):
         mask = torch.ones(1, 3)

@@ -172,7 +172,7 @@ def test_the_others_share_the_part_of_a_missing_modality(fusion, count):
 def test_nothing_present_is_finite_and_has_finite_gradients(fusion, count):
     names = names_of(count)
     block, latents = make(fusion, names), make_latents(names)
-    fused, weights = block(latents, {name: ~there for name, there in all_present(names).items()})
+    fused, weights = block(latents, {name: ~present for name, present in all_present(names).items()})
     assert (weights == 0).all() and fused.isfinite().all()
     fused.sum().backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in block.parameters())

@@ -150,7 +150,7 @@ def files_in(folder):
 
 
 def environment(folder, **variables):
-    """The process's own, with its caches in a folder of the test, and no Hub but the one given."""
+    """This process's variables, with caches in a folder of the test, and no Hub but the one given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     offline = {} if "HF_ENDPOINT" in variables else {"HF_HUB_OFFLINE": "1"}
     return kept | offline | {"HF_HOME": str(folder / "hf"), "OMP_NUM_THREADS": "1"} | variables

@@ -100,8 +100,8 @@ class TestMissing:
         masked = model(**batch, modality_mask={missing: present})
         absent = model(**{name: value for name, value in batch.items() if name != ARGUMENTS[missing]})
         whole = model(**batch)
-        for sample, there in enumerate(present):
-            other = whole if there else absent
+        for sample, is_present in enumerate(present):
+            other = whole if is_present else absent
             assert_close(masked.logits[sample], other.logits[sample], rtol=0, atol=1e-5)
             for name in masked.unimodal_logits:
                 assert_close(
@@ -184,8 +184,8 @@ class TestMissing:
         batch = make_batch(model.config)
         output = model(**batch, modality_mask={missing: torch.zeros(3, dtype=torch.bool)})
         output.loss.backward()
-        own = list(model.modality_parameters(missing)) + list(model.multimodal.unimodal_heads[missing].parameters())
-        assert all(p.grad is None or p.grad.abs().max() == 0 for p in own)
+        unused = [*model.modality_parameters(missing), *model.multimodal.unimodal_heads[missing].parameters()]
+        assert all(p.grad is None or p.grad.abs().max() == 0 for p in unused)
 
     @pytest.mark.parametrize("name", ["acoustic", "visual"])
     def test_losses_count_a_missing_sample_as_zero(self, make_model, make_batch, name):
@@ -208,12 +208,12 @@ class TestMissing:
     def test_the_unimodal_loss_counts_those_that_have_the_modality(self, make_model, make_batch):
         model = make_model()
         batch = make_batch(model.config)
-        there = {"acoustic": torch.tensor([True, False, True]), "text": torch.tensor([False, True, True])}
-        output = model(**batch, modality_mask=there)
+        given = {"acoustic": torch.tensor([True, False, True]), "text": torch.tensor([False, True, True])}
+        output = model(**batch, modality_mask=given)
         expected = 0.0
         for name, logits in output.unimodal_logits.items():
             for sample in range(3):
-                if name not in there or there[name][sample]:
+                if name not in given or given[name][sample]:
                     expected += (logits[sample] - batch["labels"][sample]) ** 2 / 3
         assert_close(output.losses["unimodal"], expected)
 

@@ -231,7 +231,7 @@ class TestGradients:
         model = make_model(backbone, fusion=fusion, ame=ame, modality_sizes=sizes).train()
         model(**make_batch(model.config)).loss.backward()
         idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
-        # A shift of all keys alike cancels in the attention's softmax; DeBERTa's keys meet its positions as well.
+        # An equal shift of all keys cancels in the attention's softmax; DeBERTa's keys meet its positions as well.
         cancelling = ("key.bias", "attn.k.bias") if backbone != "deberta" else ()
         assert [name for name in idle if not name.endswith(cancelling)] == []
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
