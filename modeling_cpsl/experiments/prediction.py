@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, concatenate_datasets
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import pipeline
@@ -39,6 +38,7 @@ WRITE_TABLE = {
         path, orient="records", lines=True, force_ascii=False, double_precision=15
     ),
 }
+WAY_OUT = "remove it or name another output"
 
 
 def predict_table(
@@ -92,58 +92,33 @@ def predict_table(
     journal = out.with_name(f"{out.name}.partial.jsonl")
     results = _known_results(out, journal, model_digest)
     dataset, left_out = _load_data(data, sentiment.model.config.modality_sizes, on_error=on_error, **data_options)
-    sentiment.processor.check_extractors(feature_extractors(next(iter(dataset.values()))))
-    digests = {name: [_result_digest(model_digest, row) for row in split] for name, split in dataset.items()}
-    num_before = sum(digest in results for split_digests in digests.values() for digest in split_digests)
+    sentiment.processor.check_extractors(feature_extractors(dataset))
+    digests = [_result_digest(model_digest, row) for row in dataset]
+    num_before = sum(digest in results for digest in digests)
+    missing: dict[str, int] = {}
+    for index, digest in enumerate(digests):
+        if digest not in results:
+            missing.setdefault(digest, index)
     options = {"batch_size": batch_size, "num_samples": num_samples, "explain": explain, "on_error": on_error}
+    predictions = sentiment((_utterance(dataset[index]) for index in missing.values()), **options)
+    progress = tqdm(predictions, total=len(missing), desc="predicting", unit="utt")
     out.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("a", encoding="utf-8", buffering=1) as stream:
-        for digest, result in _predict_missing(sentiment, dataset, digests, results.keys(), options):
-            results[digest] = result
-            if "error" not in result:
-                stream.write(json.dumps({**result, "model": model_digest, "digest": digest}) + "\n")
+        for (digest, index), result in zip(missing.items(), progress, strict=True):
+            if "error" in result:  # without the utterance's name, since utterances with equal inputs share it
+                results[digest] = {"error": result["error"].partition(f"(id {dataset[index]['id']}): ")[2]}
+            else:
+                results[digest] = _columns(result)
+                stream.write(json.dumps({**results[digest], "model": model_digest, "digest": digest}) + "\n")
     table = [
-        {"id": sample_id, "split": name, **results[digest], "model": model_digest, "digest": digest}
-        for name, split in dataset.items()
-        for sample_id, digest in zip(split["id"], digests[name], strict=True)
+        {"id": sample_id, "split": split, **results[digest], "model": model_digest, "digest": digest}
+        for sample_id, split, digest in zip(dataset["id"], dataset["split"], digests, strict=True)
     ]
-    table += [
-        {"id": sample.id, "split": sample.split, "error": sample.reason, "model": model_digest, "digest": None}
-        for sample in left_out
-    ]
+    table += [{"id": left.id, "split": left.split, "error": left.reason, "model": model_digest} for left in left_out]
     _write_table(table, out)
     journal.unlink()
     num_skipped = sum("error" in row for row in table)
     return len(table) - num_before - num_skipped, num_before, num_skipped
-
-
-def _predict_missing(
-    sentiment: MultimodalSentimentPipeline,
-    dataset: DatasetDict,
-    digests: dict[str, list[str]],
-    known: Iterable[str],
-    options: dict[str, Any],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields digest and result for each digest that is not known, as soon as it is predicted."""
-    places: dict[str, tuple[str, int]] = {}  # where the first utterance with this digest stands
-    for name, split_digests in digests.items():
-        for index, digest in enumerate(split_digests):
-            places.setdefault(digest, (name, index))
-    missing = {digest: place for digest, place in places.items() if digest not in known}
-    utterances = (_utterance(dataset[name][index]) for name, index in missing.values())
-    results = tqdm(
-        sentiment(utterances, **options),
-        total=len(places),
-        initial=len(places) - len(missing),
-        desc="predicting",
-        unit="utt",
-    )
-    for position, ((digest, (name, index)), result) in enumerate(zip(missing.items(), results, strict=True)):
-        if "error" in result:  # the row says which utterance it is; another one with equal inputs has the same error
-            place = f"utterance {position} (id {dataset[name][index]['id']}): "
-            yield digest, {"error": result["error"].removeprefix(place)}
-        else:
-            yield digest, _columns(result)
 
 
 def _check_place(out: Path, data: Path) -> None:
@@ -180,40 +155,31 @@ def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, expl
 def _result_digest(model_digest: str, row: dict[str, Any]) -> str:
     """What one result depends on: the model and the options, and the utterance's words and features."""
     digest = hashlib.sha256(json.dumps([model_digest, list(row["words"])]).encode())
-    for name in sorted(row.keys() - {"id", "words"}):
+    for name in sorted(row.keys() - {"id", "split", "words"}):
         digest.update(f"{name} {row[name].shape}".encode() + np.ascontiguousarray(row[name]).tobytes())
     return digest.hexdigest()[:16]
 
 
 def _known_results(out: Path, journal: Path, model_digest: str) -> dict[str, dict[str, Any]]:
-    """The results of earlier calls by their digest, errors left out."""
+    """The results of earlier calls by their digest, without errors."""
     results: dict[str, dict[str, Any]] = {}
     for path, read in ((out, _read_table), (journal, _read_journal)):
-        for row in read(path) if path.exists() else ():
+        try:
+            rows = read(path) if path.exists() else []
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{path}: not readable predictions ({error}); {WAY_OUT}") from error
+        for row in rows:
             if not isinstance(row, dict) or not {"model", "digest"} <= row.keys():
-                raise ValueError(
-                    f"{path}: not predictions of this version (its rows have no `model` and `digest`); "
-                    "remove it or name another output"
-                )
+                raise ValueError(f"{path}: not predictions of this version (rows without a digest); {WAY_OUT}")
             if row["model"] != model_digest:
-                raise ValueError(
-                    f"{path}: it holds predictions of another model or with other options; "
-                    "remove it or name another output"
-                )
+                raise ValueError(f"{path}: predictions of another model or with other options; {WAY_OUT}")
             if row.get("error") is None:
-                results[row["digest"]] = {
-                    name: value for name, value in row.items() if name not in (*_TEXT_COLUMNS, "error")
-                }
+                results[row["digest"]] = {name: row[name] for name in row if name not in (*_TEXT_COLUMNS, "error")}
     return results
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
-    try:
-        table = READ_TABLE[path.suffix](path)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a readable table of predictions ({error}); remove it or name another output"
-        ) from error
+    table = READ_TABLE[path.suffix](path)
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
@@ -226,44 +192,39 @@ def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _read_journal(path: Path) -> list[Any]:
-    """The rows of an interrupted call; a last line that a kill cut short is taken off the file."""
+    """The rows of an interrupted call; a last line that a kill cut short is removed from the file."""
     text = path.read_text(encoding="utf-8")
     complete = text[: text.rfind("\n") + 1]
     if complete != text:
         with replacing_file(path) as temporary:
             temporary.write_text(complete, encoding="utf-8")
-    try:
-        return [json.loads(line) for line in complete.splitlines()]
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: not the journal of an interrupted call ({error}); remove it or name another output"
-        ) from error
+    return [json.loads(line) for line in complete.splitlines()]
 
 
-def _load_data(data: str, sizes: dict[str, int], **options: Any) -> tuple[DatasetDict, list[Any]]:
-    """The data with those of the model's modalities that it has, and the samples that the reader left out."""
+def _load_data(data: str, sizes: dict[str, int], **options: Any) -> tuple[Dataset, list[Any]]:
+    """The utterances of all splits with those of the model's modalities that they have; what the reader left out."""
     dataset, left_out = _build(data, **options)
-    first = next(iter(dataset.values()))
-    found = modality_sizes(first)
-    if "timing" in sizes and "timing" not in found and "word_start" in first.features:
+    found = modality_sizes(dataset)
+    if "timing" in sizes and "timing" not in found and "word_start" in dataset.features:
         wanted = ["timing", *(name for name in sizes if name in found)]
         dataset, left_out = _build(data, modalities=wanted, **options)
-        found = modality_sizes(next(iter(dataset.values())))
+        found = modality_sizes(dataset)
     for name, size in sizes.items():
         if found.get(name, size) != size:
             raise ValueError(
                 f"{data}: the {name} features have size {found[name]}, but the model was trained on size {size}; "
                 "give features of the same extractor"
             )
-    columns = ["id", "words", *(name for name in sizes if name in found)]
-    splits = {name: split.select_columns(columns).with_format("numpy") for name, split in dataset.items()}
-    return DatasetDict(splits), left_out
+    columns = ["id", "split", "words", *(name for name in sizes if name in found)]
+    return dataset.select_columns(columns).with_format("numpy"), left_out
 
 
-def _build(data: str, **options: Any) -> tuple[DatasetDict, list[Any]]:
+def _build(data: str, **options: Any) -> tuple[Dataset, list[Any]]:
     builder = make_builder(data, labels=False, **options)
     builder.download_and_prepare()
-    return builder.as_dataset(), builder.skipped
+    splits = builder.as_dataset()
+    with_names = [split.add_column("split", [name] * len(split)) for name, split in splits.items()]
+    return concatenate_datasets(with_names), builder.skipped
 
 
 def _utterance(row: dict[str, Any]) -> dict[str, Any]:

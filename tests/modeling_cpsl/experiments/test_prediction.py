@@ -89,7 +89,7 @@ def test_what_is_done_is_not_done_again(trained_folder, tmp_path, capsys):
     first = pd.read_parquet(out)
     write_jsonl(corpus(20), data)
     assert run(trained_folder, data, out) == 0
-    assert "8 utterances predicted, 12 were there, 0 skipped" in capsys.readouterr().out
+    assert "8 utterances predicted now, 12 before, 0 skipped" in capsys.readouterr().out
     table = pd.read_parquet(out)
     pd.testing.assert_frame_equal(table.head(12), first)
     assert table["id"].is_unique and len(table) == 20
@@ -131,7 +131,7 @@ def test_interrupt_says_how_to_go_on(trained_folder, tmp_path):
     os.kill(process.pid, signal.SIGINT)
     errors = process.communicate()[1]
     assert process.returncode == 130
-    assert errors.endswith("interrupted; the same command goes on from here\n") and "Traceback" not in errors
+    assert errors.endswith("interrupted; the same command continues from here\n") and "Traceback" not in errors
 
 
 def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, caps
     other.model.save_pretrained(tmp_path / "other")
     other.processor.save_pretrained(tmp_path / "other")
     assert run(tmp_path / "other", data, out) == 1
-    assert "holds predictions of another model" in capsys.readouterr().err and out.read_text() == before
+    assert "predictions of another model" in capsys.readouterr().err and out.read_text() == before
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
@@ -161,7 +161,7 @@ def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix)
     assert list(whole["id"]) == [row["id"] for row in rows]
     assert list(whole["split"]) == ["train"] * 8 + ["test"] * 5
     assert run(trained_folder, tmp_path / "data", out) == 0
-    assert "0 utterances predicted, 13 were there, 0 skipped" in capsys.readouterr().out
+    assert "0 utterances predicted now, 13 before, 0 skipped" in capsys.readouterr().out
     pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole)
 
     # Killed after the train split: the journal holds its results and the table does not exist yet.
@@ -169,7 +169,7 @@ def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix)
     (tmp_path / f"{out.name}.partial.jsonl").write_text(lines)
     out.unlink()
     assert run(trained_folder, tmp_path / "data", out) == 0
-    assert "5 utterances predicted, 8 were there" in capsys.readouterr().out
+    assert "5 utterances predicted now, 8 before" in capsys.readouterr().out
     pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole, check_exact=False, atol=1e-5)
 
 
@@ -264,7 +264,7 @@ def test_the_output_is_not_put_among_the_tables_of_a_folder(trained_folder, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no JSON\n", "not the journal of an interrupted call"),
+        ("no JSON\n", "not readable predictions"),
         ("5\n", "not predictions of this version"),
         # What an earlier version wrote.
         (
@@ -311,7 +311,7 @@ def test_samples_that_the_reader_leaves_out_are_told_each_time(trained_folder, t
     for name in ("one.csv", "other.csv", "one.csv"):
         assert run(trained_folder, data, tmp_path / name, "--on_error", "skip") == 0
         output = capsys.readouterr().out
-        assert "3 skipped" in output and ("0 utterances" in output) == (output.count("5 were there") > 0)
+        assert "3 skipped" in output and (": 0 utterances" in output) == ("5 before" in output)
         table = READ_TABLE[".csv"](tmp_path / name).set_index("id")
         assert set(table.index[table["error"].notna()]) == {"00001", "blank", "empty"} and len(table) == 8
         assert table.loc["00001", "split"] == "train" and "visual" in table.loc["00001", "error"]
