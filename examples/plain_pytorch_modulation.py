@@ -1,7 +1,7 @@
 """Gradient modulation in a plain PyTorch loop: classification from a strong and a weak modality.
 
-The acoustic stream gives the class away, so that plain joint training stops learning from the visual stream as soon as
-the acoustic one explains the labels. Modulation damps the acoustic encoder and the visual one learns more. The error
+The acoustic features give the class away, so that plain joint training stops learning from the visual ones as soon as
+the acoustic ones explain the labels. Modulation damps the acoustic encoder, and the visual one learns more. The error
 of a modality is one minus the probability that its own logits give to the true class, as in OGM-GE (Peng et al., CVPR
 2022).
 
@@ -25,7 +25,7 @@ OPTIMIZERS = {"sgd": (torch.optim.SGD, 0.05), "adamw": (torch.optim.AdamW, 1e-3)
 
 
 class LateFusionClassifier(nn.Module):
-    """One encoder a modality; the class logits are the sum of the modalities' logits."""
+    """One encoder per modality; the class logits are the sum of the modalities' logits."""
 
     def __init__(self, hidden_size: int = 64):
         super().__init__()

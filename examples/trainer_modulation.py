@@ -1,8 +1,8 @@
-"""Gradient modulation with transformers' Trainer and a model of one's own: regression from three modalities.
+"""Gradient modulation with transformers' Trainer and your own model: regression from three modalities.
 
-All that the Trainer needs to know is which parameters belong to a modality (`create_modulator`); all that the model
-has to add to its outputs is each sample's error by modality (`modality_errors`). Gradient accumulation, several
-processes, mixed precision and restarts are taken care of.
+The trainer has to say which parameters belong to a modality (`create_modulator`), and the model has to add each sample's
+error by modality to its outputs (`modality_errors`). Gradient accumulation, several processes, mixed precision and
+restarts are taken care of.
 
     python examples/trainer_modulation.py
     torchrun --nproc_per_node 2 examples/trainer_modulation.py
@@ -26,7 +26,7 @@ SIGNAL = {"acoustic": 0.6, "physiology": 0.3, "visual": 1.5}  # share of the lab
 
 
 class LateFusionRegressor(nn.Module):
-    """An encoder and a head for each modality; the prediction is the mean of the heads'."""
+    """An encoder and a head for each modality; the prediction is the mean of the heads' predictions."""
 
     def __init__(self, hidden_size: int = 32):
         super().__init__()
@@ -36,7 +36,7 @@ class LateFusionRegressor(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(hidden_size, 1) for name in FEATURE_SIZES})
 
     def forward(self, acoustic: Tensor, physiology: Tensor, visual: Tensor, labels: Tensor) -> dict[str, object]:
-        """Features (B, d_m) and labels (B,) to the loss, the predictions (B,) and each modality's errors (B,)."""
+        """Maps features (B, d_m) and labels (B,) to the loss, predictions (B,) and errors (B,) by modality."""
         features = {"acoustic": acoustic, "physiology": physiology, "visual": visual}
         unimodal = {name: self.heads[name](self.encoders[name](value))[:, 0] for name, value in features.items()}
         prediction = torch.stack(list(unimodal.values())).mean(0)
@@ -46,7 +46,7 @@ class LateFusionRegressor(nn.Module):
 
 
 class SyntheticEmotions(Dataset):
-    """Labels in [-3, 3] and, for each modality, features that hold them more or less clearly."""
+    """Labels in [-3, 3] and, for each modality, noisy features that show the label more or less clearly."""
 
     def __init__(self, num_samples: int, seed: int):
         generator = torch.Generator().manual_seed(seed)
@@ -67,7 +67,7 @@ class ModulatedTrainer(GradientModulationMixin, Trainer):
     """A Trainer that modulates the three encoders and logs what it did."""
 
     def create_modulator(self) -> GradientModulator:
-        """One group a modality; the window is the whole training."""
+        """One group of parameters per modality; modulation is on in all epochs."""
         model = self.accelerator.unwrap_model(self.model)
         return GradientModulator(dict(model.encoders), end_epoch=int(self.args.num_train_epochs), seed=self.args.seed)
 

@@ -106,7 +106,7 @@ class GradientModulator:
         Args:
             error_sums: Sum over the samples of the micro-batch of each modality's error, 0-dim tensors. Modalities
                 that are not modulated are ignored.
-            count: Number of samples in the sums, or one number a modality where some samples lack one (0 if all do).
+            count: Number of samples in the sums, or one number per modality where some samples lack one (0 if all do).
                 Tensors should be on the device of the errors.
 
         Raises:
@@ -165,7 +165,7 @@ class GradientModulator:
         return self._named(statistics)
 
     def pop_statistics(self) -> dict[str, Tensor]:
-        """Means of the step statistics since the last call, NaN where there was none; starts anew.
+        """Means of the step statistics since the last call, NaN where there was no step; then starts anew.
 
         The mean of `conflict_<modality>` is the fraction of steps in conflict, that of `damped_<modality>` the
         fraction of steps with a coefficient below 1. `imbalance` is the largest difference between two mean

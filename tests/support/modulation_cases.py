@@ -4,11 +4,17 @@ import functools
 import math
 
 import torch
+from hypothesis import strategies as st
 from torch import nn
 
 
 EPS = 1e-8
 DAMPED_TIE = 1 - math.tanh(1.0)  # the largest coefficient below 1 at alpha = 1: 0.238
+
+# few distinct values, so that ties and exact zeros are drawn often
+magnitudes = st.one_of(st.sampled_from([0.0, 0.1, 0.7, 0.7, 1.3]), st.floats(0, 6))
+alphas = st.sampled_from([0.0, 0.1, 1.0, 3.0])
+penalty_factors = st.floats(0.01, 0.99)
 
 
 def reference_coefficients(errors, norms, alpha=1.0, penalty_factor=0.5, modulate=True, penalize=True):

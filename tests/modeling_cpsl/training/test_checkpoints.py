@@ -1,200 +1,60 @@
-"""Saving and loading: our own checkpoints, and plain text encoders' of every architecture and with other heads."""
+"""Which checkpoint is complete, and what a checkpoint of the model alone does not give."""
 
 import json
+import logging
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from torch.testing import assert_close
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+from training_cases import make_trainer
 
-from modeling_cpsl.modeling_cpsl import CPSL_MODELS
+from modeling_cpsl.training.checkpoints import last_complete_checkpoint
 
 
-THREE = {"acoustic": 5, "timing": 2, "visual": 3}
-each_backbone = pytest.mark.parametrize("backbone", ["deberta", "bert", "mpnet"])
-each_fusion = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention"])
-HEADS = {
-    "encoder": AutoModel,
-    "masked_lm": AutoModelForMaskedLM,
-    "classification": AutoModelForSequenceClassification,
-    "tokens": AutoModelForTokenClassification,
-}
+def make_checkpoint(folder, step, state=None):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}) if state is None else state)
+    return path
 
 
-def assert_same_logits(one, other):
-    """Equal weights at other addresses: the kernels may sum in another order."""
-    assert_close(one, other, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("state", ["", '{"global_step": 2', "{}", '{"global_step": 10}'])
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog, state):
+    whole = make_checkpoint(tmp_path, 10)
+    cut = make_checkpoint(tmp_path, 20, state)
+    (tmp_path / "checkpoint-30").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert last_complete_checkpoint(tmp_path) == str(whole)
+    assert [record.getMessage().split()[0] for record in caplog.records] == [str(tmp_path / "checkpoint-30"), str(cut)]
 
 
-@pytest.fixture(scope="module")
-def plain_folder(plain_config, tmp_path_factory):
-    """`plain_folder(backbone, head)`: a saved plain checkpoint whose every tensor was drawn from N(0, 1)."""
+def test_what_an_earlier_run_left_does_not_make_a_cut_checkpoint_look_whole(tmp_path, monkeypatch):
+    options = {"save_strategy": "steps", "save_steps": 4, "num_train_epochs": 1}
+    make_trainer(tmp_path, **options).train()
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    assert last_complete_checkpoint(tmp_path / "run") == str(checkpoint)
+    trainer = make_trainer(tmp_path, **options)
 
-    def save(backbone, head):
-        torch.manual_seed(5)
-        model = HEADS[head].from_config(plain_config(backbone, num_labels=2))
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter)
-        folder = tmp_path_factory.mktemp(f"{backbone}-{head}")
-        model.save_pretrained(folder)
-        return folder, model.base_model.state_dict()
+    def interrupted(output_dir):
+        raise KeyboardInterrupt
 
-    return save
-
-
-@each_backbone
-@pytest.mark.parametrize("head", HEADS)
-def test_a_plain_checkpoint_keeps_every_tensor_and_new_ones_are_bounded(
-    make_model, make_batch, plain_folder, backbone, head
-):
-    folder, tensors = plain_folder(backbone, head)
-    plain = AutoConfig.from_pretrained(folder)
-    model_class = CPSL_MODELS[plain.model_type]
-    assert model_class is type(make_model(backbone))
-    config = model_class.config_class.from_backbone(plain, modality_sizes=THREE, classifier_dropout=0.5)
-    model, info = model_class.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
-
-    loaded = model.base_model.state_dict()
-    assert loaded.keys() == {name for name in tensors if not name.startswith("pooler.")}
-    for name, value in loaded.items():
-        assert torch.equal(value, tensors[name]), name
-    new = {name for name, _ in model.named_parameters() if not name.startswith(model.base_model_prefix)}
-    new |= {name for name, _ in model.named_buffers() if name.startswith("multimodal.")}
-    assert set(info["missing_keys"]) == new
-    assert not info["mismatched_keys"]
-    for name, value in model.state_dict().items():
-        assert value.isfinite().all(), name
-        if name in new:
-            assert value.abs().max() <= 10, name
-    for normalizer in model.multimodal.normalizers.values():
-        assert (normalizer.minimum, normalizer.maximum, normalizer.num_updates) == (0.0, 1.0, 0)
-    output = model.train()(**make_batch(config))
-    output.loss.backward()
-    assert output.loss.isfinite()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert last_complete_checkpoint(tmp_path / "run") is None
 
 
-@each_backbone
-def test_new_weights_are_the_same_loaded_or_made(make_config, plain_folder, backbone):
-    """The meta device has its own path through the initialiser; scales must agree with a model made directly."""
-    folder, _ = plain_folder(backbone, "encoder")
-    config = make_config(backbone, latent_size=64, modality_hidden_size=64, fusion_size=64)
-    torch.manual_seed(0)
-    made = AutoModelForSequenceClassification.from_config(config)
-    loaded = type(made).from_pretrained(folder, config=made.config, dtype=torch.float32)
-    others = loaded.multimodal.state_dict()
-    for name, value in made.multimodal.state_dict().items():
-        if value.dim() < 2:
-            assert torch.equal(others[name], value), name
-        elif value.numel() > 500:
-            assert_close(others[name].std(), value.std(), rtol=0.2, atol=0.0)
-            assert others[name].mean().abs() < 0.1 * value.std()
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
+    assert last_complete_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path / "nowhere") is None
 
 
-@each_backbone
-@each_fusion
-@pytest.mark.parametrize("ame", [True, False])
-def test_save_and_load_give_the_same_logits(make_model, make_batch, tmp_path, backbone, fusion, ame):
-    model = make_model(backbone, modality_sizes=THREE, fusion=fusion, ame=ame)
-    batch = make_batch(model.config)
-    model.train()(**batch)  # moves the running bounds away from 0 and 1
-    expected = model.eval()(**batch)
-    model.save_pretrained(tmp_path)
-    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"]
-    for name, value in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
-    assert_same_logits(loaded.eval()(**batch).logits, expected.logits)
-    auto = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    assert type(auto) is type(model)
-    assert_same_logits(auto.eval()(**batch).logits, expected.logits)
+def test_a_later_step_is_later_whatever_its_name_sorts_like(tmp_path):
+    make_checkpoint(tmp_path, 9)
+    latest = make_checkpoint(tmp_path, 100)
+    assert last_complete_checkpoint(tmp_path) == str(latest)
 
 
-@each_backbone
-def test_running_bounds_are_saved(make_model, make_batch, tmp_path, backbone):
-    model = make_model(backbone).train()
-    batch = make_batch(model.config)
-    model(**batch)
-    model.save_pretrained(tmp_path)
-    saved = load_file(tmp_path / "model.safetensors")
-    for name in ("acoustic", "visual"):
-        values = batch[name][:, 1:-1][batch["attention_mask"][:, 2:].bool()]
-        assert saved[f"multimodal.normalizers.{name}.minimum"] == values.min()
-        assert saved[f"multimodal.normalizers.{name}.maximum"] == values.max()
-        assert saved[f"multimodal.normalizers.{name}.num_updates"] == 1
-
-
-@each_fusion
-def test_the_order_of_modalities_in_the_config_does_not_matter(make_model, make_batch, tmp_path, fusion):
-    orders = [dict(sorted(THREE.items(), key=lambda item: item[1])), THREE]
-    assert list(orders[0]) != list(orders[1])
-    models = [make_model(modality_sizes=order, fusion=fusion) for order in orders]
-    batch = make_batch(models[0].config)
-    assert torch.equal(models[0](**batch).logits, models[1](**batch).logits)
-    models[0].save_pretrained(tmp_path)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    saved["modality_sizes"] = {name: saved["modality_sizes"][name] for name in ("visual", "acoustic", "timing")}
-    (tmp_path / "config.json").write_text(json.dumps(saved))
-    loaded = type(models[0]).from_pretrained(tmp_path)
-    assert_same_logits(loaded(**batch).logits, models[0](**batch).logits)
-
-
-@each_backbone
-def test_from_config(make_config, backbone):
-    config = make_config(backbone)
-    model = AutoModelForSequenceClassification.from_config(config)
-    assert type(model).config_class is type(config)
-    assert all(value.isfinite().all() for value in model.state_dict().values())
-
-
-@each_backbone
-def test_half_precision_evaluates(make_model, make_batch, tmp_path, backbone):
-    model = make_model(backbone)
-    batch = make_batch(model.config)
-    model.save_pretrained(tmp_path)
-    half = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
-    output = half(**batch)
-    assert output.loss.isfinite()
-    assert_close(output.logits.float(), model(**batch).logits, rtol=0.1, atol=0.1)
-
-
-@pytest.mark.slow
-@each_backbone
-@pytest.mark.parametrize("training", [True, False])
-def test_compiles_without_a_graph_break(make_model, make_batch, backbone, training):
-    """The graph is captured whole; the `eager` backend leaves out the code generation, which needs a compiler."""
-    model = make_model(backbone, ame=False).train(training)
-    batch = make_batch(model.config)
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    assert_close(compiled(**batch).loss, model(**batch).loss)
-
-
-@each_backbone
-def test_a_text_encoder_that_takes_no_part_stays_frozen(make_model, plain_folder, tmp_path, backbone):
-    """DDP waits in vain for the gradient of a trainable parameter that takes no part."""
-    folder, _ = plain_folder(backbone, "encoder")
-    for use_text in (True, False):
-        model = make_model(backbone, use_text=use_text)
-        model.save_pretrained(tmp_path)
-        loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
-        assert not info["missing_keys"]
-        plain = type(model).from_pretrained(folder, config=model.config)
-        automatic = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-        for name, one in {"fresh": model, "own": loaded, "plain": plain, "auto": automatic}.items():
-            assert {p.requires_grad for p in one.base_model.parameters()} == {use_text}, name
-            assert all(parameter.requires_grad for parameter in one.multimodal.parameters())
-
-
-def test_a_calibration_does_not_outlive_its_weights(make_model, tmp_path):
-    make_model(interval_half_widths={"text": 1.0}, interval_coverage=0.9).save_pretrained(tmp_path)
-    same, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert same.config.interval_half_widths == {"text": 1.0} and not info["missing_keys"]
-    other = AutoModelForSequenceClassification.from_pretrained(tmp_path, fusion="concat")
-    assert other.config.interval_half_widths is other.config.interval_coverage is None
+def test_no_run_goes_on_from_a_model_alone(tmp_path):
+    make_trainer(tmp_path, num_train_epochs=1, save_strategy="epoch", save_only_model=True).train()
+    trainer = make_trainer(tmp_path, num_train_epochs=2)
+    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: a run cannot be resumed"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))

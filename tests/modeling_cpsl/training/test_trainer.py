@@ -1,24 +1,19 @@
 """CPSLTrainer: one step is one step, modulation in the window and only there, and what is logged."""
 
-import copy
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, WeightedRandomSampler
 from training_cases import (
     SIZES,
-    RecordingTrainer,
     coefficients,
     make_trainer,
     relative_distance,
     train_and_record,
 )
-from transformers import TrainingArguments
 
-from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments
+from modeling_cpsl import CPSLTrainingArguments
 
 
 NO_MODULATION = {"gm": False, "ge": False, "cp": False}
@@ -74,27 +69,12 @@ def test_window_has_both_its_ends(tmp_path, start, end):
     assert damped.tolist() == [start <= epoch <= end for epoch in range(3)]
 
 
-@pytest.mark.parametrize(("epochs", "end"), [(30, 25), (6, 5), (20, 16), (1, 0), (60, 50)])
-def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
-    assert CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=epochs).last_modulated_epoch == end
-
-
 def test_default_window_follows_the_epochs(tmp_path):
     """As a search over the number of epochs sets them."""
     trainer = make_trainer(tmp_path, num_train_epochs=2)
     trainer.args.num_train_epochs = 6
     trainer.train()
     assert trainer.modulator.config.end_epoch == 5
-
-
-def test_window_beyond_the_epochs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 lies outside the 3 epochs"):
-        CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, modulation_start_epoch=3)
-
-
-def test_enhancement_without_modulation_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="GM"):
-        CPSLTrainingArguments(output_dir=str(tmp_path), gm=False)
 
 
 def test_unimodal_errors_are_pooled_over_the_step(tmp_path):
@@ -286,42 +266,12 @@ def test_evaluation_keeps_every_sample_and_their_order(tmp_path):
     assert trainer.evaluate()["eval_mae"] == pytest.approx(trainer.predict(trainer.eval_dataset).metrics["test_mae"])
 
 
-@pytest.mark.parametrize("use_text", [True, False])
-def test_samples_of_like_length_share_a_batch(tmp_path, use_text):
-    options = {"train_sampling_strategy": "group_by_length", "num_samples": 64, "num_train_epochs": 2}
-    trainer = make_trainer(tmp_path, config_fields={"use_text": use_text}, **options)
-    torch.manual_seed(99)  # the order is not of this generator
-    trainer.train()
-    lengths = {str(row["id"]): len(row["word_index"]) for row in trainer.train_dataset}
-    epochs = [trainer.samples[:8], trainer.samples[8:]]
-    for batches in epochs:
-        assert sorted(itertools.chain(*batches)) == sorted(lengths)
-    spread = [np.ptp([lengths[name] for name in batch]) for batch in trainer.samples]
-    assert np.mean(spread) < np.ptp(list(lengths.values())) / 2
-    assert epochs[0] != epochs[1]
-    again = make_trainer(tmp_path, config_fields={"use_text": use_text}, **options)
-    again.train()
-    assert again.samples == trainer.samples
-
-
 def test_the_best_epoch_is_the_one_with_the_best_metric(tmp_path):
     options = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     trainer = make_trainer(tmp_path, metric_for_best_model="corr", num_train_epochs=4, **options)
     trainer.train()
     values = [row["eval_corr"] for row in trainer.state.log_history if "eval_corr" in row]
     assert trainer.state.best_metric == max(values) > min(values)
-
-
-@pytest.mark.parametrize(
-    ("metric", "greater"),
-    [("mae", False), ("mae_nonzero", False), ("eval_task_loss", False), ("corr", True), ("acc7", True)],
-)
-def test_which_way_a_metric_is_better_follows_from_its_name(tmp_path, metric, greater):
-    def arguments(**more):
-        return CPSLTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric, **more)
-
-    assert arguments().greater_is_better is greater
-    assert arguments(greater_is_better=not greater).greater_is_better is not greater
 
 
 @pytest.mark.parametrize("fields", [{}, {"modality_sizes": {}}, {"sl": False}])
@@ -338,24 +288,6 @@ def test_a_metric_that_there_is_not_is_refused(tmp_path, fields):
         make_trainer(tmp_path, config_fields=fields, metric_for_best_model="pearson")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"fp16": True, "use_cpu": True}, "fp16.*bf16"),
-        ({"remove_unused_columns": True}, "remove_unused_columns=True"),
-        ({"prediction_loss_only": True}, "prediction_loss_only=True"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
-        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
-        ({"num_train_epochs": math.inf}, "num_train_epochs=inf"),
-        ({"num_train_epochs": math.nan}, "num_train_epochs=nan"),
-    ],
-)
-def test_arguments_that_cpsl_cannot_heed_are_refused(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message) as error:
-        CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
-    assert "\n" not in str(error.value)
-
-
 def test_the_loss_of_a_resumed_call_is_of_its_own_steps(tmp_path):
     options = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "logging_strategy": "steps"}
     trainer = make_trainer(tmp_path, logging_steps=1, **options)
@@ -367,88 +299,13 @@ def test_the_loss_of_a_resumed_call_is_of_its_own_steps(tmp_path):
     assert resumed.train(resume_from_checkpoint=str(checkpoint)).training_loss == pytest.approx(np.mean(losses[6:]))
 
 
-# What people make of a Trainer.
-
-
-class PenaltyTrainer(RecordingTrainer):
-    """Adds a term of its own to the loss, whose gradient with respect to the head's bias is 1."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        _, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        loss = self.accelerator.unwrap_model(model).multimodal.out_proj.bias.sum()
-        return (loss, outputs) if return_outputs else loss
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_loss_of_ones_own_is_averaged_over_micro_batches(tmp_path, steps):
-    sizes = {"per_device_train_batch_size": 8 // steps, "gradient_accumulation_steps": steps}
-    options = {"num_samples": 8, "num_train_epochs": 1, "max_grad_norm": 0.0, "config_fields": {"modality_sizes": {}}}
-    trainer = make_trainer(tmp_path, trainer_class=PenaltyTrainer, optim="sgd", learning_rate=1.0, **sizes, **options)
-    trainer.args.lr_scheduler_type, trainer.args.warmup_steps = "constant", 0
-    before = trainer.model.multimodal.out_proj.bias.item()
-    trainer.train()
-    assert trainer.model.multimodal.out_proj.bias.item() == pytest.approx(before - 1.0)
-
-
-class OtherLossTrainer(RecordingTrainer):
-    """Calls the model itself, as transformers' documentation shows it."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        outputs = model(**inputs)
-        loss = (outputs.logits - inputs["labels"]).abs().mean()
-        return (loss, outputs) if return_outputs else loss
-
-
-def test_a_loss_instead_of_ours(tmp_path):
-    options = {"num_train_epochs": 1, "config_fields": {"modality_sizes": {}}}
-    trainer = make_trainer(tmp_path, trainer_class=OtherLossTrainer, **options)
-    trainer.train()
-    assert trainer.state.global_step == 4 and trainer.evaluate()["eval_mae"] > 0
-    with pytest.raises(ValueError, match="override compute_loss"):
-        CPSLTrainer(trainer.model, trainer.args, compute_loss_func=torch.nn.functional.l1_loss)
-
-
-class DrawingTrainer(RecordingTrainer):
-    """Draws more samples than there are."""
-
-    def _get_train_sampler(self, train_dataset=None):
-        return WeightedRandomSampler(torch.ones(len(self.train_dataset)), 48)
-
-
-class LoadingTrainer(DrawingTrainer):
-    """Has a loader as PyTorch makes it."""
-
-    def get_train_dataloader(self):
-        return DataLoader(self.train_dataset, 8, sampler=self._get_train_sampler(), collate_fn=self.data_collator)
-
-
-@pytest.mark.parametrize("trainer_class", [DrawingTrainer, LoadingTrainer])
-def test_every_sample_that_a_sampler_of_ones_own_draws_is_used(tmp_path, trainer_class):
-    trainer = make_trainer(tmp_path, trainer_class=trainer_class, num_samples=30, num_train_epochs=1)
-    trainer.train()
-    assert [len(samples) for samples in trainer.samples] == [8] * 6
-
-
-def test_a_model_may_be_made_for_each_training(tmp_path):
-    one = make_trainer(tmp_path, num_train_epochs=1)
-    parts = {"train_dataset": one.train_dataset, "data_collator": one.data_collator}
-    trainer = CPSLTrainer(args=one.args, model_init=lambda: copy.deepcopy(one.model), **parts)
-    trainer.train()
-    weights = [model.multimodal.dense.weight for model in (one.model, trainer.model)]
-    assert trainer.state.global_step == 4 and not torch.equal(*weights)
-    with pytest.raises(ValueError, match="args are TrainingArguments; CPSLTrainer needs CPSLTrainingArguments"):
-        CPSLTrainer(one.model, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
-
-
-def test_no_run_goes_on_from_a_model_alone(tmp_path):
-    make_trainer(tmp_path, num_train_epochs=1, save_strategy="epoch", save_only_model=True).train()
-    trainer = make_trainer(tmp_path, num_train_epochs=2)
-    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: a run cannot be resumed"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
-
-
 def test_training_forgets_the_calibration_of_other_weights(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=1)
     trainer.model.config.interval_half_widths, trainer.model.config.interval_coverage = {"text": 1.0}, 0.9
     trainer.train()
     assert trainer.model.config.interval_half_widths is trainer.model.config.interval_coverage is None
+
+
+def test_a_batch_that_leaves_no_step_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"per_device_train_batch_size=64.*leaves no step.*30 samples"):
+        make_trainer(tmp_path, per_device_train_batch_size=64, dataloader_drop_last=True)

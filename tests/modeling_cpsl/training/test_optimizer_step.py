@@ -1,12 +1,10 @@
-"""modality_dropout: how often, never all, never in evaluation, and whatever the batch."""
+"""What is drawn for a step: which modalities are left out of a sample, and the noise of its latents."""
 
 import numpy as np
-import pytest
 import torch
 from training_cases import make_trainer, relative_distance, train_and_record
 
-from modeling_cpsl import CPSLTrainingArguments
-from modeling_cpsl.training.optimizer_step import drop_modalities
+from modeling_cpsl.training.optimizer_step import drop_modalities, sample_noise
 
 
 MODALITIES = ["text", "acoustic", "visual"]
@@ -59,7 +57,15 @@ def test_evaluation_drops_nothing(tmp_path):
     np.testing.assert_array_equal(with_dropout.predict(split).predictions[0], without.predict(split).predictions[0])
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_rate_out_of_range_is_refused(tmp_path, rate):
-    with pytest.raises(ValueError, match=f"modality_dropout={rate} must be in"):
-        CPSLTrainingArguments(output_dir=str(tmp_path), modality_dropout=rate)
+def test_noise_belongs_to_the_sample_whatever_its_batch_and_length():
+    def draw(ids, length, seed=3, step=7):
+        batch = {"ids": ids, "labels": torch.zeros(len(ids))}
+        return sample_noise(batch, {"acoustic": (length, 5), "visual": (length, 5)}, seed, step)
+
+    noise, alone = draw(["a", "b", "c"], 40), draw(["b"], 12)
+    assert noise["acoustic"].shape == (3, 40, 5) and noise["acoustic"].dtype == torch.float32
+    assert torch.equal(noise["acoustic"][1, :12], alone["acoustic"][0])
+    assert abs(noise["visual"].mean()) < 0.1 and abs(noise["visual"].std() - 1) < 0.1
+    drawn = [*noise["acoustic"], noise["visual"][0], draw(["a"], 40, seed=4)["acoustic"][0]]
+    drawn += [draw(["a"], 40, step=8)["acoustic"][0]]
+    assert len({tuple(values.flatten().tolist()) for values in drawn}) == len(drawn)

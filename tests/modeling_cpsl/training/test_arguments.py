@@ -1,0 +1,94 @@
+"""The training arguments: defaults that follow from others, the mapping to ModulationConfig, and what is refused."""
+
+import math
+
+import pytest
+
+from modeling_cpsl import CPSLTrainingArguments
+from modeling_cpsl.modulation import ModulationConfig
+
+
+@pytest.mark.parametrize(("epochs", "end"), [(30, 25), (6, 5), (20, 16), (1, 0), (60, 50)])
+def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
+    assert CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=epochs).last_modulated_epoch == end
+
+
+def test_window_beyond_the_epochs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 lies outside the 3 epochs"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, modulation_start_epoch=3)
+
+
+def test_enhancement_without_modulation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="GM"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), gm=False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("mae", False), ("mae_nonzero", False), ("eval_task_loss", False), ("corr", True), ("acc7", True)],
+)
+def test_which_way_a_metric_is_better_follows_from_its_name(tmp_path, metric, greater):
+    def arguments(**more):
+        return CPSLTrainingArguments(output_dir=str(tmp_path), metric_for_best_model=metric, **more)
+
+    assert arguments().greater_is_better is greater
+    assert arguments(greater_is_better=not greater).greater_is_better is not greater
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fp16": True, "use_cpu": True}, "fp16.*bf16"),
+        ({"remove_unused_columns": True}, "remove_unused_columns=True"),
+        ({"prediction_loss_only": True}, "prediction_loss_only=True"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
+        ({"num_train_epochs": math.inf}, "num_train_epochs=inf"),
+        ({"num_train_epochs": math.nan}, "num_train_epochs=nan"),
+    ],
+)
+def test_arguments_that_cpsl_cannot_heed_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_rate_out_of_range_is_refused(tmp_path, rate):
+    with pytest.raises(ValueError, match=f"modality_dropout={rate} must be in"):
+        CPSLTrainingArguments(output_dir=str(tmp_path), modality_dropout=rate)
+
+
+def test_the_modulation_options_are_those_of_the_config(tmp_path):
+    assert CPSLTrainingArguments(output_dir=str(tmp_path)).modulation == ModulationConfig()
+    given = {"gm": True, "ge": False, "cp": False, "alpha": 0.3, "penalty_factor": 0.7, "modulation_target": "update"}
+    window = {"modulation_start_epoch": 2, "modulation_end_epoch": 4}
+    assert CPSLTrainingArguments(output_dir=str(tmp_path), **given, **window).modulation == ModulationConfig(
+        modulate=True,
+        enhance=False,
+        penalize=False,
+        alpha=0.3,
+        penalty_factor=0.7,
+        target="update",
+        start_epoch=2,
+        end_epoch=4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gm": False}, "ge=True needs gm=True.*set ge=False too"),
+        ({"alpha": -1.0}, "alpha=-1.0 must be finite"),
+        ({"penalty_factor": 1.0}, "penalty_factor=1.0 must lie between 0 and 1"),
+        (
+            {"modulation_start_epoch": 3, "modulation_end_epoch": 2},
+            "modulation_start_epoch=3, modulation_end_epoch=2 is not a window",
+        ),
+        ({"modulation_target": "weights"}, "modulation_target='weights' must be one of gradient, update"),
+    ],
+)
+def test_a_modulation_option_out_of_range_is_refused_by_its_name(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
+    assert "\n" not in str(error.value)
