@@ -39,14 +39,14 @@ def test_names_need_their_data(cache):
         load_aligned_dataset("mosi", cache_dir=cache)
     with pytest.raises(DataError, match="data_dir goes with the names mosi, mosei only"):
         load_aligned_dataset("somewhere", data_dir="elsewhere", cache_dir=cache)
-    with pytest.raises(DataError, match="nowhere: no such file"):
-        load_aligned_dataset("nowhere", cache_dir=cache)
+    with pytest.raises(DataError, match="absent: no such file"):
+        load_aligned_dataset("absent", cache_dir=cache)
     with pytest.raises(DataError, match="on_error='ignore' is neither"):
-        load_aligned_dataset("nowhere", cache_dir=cache, on_error="ignore")
+        load_aligned_dataset("absent", cache_dir=cache, on_error="ignore")
     with pytest.raises(
         DataError, match=r"modalities='acoustic,text' is one string; give a list: \['acoustic', 'text'\]"
     ):
-        load_aligned_dataset("nowhere", cache_dir=cache, modalities="acoustic,text")
+        load_aligned_dataset("absent", cache_dir=cache, modalities="acoustic,text")
 
 
 def test_a_cache_that_cannot_be_made(mag_data, write_pickle, tmp_path):

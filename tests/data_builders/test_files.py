@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 
 import pytest
 
@@ -13,14 +11,6 @@ from data_builders.files import (
     replacing_file,
     replacing_files,
 )
-
-
-def test_the_lowest_floor_imports_little():
-    """Everything imports it, the command line's help too."""
-    heavy = "{'datasets', 'h5py', 'matplotlib', 'numpy', 'pandas', 'pyarrow', 'torch', 'transformers'}"
-    code = f"import sys, data_builders, data_builders.files, data_builders.formats; print({heavy} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert result.stdout == "set()\n"
 
 
 def test_the_message_of_a_data_error_is_one_line():

@@ -50,10 +50,10 @@ def test_ranks_and_workers_share_the_rows_without_duplicates(parquet, ranks, wor
     seen = []
     for rank in range(ranks):
         stream = load_aligned_dataset(folder, streaming=True, modalities=["text"])["train"]
-        own = split_dataset_by_node(stream, rank=rank, world_size=ranks)
-        own_ids = [row["id"] for row in DataLoader(own, batch_size=None, num_workers=workers)]
-        assert own_ids
-        seen += own_ids
+        share = split_dataset_by_node(stream, rank=rank, world_size=ranks)
+        ids = [row["id"] for row in DataLoader(share, batch_size=None, num_workers=workers)]
+        assert ids
+        seen += ids
     assert sorted(seen) == sorted(splits["train"]["id"])
 
 

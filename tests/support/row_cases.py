@@ -17,7 +17,7 @@ MISSING = {(1, "acoustic"), (4, "pose"), (4, "visual")}
 
 
 def make_rows():
-    """The row format of the datasets (DESIGN), a missing modality being a (0, d) array."""
+    """Rows as `data_builders` gives them; a missing modality is an array of shape (0, d)."""
     generator = np.random.default_rng(0)
     return [
         {

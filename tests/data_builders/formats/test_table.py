@@ -340,9 +340,9 @@ def test_a_modality_called_features_does_not_stand_for_another(tmp_path, cache):
 
 def test_paths_are_relative_to_the_table_and_stay_in_the_folder(tmp_path, cache):
     folder = tmp_path / "corpus"
-    for own in ("data", "features"):
-        (folder / own).mkdir(parents=True)
-        np.save(folder / own / "0.npy", np.full((2, 1), len(own)))
+    for name in ("data", "features"):
+        (folder / name).mkdir(parents=True)
+        np.save(folder / name / "0.npy", np.full((2, 1), len(name)))
     np.save(tmp_path / "0.npy", np.ones((2, 1)))
     row = {"words": ["a", "b"], "label": 1}
     rows = [{**row, "acoustic": "0.npy"}, {**row, "acoustic": "../features/0.npy"}]

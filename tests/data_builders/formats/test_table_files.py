@@ -24,12 +24,12 @@ def test_parquet(tmp_path, cache, row_group_size):
 def test_a_folder_with_a_file_for_each_split(tmp_path, cache):
     rows = example_rows()
     for name in ("train", "dev", "test"):
-        own = [as_lists(row) for row in rows if row["split"] == name]
-        for row in own:
+        split = [as_lists(row) for row in rows if row["split"] == name]
+        for row in split:
             del row["split"]
-        write_jsonl(tmp_path / f"{name}.jsonl", own)
+        write_jsonl(tmp_path / f"{name}.jsonl", split)
     check(load_aligned_dataset(tmp_path, cache_dir=cache), rows)
-    write_jsonl(tmp_path / "more.jsonl", own)
+    write_jsonl(tmp_path / "more.jsonl", split)
     with pytest.raises(DataError, match=r"more\.jsonl: its name begins with none of train"):
         load_aligned_dataset(tmp_path, cache_dir=cache)
 
