@@ -1,6 +1,5 @@
 """The card of a trained model: `README.md` with metadata, figures, data, limits, licences and a snippet that runs."""
 
-import json
 import logging
 import math
 import os
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
@@ -25,8 +23,8 @@ from ..training.encoding import modality_sets
 from ..training.metrics import METRICS
 from ..training.streaming import EncodedStream
 from ..uncertainty_cpsl import interval_coverage
+from . import records
 from .plots import has_modulation
-from .records import CONFIG_FILE, LOG_FILE, RESULTS_FILE
 
 
 logger = logging.getLogger(__name__)
@@ -76,9 +74,7 @@ def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Datase
 
 
 def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream]) -> ModelCard:
-    recipe = yaml.safe_load((output_dir / CONFIG_FILE).read_text())
-    results = json.loads((output_dir / RESULTS_FILE).read_text())
-    log = [json.loads(row) for row in (output_dir / LOG_FILE).read_text().splitlines()]
+    results, recipe = records.read_results(output_dir), records.read_resolved_config(output_dir)
     config, processor = AutoConfig.from_pretrained(output_dir), CPSLProcessor.from_pretrained(output_dir)
     encoder, shown = _encoder(recipe["model_name_or_path"]), _without_paths(recipe)
     model_name = _without_paths(str(output_dir.resolve()))
@@ -112,7 +108,8 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         label_range=SENTIMENT_RANGE,
         metrics=METRICS,
         modalities=_modalities(splits["train"], processor),
-        modulated=has_modulation(log),
+        modulation_plot=records.MODULATION_PLOT,
+        modulated=has_modulation(records.read_log(output_dir)),
         name=model_name,
         names=list(config.modality_sizes),
         parts=_parts_in_use(recipe, len(config.modality_sizes)),
@@ -121,6 +118,7 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         results=results,
         scored=scored,
         splits=splits,
+        training_plot=records.TRAINING_PLOT,
     )
 
 
@@ -217,7 +215,7 @@ def _interval(config: Any, output_dir: Path, test: Any, processor: CPSLProcessor
     interval = {"half_widths": config.interval_half_widths, "coverage": config.interval_coverage}
     if test is not None:
         # A sample with a set of modalities that was not calibrated has no interval.
-        rows = pd.read_parquet(output_dir / "predictions_test.parquet")
+        rows = records.read_predictions(output_dir, "test")
         rows["half_width"] = [config.interval_half_widths.get(name) for name in modality_sets(test, processor)]
         rows = rows.dropna(subset="half_width")
         interval["num_samples"] = len(rows)

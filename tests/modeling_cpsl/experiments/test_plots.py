@@ -9,8 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_cpsl.experiments.plots import plot_modulation, plot_training_dynamics
+from modeling_cpsl.experiments.plots import METRIC_PANELS, plot_modulation, plot_training_dynamics
 from modeling_cpsl.losses_cpsl import LOSSES, Loss
+from modeling_cpsl.training.metrics import METRICS
 
 
 STEPS_AN_EPOCH = 10
@@ -71,6 +72,10 @@ def curves(axis):
 
 def marks(axis):
     return {line.get_label(): line for line in axis.lines if line not in curves(axis).values()}
+
+
+def test_the_metrics_that_are_drawn_are_known():
+    assert METRIC_PANELS.keys() <= METRICS.keys()
 
 
 @pytest.mark.parametrize("epochs", [1, 30])
