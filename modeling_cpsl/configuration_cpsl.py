@@ -65,6 +65,9 @@ class CPSLConfigMixin(LossWeights):
         ValueError: A field is outside its range, or names an unknown choice.
     """
 
+    # The output's fields that are not predictions.
+    keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence"]
+
     modality_sizes: dict[str, int] | None = _option(
         None, "Feature size of each non-text modality by name; {} is text alone. Default: acoustic 74, visual 47."
     )
@@ -161,7 +164,6 @@ class CPSLConfig(CPSLConfigMixin, DebertaV2Config):
     """Configuration of [`CPSLForSentimentRegression`]: DeBERTa-v3-base's values, and [`CPSLConfigMixin`]'s fields."""
 
     model_type = "cpsl"
-    keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence"]
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -180,7 +182,6 @@ class CPSLBertConfig(CPSLConfigMixin, BertConfig):
     """Configuration of [`CPSLBertForSentimentRegression`]: BERT's values, and [`CPSLConfigMixin`]'s fields."""
 
     model_type = "cpsl-bert"
-    keys_to_ignore_at_inference = CPSLConfig.keys_to_ignore_at_inference
 
 
 @strict
@@ -188,7 +189,6 @@ class CPSLMPNetConfig(CPSLConfigMixin, MPNetConfig):
     """Configuration of [`CPSLMPNetForSentimentRegression`]: MPNet's values, and [`CPSLConfigMixin`]'s fields."""
 
     model_type = "cpsl-mpnet"
-    keys_to_ignore_at_inference = CPSLConfig.keys_to_ignore_at_inference
 
 
 __all__ = ["CPSLBertConfig", "CPSLConfig", "CPSLConfigMixin", "CPSLMPNetConfig"]
