@@ -133,7 +133,7 @@ class Console(TrainerCallback):
         if columns != self._columns:
             self._columns = columns
             self._print(_header(columns))
-        cells = [f"{state.epoch or 0:.4g}/{state.num_train_epochs}".rjust(_EPOCH_WIDTH)]
+        cells = [f"{_rounded(state.epoch)}/{state.num_train_epochs}".rjust(_EPOCH_WIDTH)]
         for split, names in columns.items():
             cells += [
                 (f"{values[split][name]:.3f}" if name in values[split] else "").rjust(_width(name)) for name in names
@@ -178,10 +178,11 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
 def kept_model(args: TrainingArguments, state: TrainerState) -> str:
     """Which epoch's model a run has kept, in words."""
     if not args.load_best_model_at_end or state.best_global_step is None:
-        return f"the model of the last epoch ({state.epoch:.4g})"
+        return f"the model of the last epoch ({_rounded(state.epoch)})"
     metric = args.metric_for_best_model.removeprefix("eval_")
     best = next(row for row in state.log_history if row["step"] == state.best_global_step and f"eval_{metric}" in row)
-    return f"the model of epoch {best['epoch']:.4g}, the best by validation {metric} ({best[f'eval_{metric}']:.4f})"
+    value = best[f"eval_{metric}"]
+    return f"the model of epoch {_rounded(best['epoch'])}, the best by validation {metric} ({value:.4f})"
 
 
 @contextlib.contextmanager
@@ -229,7 +230,7 @@ def without_loading_reports() -> Iterator[None]:
         logger.removeFilter(is_no_report)
 
 
-_EPOCH_WIDTH = 7
+_EPOCH_WIDTH = len("12.34/30")
 
 
 def _is_best(metrics: Mapping[str, float], args: TrainingArguments, state: TrainerState) -> bool:
@@ -240,6 +241,10 @@ def _is_best(metrics: Mapping[str, float], args: TrainingArguments, state: Train
     if state.best_metric is None:
         return True
     return value > state.best_metric if args.greater_is_better else value < state.best_metric
+
+
+def _rounded(epoch: float) -> str:
+    return f"{epoch:.2f}".rstrip("0").rstrip(".")
 
 
 def _short_name(name: str) -> str:
