@@ -38,7 +38,7 @@ def plot(arguments: Sequence[str]) -> None:
 
 def _parser(command: str, description: str | None) -> CommandParser:
     parser = CommandParser(prog=f"cpsl {command}", description=description)
-    parser.add_argument("path", type=Path, help="a file or folder in any known format")
+    parser.add_argument("path", help="a file or folder in any known format, or `sample`, the generated corpus")
     parser.add_argument("--format", help="the format, where the content does not tell it; `cpsl inspect` names it")
     parser.add_argument("--modalities", help="the modalities to read, separated by commas; default: all")
     parser.add_argument("--no_labels", action="store_true", help="do not read labels, for data that has none")

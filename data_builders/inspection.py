@@ -26,7 +26,7 @@ _MOST_LENGTH_BINS = 60
 _COLORS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe and Ito, which colour-blind people can tell apart
 
 
-def inspect(path: Path, *, labels: bool = True, **options: Any) -> str:
+def inspect(path: str | Path, *, labels: bool = True, **options: Any) -> str:
     """A report on a file or folder: format, splits, sizes, labels, lengths, faults, leaks and a few rows.
 
     Bad samples are listed and do not stop the report. Where the labels cannot be read, the report says why and is
@@ -71,7 +71,7 @@ def inspect(path: Path, *, labels: bool = True, **options: Any) -> str:
     return "\n".join(lines)
 
 
-def _built(path: Path, cache: str, **options: Any) -> AlignedSentimentBuilder:
+def _built(path: str | Path, cache: str, **options: Any) -> AlignedSentimentBuilder:
     builder = make_builder(path, cache_dir=cache, on_error="skip", **options)
     builder.download_and_prepare()
     return builder

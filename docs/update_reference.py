@@ -5,6 +5,7 @@ Run it where an option has changed: `python docs/update_reference.py`. A test fa
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,17 @@ def _wrapped(names: list[str]) -> str:
 
 
 def _metrics() -> str:
-    return "\n".join(f"- `{name}`" for name in METRICS) + "\n"
+    names: dict[str, str] = {}  # of functions, which mention each other
+    for name, metric in METRICS.items():
+        names.setdefault(metric.function.__name__, name)
+    rows = ["| name | samples | better | definition |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        samples = {"all": "all", "nonzero": "label is not 0"}[metric.samples]
+        better = "greater" if metric.greater_is_better else "less"
+        summary = " ".join(inspect.getdoc(metric.function).partition("\n\n")[0].split())
+        summary = re.sub(r"\[`(\w+)`\]", lambda match: f"`{names[match[1]]}`", summary)
+        rows.append(f"| `{name}` | {samples} | {better} | {summary} |")
+    return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
