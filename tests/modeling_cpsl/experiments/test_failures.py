@@ -2,27 +2,25 @@
 
 import json
 import os
+import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import transformers.trainer
+from forked import ForkedProcess
 from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from cpsl import main
 from data_builders import load_aligned_dataset
-from modeling_cpsl.experiments import recipe
+from modeling_cpsl.experiments import recipe, records
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
-
-
-ROOT = Path(__file__).parents[3]
 
 
 TINY = [
@@ -104,8 +102,10 @@ class HubThatLeaves(HfApi):
         return RepoUrl(f"{self.endpoint}/somebody/{repo_id}", endpoint=self.endpoint)
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("hub", [HfApi, HubThatLeaves])
 def test_a_hub_that_cannot_be_reached_costs_no_result(data, tmp_path, monkeypatch, capsys, hub):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(
@@ -159,6 +159,7 @@ def test_a_backbone_that_is_not_whole_does_not_train_from_random_numbers(data, t
     assert [text for text in named if text not in line] == []
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("backbone", ["bert", "mpnet"])
 def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, capsys, backbone):
     folder = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
@@ -173,6 +174,7 @@ def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, capsys, b
     assert main(["train", *command, "--max_length", str(longest)]) == 0
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     """A model of another shape is refused, other options are told, the same ones are not."""
     command = ["recipes/sample.yaml", "--dataset", str(data / "good"), "--output_dir", str(tmp_path), *TINY]
@@ -192,29 +194,37 @@ def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path
     recipe.parse_arguments(["recipes/sample.yaml", "--output_dir", str(tmp_path), *options, *off])
 
 
-def start(code, *arguments):
-    """A training in a process of its own, after `code`."""
-    program = f"import sys, cpsl\nfrom modeling_cpsl.experiments import records\n{code}\nsys.exit(cpsl.main())"
-    command = [sys.executable, "-c", program, "train", "recipes/sample.yaml", *map(str, arguments), *TINY]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(prepare, *arguments):
+    """A training in a process of its own, which calls `prepare` first."""
+
+    def train():
+        prepare()
+        return main(["train", "sample", *map(str, arguments), *TINY])
+
+    process = ForkedProcess(train)
+    process.start()
+    return process
 
 
 def errors_of(process):
-    return process.communicate(timeout=200)[1].decode()
+    return process.finish(timeout=200)[1]
 
 
 def files_in(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-# Stands in for a full disk: no file can grow beyond this after the first checkpoint.
-FULL_DISK = """
-import resource
-def fill(*_, **__):
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-records.TrainingLog.on_{event} = fill
-"""
+def nothing():
+    pass
+
+
+def fill_disk(event, limit):
+    """Stands in for a full disk: no file can grow beyond `limit` bytes after an event of the training."""
+
+    def fill(*_, **__):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    setattr(records.TrainingLog, f"on_{event}", fill)
 
 
 def save_options(data, output_dir, num_epochs, seed=0):
@@ -231,18 +241,18 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limi
         assert main(["train", *map(str, ("sample", *save_options(data, tmp_path / "a", 1))), *TINY]) == 0
         limit = (tmp_path / "a" / "model.safetensors").stat().st_size + 4096
     output_dir = tmp_path / "run"
-    process = start(FULL_DISK.format(limit=limit, event="save"), *save_options(data, output_dir, 2))
+    process = start(partial(fill_disk, "save", limit), *save_options(data, output_dir, 2))
     errors = errors_of(process)
-    assert process.returncode == 1
+    assert process.exitcode == 1
     assert "Traceback" not in errors
     assert "could not be written" in errors.splitlines()[-1]
     assert errors.splitlines()[-1].startswith("cpsl train: error: ")
     assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-6")
     AutoModelForSequenceClassification.from_pretrained(output_dir / "checkpoint-6")
     assert not list(tmp_path.rglob(".*"))
-    resumed = start("", *save_options(data, output_dir, 2), "--resume_from_checkpoint", "last")
+    resumed = start(nothing, *save_options(data, output_dir, 2), "--resume_from_checkpoint", "last")
     errors = errors_of(resumed)
-    assert resumed.returncode == 0, errors[-3000:]
+    assert resumed.exitcode == 0, errors[-3000:]
     assert last_complete_checkpoint(output_dir) == str(output_dir / "checkpoint-12")
 
 
@@ -252,10 +262,10 @@ def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
     command = ["train", *map(str, ("sample", *save_options(data, tmp_path, 1), "--seed", 1)), *TINY, *options]
     assert main(command) == 0
     before = files_in(tmp_path)
-    code = FULL_DISK.format(limit=4096, event="train_end")
-    process = start(code, *save_options(data, tmp_path, 1), *options, "--seed", 1, "--learning_rate", "1e-2")
+    options = (*options, "--seed", 1, "--learning_rate", "1e-2")
+    process = start(partial(fill_disk, "train_end", 4096), *save_options(data, tmp_path, 1), *options)
     errors = errors_of(process)
-    assert process.returncode == 1
+    assert process.exitcode == 1
     assert "Traceback" not in errors
     assert f"{tmp_path}: could not be written" in errors.splitlines()[-1]
     after = files_in(tmp_path)
@@ -267,15 +277,13 @@ def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_leaves_whole_checkpoints(data, tmp_path):
-    # A process started in the background may have inherited that SIGINT is ignored.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    process = start(code, *save_options(data, tmp_path, 2000))
+    process = start(nothing, *save_options(data, tmp_path, 2000))
     deadline = time.monotonic() + 120
     while not (tmp_path / "checkpoint-18").is_dir() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     errors = errors_of(process)
-    assert process.returncode == 130, errors[-3000:]
+    assert process.exitcode == 130, errors[-3000:]
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "cpsl train: interrupted; continue with --resume_from_checkpoint last"
     checkpoint = last_complete_checkpoint(tmp_path)

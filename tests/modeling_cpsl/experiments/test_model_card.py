@@ -5,8 +5,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ import pytest
 import transformers.trainer
 import yaml
 from datasets import DatasetDict
+from forked import ForkedProcess
 from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from run_cases import pictures_not_rendered
 from training_cases import make_trainer
 
 from cpsl import main
@@ -39,7 +40,8 @@ RUNS = {"all": [], "text": ["--modalities", "text"], "no-text": ["--modalities",
 
 
 def train(output_dir, *options):
-    assert main(["train", "sample", "--output_dir", str(output_dir), *QUICK, *options]) == 0
+    with pictures_not_rendered():
+        assert main(["train", "sample", "--output_dir", str(output_dir), *QUICK, *options]) == 0
     return output_dir
 
 
@@ -118,28 +120,21 @@ def test_a_figure_that_could_not_be_computed_is_in_the_text_alone(finished, corp
     assert re.search(r"`acc2_nonzero` \| [\d.]+ \| nan \|", card.text)
 
 
-# One process, since starting one takes longer than all the rest.
-SNIPPET_RUNNER = """
-import pathlib, re, sys
-for folder in sys.argv[1:]:
-    blocks = re.findall(r"```python\\n(.*?)```", pathlib.Path(folder, "README.md").read_text(), flags=re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(compile(block, folder, "exec"), names)
-"""
+def run_snippets(folders):
+    os.chdir(folders[0].parent)
+    warnings.simplefilter("error", UserWarning)
+    for folder in folders:
+        names = {}
+        for block in re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL):
+            exec(compile(block, folder, "exec"), names)
 
 
-def test_snippets_run_as_written(runs, tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", SNIPPET_RUNNER, *runs],
-        cwd=runs["all"].parent,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    printed = re.findall(r"^\[\{'value': (\S+),.*\n(\{.*\})$", process.stdout, flags=re.MULTILINE)
+def test_snippets_run_as_written(runs):
+    process = ForkedProcess(run_snippets, list(runs.values()))
+    process.start()
+    output, errors = process.finish()
+    assert process.exitcode == 0, errors[-3000:]
+    printed = re.findall(r"^\[\{'value': (\S+),.*\n(\{.*\})$", output, flags=re.MULTILINE)
     results = [ast.literal_eval(result) for _, result in printed]
     assert [set(result["modalities"]) for result in results] == [
         {"text", "acoustic", "visual"},

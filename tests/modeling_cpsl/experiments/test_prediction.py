@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from forked import ForkedProcess
 from transformers import pipeline
 
 from cpsl import main
@@ -99,14 +98,14 @@ def test_kill_and_go_on(trained_folder, tmp_path):
     data = write_jsonl(corpus(400), tmp_path / "data.jsonl")
     out, whole = tmp_path / "out.parquet", tmp_path / "whole.parquet"
     journal = tmp_path / "out.parquet.partial.jsonl"
-    command = [sys.executable, "-m", "modeling_cpsl", "predict", trained_folder, data, out, "--batch_size", "2"]
-    process = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.DEVNULL)
+    process = ForkedProcess(run, trained_folder, data, out, "--batch_size", "2")
+    process.start()
     deadline = time.monotonic() + 90
     while not (journal.exists() and journal.stat().st_size > 8_000):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.finish()
     assert not out.exists()
     with journal.open("a") as stream:
         stream.write('{"id": "00300", "sco')
@@ -122,15 +121,15 @@ def test_interrupt_says_how_to_go_on(trained_folder, tmp_path):
     data = write_jsonl(corpus(1200), tmp_path / "data.jsonl")
     out = tmp_path / "out.csv"
     journal = tmp_path / "out.csv.partial.jsonl"
-    command = [sys.executable, "-m", "modeling_cpsl", "predict", trained_folder, data, out, "--batch_size", "2"]
-    process = subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.PIPE, text=True)
+    process = ForkedProcess(run, trained_folder, data, out, "--batch_size", "2")
+    process.start()
     deadline = time.monotonic() + 90
     while not (journal.exists() and journal.stat().st_size > 10_000):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    errors = process.communicate()[1]
-    assert process.returncode == 130
+    errors = process.finish()[1]
+    assert process.exitcode == 130
     assert errors.endswith("interrupted; the same command continues from here\n") and "Traceback" not in errors
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import yaml
 from datasets import Array2D, DatasetDict
 from huggingface_hub import ModelCard
 from PIL import Image
+from shared_run import built_once
 from transformers import AutoModelForSequenceClassification, AutoProcessor
 
 from cpsl import main
@@ -30,14 +32,8 @@ MOSI = ROOT.parent / "shared" / "data" / "mosi"
 
 
 QUICK = [
-    "--eval_strategy",
-    "no",
-    "--save_strategy",
-    "no",
-    "--load_best_model_at_end",
-    "false",
-    "--disable_tqdm",
-    "true",
+    *("--max_steps", "2", "--disable_tqdm", "true"),
+    *("--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"),
 ]
 TINY = ["--latent_size", "16", "--modality_hidden_size", "16", "--fusion_size", "16", "--max_length", "24"]
 
@@ -49,13 +45,16 @@ def start(*arguments, timeout=600):
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
-    output_dir = tmp_path_factory.mktemp("run")
-    process = start(
-        "recipes/sample.yaml", "--num_train_epochs", 2, "--output_dir", output_dir, "--disable_tqdm", "true"
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return output_dir, process.stdout
+def finished_run():
+    """The folder of a run of two epochs, and what it printed."""
+
+    def build(folder):
+        options = ["--num_train_epochs", "2", "--output_dir", str(folder / "run"), "--disable_tqdm", "true", *TINY]
+        with (folder / "printed.txt").open("w") as stream, redirect_stdout(stream):
+            assert main(["train", "sample", *options]) == 0
+
+    folder = built_once("finished_run", build)
+    return folder / "run", (folder / "printed.txt").read_text()
 
 
 def test_results_hold_every_metric_of_every_split(finished_run):
@@ -182,9 +181,10 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(finished_run, tmp_path
         compare_runs([tmp_path], "test")
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("row", recipe.ABLATIONS)
-def test_every_row_of_table_2_trains(row, tmp_path):
-    options = ["--ablation", row, "--max_steps", "3", "--output_dir", str(tmp_path), *QUICK, *TINY]
+def test_every_row_of_table_2_trains(row, small_tables, tmp_path):
+    options = ["--ablation", row, "--dataset", str(small_tables), "--output_dir", str(tmp_path), *QUICK, *TINY]
     assert main(["train", "sample", *options]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     resolved = yaml.safe_load((tmp_path / "resolved_config.yaml").read_text())
@@ -222,9 +222,10 @@ def test_what_yaml_makes_of_words(tmp_path):
     assert data.modalities == "text,acoustic" and (training.eval_strategy, training.save_strategy) == ("no", "no")
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("modalities", ["text", "text,acoustic", "acoustic,visual", "text,visual,timing"])
 def test_any_choice_of_modalities_trains(modalities, tmp_path):
-    options = ["--modalities", modalities, "--max_steps", "3", "--output_dir", str(tmp_path), *QUICK, *TINY]
+    options = ["--modalities", modalities, "--output_dir", str(tmp_path), *QUICK, *TINY]
     assert main(["train", "sample", *options]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     names = set(modalities.split(","))

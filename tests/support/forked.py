@@ -1,0 +1,48 @@
+"""Processes that may be killed, interrupted or refused a file, and need not import everything first."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+
+
+class ForkedProcess(multiprocessing.get_context("fork").Process):
+    """Calls a function in a copy of this process and ends with what it returns as exit code.
+
+    What the test runner has put in place is undone first: the function sees the signals, warnings, loggers and
+    standard streams of a process that a shell has started.
+    """
+
+    def __init__(self, function: Callable[..., int | None], *arguments: object):
+        super().__init__(target=function, args=arguments, daemon=True)
+        self._streams = {name: tempfile.TemporaryFile("w+") for name in ("stdout", "stderr")}  # noqa: SIM115
+
+    def run(self) -> None:
+        for number, (name, file) in enumerate(self._streams.items(), start=1):
+            os.dup2(file.fileno(), number)
+            setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        logging.getLogger().handlers.clear()
+        for logger in logging.Logger.manager.loggerDict.values():
+            for handler in getattr(logger, "handlers", []):
+                if type(handler) is logging.StreamHandler:
+                    handler.setStream(sys.stderr)
+        sys.exit(self._target(*self._args))
+
+    def finish(self, timeout: float = 300) -> tuple[str, str]:
+        """Waits for the process and returns what it wrote to its standard output and error."""
+        self.join(timeout)
+        if self.is_alive():
+            self.kill()
+            raise TimeoutError(f"the process did not end within {timeout} s")
+        for file in self._streams.values():
+            file.seek(0)
+        with self._streams["stdout"] as output, self._streams["stderr"] as errors:
+            return output.read(), errors.read()
