@@ -1,8 +1,8 @@
 """Gradient modulation with transformers' Trainer and your own model: regression from three modalities.
 
-The trainer has to say which parameters belong to a modality (`create_modulator`), and the model has to add each sample's
-error by modality to its outputs (`modality_errors`). Gradient accumulation, several processes, mixed precision and
-restarts are taken care of.
+The trainer has to say which parameters belong to a modality (`create_modulator`), and the model has to add each
+sample's error by modality to its outputs (`modality_errors`). Gradient accumulation, several processes, mixed
+precision and restarts are taken care of.
 
     python examples/trainer_modulation.py
     torchrun --nproc_per_node 2 examples/trainer_modulation.py

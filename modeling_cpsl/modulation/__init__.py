@@ -4,23 +4,9 @@
 statistics of an optimizer step and applies the coefficients, and `sharded` is all that knows sharded gradients.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from .config import ModulationConfig
+from .modulator import GradientModulator
 from .rules import modulation_coefficients
-
-
-if TYPE_CHECKING:
-    from .modulator import GradientModulator
-
-
-def __getattr__(name: str) -> Any:
-    # The modulator needs torch's DTensor, whose import takes half a second that the options alone should not cost.
-    if name == "GradientModulator":
-        from .modulator import GradientModulator
-
-        return GradientModulator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = ["GradientModulator", "ModulationConfig", "modulation_coefficients"]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 
-TARGETS = ("gradient", "update")
+MODULATION_TARGETS = ("gradient", "update")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class ModulationConfig:
     penalty_factor: float = 0.5
     start_epoch: int = 0
     end_epoch: int = 25
-    target: str = TARGETS[0]
+    target: str = MODULATION_TARGETS[0]
 
     def __post_init__(self) -> None:
         if self.enhance and not self.modulate:
@@ -53,12 +53,12 @@ class ModulationConfig:
                 f"start_epoch={self.start_epoch}, end_epoch={self.end_epoch} is not a window of epochs: it needs "
                 "0 <= start <= end"
             )
-        if self.target not in TARGETS:
-            raise ValueError(f"target={self.target!r} must be one of {', '.join(TARGETS)}")
+        if self.target not in MODULATION_TARGETS:
+            raise ValueError(f"target={self.target!r} must be one of {', '.join(MODULATION_TARGETS)}")
 
     def includes(self, epoch: float) -> bool:
         """Whether an epoch lies in the window; the integer part of a fractional epoch counts."""
         return self.start_epoch <= math.floor(epoch) <= self.end_epoch
 
 
-__all__ = ["TARGETS", "ModulationConfig"]
+__all__ = ["MODULATION_TARGETS", "ModulationConfig"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from ..modulation.config import TARGETS, ModulationConfig
+from ..modulation.config import MODULATION_TARGETS, ModulationConfig
 from .metrics import is_better_if_greater
 
 
@@ -62,7 +62,7 @@ class CPSLTrainingArguments(TrainingArguments):
         metadata={
             "help": "What the coefficient scales: gradient (as in the paper; Adam is invariant to a constant factor), "
             "or update, the step that the optimizer takes.",
-            "choices": list(TARGETS),
+            "choices": list(MODULATION_TARGETS),
         },
     )
     modulated_modalities: list[str] | None = field(

@@ -78,16 +78,16 @@ def weighted_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 METRICS: dict[str, Metric] = {
-    "mae": Metric(mean_absolute_error, "all", False, "mae"),
-    "corr": Metric(pearson_correlation, "all", True, "pearsonr"),
-    "acc7": Metric(seven_class_accuracy, "all", True, "accuracy"),
-    "acc5": Metric(five_class_accuracy, "all", True, "accuracy"),
-    "acc2_has0": Metric(binary_accuracy, "all", True, "accuracy"),
-    "f1_has0": Metric(weighted_f1, "all", True, "f1"),
-    "acc2_nonzero": Metric(binary_accuracy, "nonzero", True, "accuracy"),
-    "f1_nonzero": Metric(weighted_f1, "nonzero", True, "f1"),
-    "mae_nonzero": Metric(mean_absolute_error, "nonzero", False, "mae"),
-    "corr_nonzero": Metric(pearson_correlation, "nonzero", True, "pearsonr"),
+    "mae": Metric(mean_absolute_error, samples="all", greater_is_better=False, hub_type="mae"),
+    "corr": Metric(pearson_correlation, samples="all", greater_is_better=True, hub_type="pearsonr"),
+    "acc7": Metric(seven_class_accuracy, samples="all", greater_is_better=True, hub_type="accuracy"),
+    "acc5": Metric(five_class_accuracy, samples="all", greater_is_better=True, hub_type="accuracy"),
+    "acc2_has0": Metric(binary_accuracy, samples="all", greater_is_better=True, hub_type="accuracy"),
+    "f1_has0": Metric(weighted_f1, samples="all", greater_is_better=True, hub_type="f1"),
+    "acc2_nonzero": Metric(binary_accuracy, samples="nonzero", greater_is_better=True, hub_type="accuracy"),
+    "f1_nonzero": Metric(weighted_f1, samples="nonzero", greater_is_better=True, hub_type="f1"),
+    "mae_nonzero": Metric(mean_absolute_error, samples="nonzero", greater_is_better=False, hub_type="mae"),
+    "corr_nonzero": Metric(pearson_correlation, samples="nonzero", greater_is_better=True, hub_type="pearsonr"),
 }
 
 
