@@ -187,10 +187,12 @@ def kept_model(args: TrainingArguments, state: TrainerState) -> str:
 
 @contextlib.contextmanager
 def quiet_libraries(is_main_process: bool = True) -> Iterator[None]:
-    """Without the progress bars of transformers and datasets; downloads from the Hub keep theirs.
+    """Without the progress bars of transformers and datasets, and with each warning once.
+
+    Downloads from the Hub keep their bars.
 
     Args:
-        is_main_process: False on the other processes of a run, which say nothing that is not an error.
+        is_main_process: False on the other processes of a run, which say only what is an error.
     """
     library_logging = transformers.utils.logging
     had_bars = library_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
@@ -199,20 +201,33 @@ def quiet_libraries(is_main_process: bool = True) -> Iterator[None]:
     datasets.disable_progress_bars()
     loggers = [logging.getLogger(name) for name in ("transformers", "datasets", "data_builders", "modeling_cpsl")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        if not is_main_process:
-            warnings.simplefilter("ignore")
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-        try:
+    try:
+        with warnings.catch_warnings():
+            _show_warnings_once()
+            if not is_main_process:
+                warnings.simplefilter("ignore")
+                for logger in loggers:
+                    logger.setLevel(logging.ERROR)
             yield
-        finally:
-            if had_bars[0]:
-                library_logging.enable_progress_bar()
-            if had_bars[1]:
-                datasets.enable_progress_bars()
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        if had_bars[0]:
+            library_logging.enable_progress_bar()
+        if had_bars[1]:
+            datasets.enable_progress_bars()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _show_warnings_once() -> None:
+    """Shows one warning of each place in the code; Python shows it again where its text has another number in it."""
+    show, shown = warnings.showwarning, set()
+
+    def show_once(message: Any, category: Any, filename: str, lineno: int, *args: Any) -> None:
+        if (category, filename, lineno) not in shown:
+            shown.add((category, filename, lineno))
+            show(message, category, filename, lineno, *args)
+
+    warnings.showwarning = show_once
 
 
 @contextlib.contextmanager

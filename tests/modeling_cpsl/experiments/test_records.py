@@ -1,13 +1,8 @@
 """The records of a run, and the table that compares runs."""
 
-import json
-
 import numpy as np
 import pandas as pd
-import yaml
 
-from cpsl import main
-from modeling_cpsl.experiments.comparison import compare_runs
 from modeling_cpsl.experiments.records import read_predictions, results_table, write_predictions
 from modeling_cpsl.training.metrics import METRICS
 
@@ -29,45 +24,3 @@ def test_table_has_a_column_a_split():
     assert lines[0].split() == ["validation", "test"]
     assert lines[2].split() == ["corr", "0.0100", "0.0100"]
     assert len(lines) == 1 + len(METRICS)
-
-
-def test_compare_says_what_is_missing(tmp_path, capsys):
-    assert main(["compare", str(tmp_path)]) == 1
-    assert (
-        capsys.readouterr().err
-        == f"cpsl compare: error: {tmp_path}: not a finished run; all_results.json and resolved_config.yaml are not "
-        "both in it\n"
-    )
-    (tmp_path / "all_results.json").write_text(json.dumps({"validation_mae": 1.0}))
-    (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
-    assert main(["compare", str(tmp_path)]) == 1
-    assert "it has no metrics of the split 'test'" in capsys.readouterr().err
-    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
-    assert capsys.readouterr().out.split() == ["seeds", "mae", str(tmp_path), "1", "1.0000"]
-    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
-    error = capsys.readouterr().err
-    assert "all_results.json: it has no metric 'accuracy' (it has mae)" in error
-
-
-def write_run(folder, mae, **options):
-    folder.mkdir(parents=True)
-    (folder / "all_results.json").write_text(json.dumps({"test_mae": mae}))
-    (folder / "resolved_config.yaml").write_text(yaml.safe_dump({"ame": True, "logging_steps": 500, **options}))
-    return folder
-
-
-def test_groups_in_one_folder_are_rows_of_their_own(tmp_path):
-    runs = [
-        write_run(tmp_path / f"{ame}_{seed}", seed / 10 + ame, ame=ame, seed=seed) for ame in (0, 1) for seed in (0, 1)
-    ]
-    table = compare_runs(runs, "test", ["mae"])
-    assert table.index.tolist() == [f"{runs[0]}, {runs[1]}", f"{runs[2]}, {runs[3]}"]
-    assert table["mae"].tolist() == ["0.0500 +- 0.0707", "1.0500 +- 0.0707"]
-
-
-def test_repetitions_of_a_run_are_one_row(tmp_path):
-    names = {"output_dir": "b", "run_name": "b", "data_seed": 1, "ablation": "A6", "logging_steps": 500.0}
-    first = write_run(tmp_path / "a", 1.0, seed=0, output_dir="a", run_name="a", data_seed=None, ablation=None)
-    second = write_run(tmp_path / "b", 2.0, seed=1, **names)
-    table = compare_runs([first, second, tmp_path / "b" / ".." / "a"], "test", ["mae"])
-    assert table.to_dict("index") == {str(tmp_path): {"seeds": 2, "mae": "1.5000 +- 0.7071"}}

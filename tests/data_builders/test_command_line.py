@@ -1,0 +1,120 @@
+"""The machinery of command lines: spelling of options, suggestions, exit statuses and one-line errors."""
+
+import pytest
+
+from data_builders.command_line import Command, CommandParser, UsageError, did_you_mean, run_command
+
+
+COMMANDS = {
+    name: Command(f"commands_of_this_test:{name}", f"what {name} is for")
+    for name in ("show", "fail", "wrong_file", "stop", "stop_silently", "bug")
+}
+MODULE = """
+from data_builders.command_line import CommandParser
+
+def show(arguments):
+    parser = CommandParser(prog="program show")
+    parser.add_argument("path")
+    parser.add_argument("--on_error", choices=["raise", "skip"], default="raise", help="what to do")
+    print(vars(parser.parse_args(arguments)))
+
+def fail(arguments):
+    raise ValueError("the data is bad:\\n  line 3")
+
+def wrong_file(arguments):
+    open("nowhere.txt")
+
+def stop(arguments):
+    raise KeyboardInterrupt("continue with --again")
+
+def stop_silently(arguments):
+    raise KeyboardInterrupt
+
+def bug(arguments):
+    raise TypeError("a fault of ours")
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command line; returns the exit status and what was printed to stdout and stderr."""
+    (tmp_path / "commands_of_this_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        status = run_command("program", COMMANDS, arguments)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("option", ["--on_error", "--on-error"])
+def test_options_take_underscores_and_dashes(run, option):
+    for arguments in ([option, "skip"], [f"{option}=skip"]):
+        assert run("show", "a-b_c", *arguments) == (0, "{'path': 'a-b_c', 'on_error': 'skip'}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "speaker", "message"),
+    [
+        ([], "program", "name a command: show, fail, wrong_file, stop, stop_silently, bug"),
+        (["shwo"], "program", "unknown command 'shwo'; did you mean show?"),
+        (["xyz"], "program", "unknown command 'xyz'"),
+        (["--verson"], "program", "unknown option --verson; did you mean --version?"),
+        (["show"], "program show", "the following arguments are required: path"),
+        (["show", "x", "--on-eror", "skip"], "program show", "unknown option --on-eror; did you mean --on_error?"),
+        (["show", "x", "--on", "skip"], "program show", "unknown option --on"),
+        (["show", "x", "--on_error", "stop"], "program show", "argument --on_error: invalid choice: 'stop' (choose"),
+        (["show", "x", "y"], "program show", "unexpected argument 'y'"),
+    ],
+)
+def test_wrong_usage_has_status_2_and_is_two_lines(run, arguments, speaker, message):
+    status, output, errors = run(*arguments)
+    usage, error = errors.splitlines()
+    assert (status, output) == (2, "")
+    assert usage.startswith(f"usage: {speaker} ")
+    assert error.startswith(f"{speaker}: error: {message}")
+
+
+def test_what_a_user_did_wrong_has_status_1_and_is_one_line(run):
+    assert run("fail") == (1, "", "program fail: error: the data is bad: line 3\n")
+    assert run("wrong_file") == (1, "", "program wrong_file: error: nowhere.txt: No such file or directory\n")
+
+
+def test_an_interrupt_has_status_130_and_may_say_how_to_continue(run):
+    assert run("stop") == (130, "", "program stop: interrupted; continue with --again\n")
+    assert run("stop_silently") == (130, "", "program stop_silently: interrupted\n")
+
+
+def test_an_interrupt_while_a_command_is_imported(tmp_path, monkeypatch, capsys):
+    (tmp_path / "interrupted_import.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_command("program", {"slow": Command("interrupted_import:slow", "")}, ["slow"]) == 130
+    assert capsys.readouterr().err == "program slow: interrupted\n"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(run):
+    with pytest.raises(TypeError, match="a fault of ours"):
+        run("bug")
+
+
+def test_help_lists_the_commands_and_options_in_one_spelling(run, capsys):
+    listings = {"show           what show is for": ["--help"], "--on_error {raise,skip}": ["show", "--help"]}
+    for listed, arguments in listings.items():
+        with pytest.raises(SystemExit) as stop:
+            run(*arguments)
+        assert stop.value.code == 0
+        assert listed in capsys.readouterr().out
+
+
+def test_an_error_in_python_does_not_end_the_interpreter():
+    parser = CommandParser(prog="program")
+    with pytest.raises(UsageError, match="unknown option --x") as caught:
+        parser.parse_args(["--x"])
+    assert caught.value.usage == "usage: program [-h]\n"
+
+
+@pytest.mark.parametrize(("word", "meant"), [("trian", "; did you mean train?"), ("zzz", "")])
+def test_only_what_is_alike_is_suggested(word, meant):
+    assert did_you_mean(word, iter(["train", "predict"])) == meant

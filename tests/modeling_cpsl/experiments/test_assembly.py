@@ -1,0 +1,62 @@
+"""From a recipe to a trainer: what is taken from the data and from the text encoder's checkpoint."""
+
+import json
+
+import pytest
+from datasets import Array2D, DatasetDict
+
+from data_builders import load_aligned_dataset
+from modeling_cpsl.experiments import assembly, recipe
+from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
+
+
+def test_the_processor_knows_what_made_the_features(tmp_path):
+    train = load_aligned_dataset("sample")["train"].select(range(3))
+    train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
+    backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
+    _, tokenizer = assembly.load_backbone(backbone, 50)
+    arguments = recipe.DataArguments(dataset="sample")
+    processor = assembly.build_processor(arguments, DatasetDict(train=train), tokenizer)
+    assert processor.feature_extractors == {"visual": "FACET 4.2"}
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """A text encoder of two layers with its processor for the sample corpus."""
+    folder = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
+    return folder, *assembly.load_backbone(str(folder), 50)
+
+
+def build(folder, config, tokenizer):
+    dataset = DatasetDict(train=load_aligned_dataset("sample")["train"].select(range(3)))
+    processor = assembly.build_processor(recipe.DataArguments(), dataset, tokenizer)
+    return assembly.build_model(recipe.ModelArguments(), processor, config, str(folder))
+
+
+def test_a_complete_encoder_is_loaded_without_a_word(backbone, caplog):
+    folder, config, tokenizer = backbone
+    model = build(folder, config, tokenizer)
+    assert caplog.text == ""
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    assert [getattr(model.config, name) for name in special] == [getattr(tokenizer, name) for name in special]
+
+
+def test_an_encoder_that_is_larger_than_its_configuration_says_is_told(backbone, caplog):
+    folder, config, tokenizer = backbone
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(written | {"num_hidden_layers": 1}))
+    config, tokenizer = assembly.load_backbone(str(folder), 50)
+    build(folder, config, tokenizer)
+    [record] = caplog.records
+    assert "16 tensors of its text encoder are not used" in record.getMessage()
+    assert "encoder.layer.1." in record.getMessage()
+
+
+def test_nothing_of_the_recipe_is_changed(tmp_path):
+    """What the data decides about the training's options is not what the user has asked for."""
+    options = {"streaming": True, "max_steps": 2, "modality_hidden_size": 8, "latent_size": 8, "fusion_size": 8}
+    given = recipe.read_recipe("sample", output_dir=tmp_path, use_cpu=True, **options)
+    before = given.resolved()
+    trainer, _ = assembly.prepare(given)
+    assert given.resolved() == before
+    assert trainer.args.train_sampling_strategy == "sequential" != given.training.train_sampling_strategy

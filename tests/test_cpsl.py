@@ -1,0 +1,137 @@
+"""The console command: its ways in, what it costs to ask it something, and that an installed wheel has all of it."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import cpsl
+from modeling_cpsl.training.metrics import METRICS
+
+
+ROOT = Path(__file__).parents[1]
+ROW = {"id": "v_0", "words": ["a", "b"], "acoustic": [[1, 2], [3, 4]], "label": 1}
+
+
+def start(*arguments, status=0, cwd=ROOT, path=ROOT):
+    """Runs Python; returns what it printed and the CPU seconds that it took."""
+    environment = os.environ | {"PYTHONPATH": str(path)}
+    with subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        output = process.stdout.read()
+        _, code, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+    assert process.returncode == status, output[-3000:]
+    return output, usage.ru_utime + usage.ru_stime
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "table.jsonl"
+    path.write_text(json.dumps(ROW) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", cpsl.COMMANDS)
+def test_every_command_exists_and_says_what_it_takes(name, capsys):
+    module, _, function = cpsl.COMMANDS[name].function.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    with pytest.raises(SystemExit) as stop:
+        cpsl.main([name, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: cpsl {name} ")
+
+
+@pytest.mark.parametrize("way", [["cpsl.py"], ["-m", "cpsl"], ["-m", "data_builders"]])
+def test_ways_in(way, table):
+    assert "train: 1 samples of 1 videos" in start(*way, "inspect", table)[0]
+
+
+@pytest.mark.slow
+def test_ways_into_training():
+    for way in (["run_train.py"], ["-m", "modeling_cpsl", "train"]):
+        output, _ = start(*way, status=2)
+        usage, error = output.splitlines()
+        assert usage == "usage: cpsl train RECIPE [--option value ...]"
+        assert error.startswith("cpsl train: error: name a recipe: ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], *([name, "-h"] for name in ("inspect", "convert", "plot"))]
+)
+def test_what_needs_no_libraries_is_answered_at_once(arguments):
+    program = "import cpsl, sys\ntry:\n  cpsl.main()\nexcept SystemExit:\n  print(sorted(sys.modules))"
+    output, seconds = start("-c", program, *arguments)
+    assert seconds <= 1
+    for name in ("torch", "transformers", "datasets", "pyarrow", "numpy", "modeling_cpsl"):
+        assert f"'{name}'" not in output
+
+
+def test_inspect_costs_what_reading_does(table):
+    heavy = [f"{name!r} not in sys.modules" for name in ("torch", "transformers", "matplotlib", "modeling_cpsl")]
+    start("-c", f"import cpsl, sys; cpsl.main(); assert {' and '.join(heavy)}", "inspect", table)
+    seconds = min(start("-m", "cpsl", "inspect", table)[1] for _ in range(2))
+    libraries = min(start("-c", "import datasets, pyarrow.parquet")[1] for _ in range(2))
+    assert seconds <= 1.5 * libraries
+
+
+@pytest.mark.slow
+def test_help_of_train_costs_what_the_package_does():
+    """The package registers its models with transformers when it is imported; the options cost little more."""
+    seconds = min(start("-m", "cpsl", "train", "--help")[1] for _ in range(3))
+    package = min(start("-c", "import modeling_cpsl; from transformers import TrainingArguments")[1] for _ in range(3))
+    assert seconds <= 1.2 * package
+    program = "import cpsl, sys\ntry:\n  cpsl.main()\nexcept SystemExit:\n  print(sorted(sys.modules))"
+    output, _ = start("-c", program, "train", "--help")
+    for name in ("transformers.trainer", "datasets", "pandas", "matplotlib", "sklearn"):
+        assert f"'{name}'" not in output
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder into which the wheel was installed that is built from a copy of what git knows or would add."""
+    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("installed")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--target", target]
+    start("-m", "pip", "install", "--quiet", *options, copy, cwd=copy, path=target)
+    return target
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_predicts_and_compares(installed, tmp_path):
+    modules = ("cpsl", "data_builders", "modeling_cpsl")
+    where = f"import sys, {', '.join(modules)}; print(*(sys.modules[name].__file__ for name in {modules}))"
+    output, _ = start("-c", where, cwd=tmp_path, path=installed)
+    assert all(Path(file).is_relative_to(installed) for file in output.split())
+    assert all((installed / package / "py.typed").is_file() for package in ("data_builders", "modeling_cpsl"))
+    [metadata] = installed.glob("cpsl-*.dist-info/METADATA")
+    assert "Author: CPSL developers\n" in metadata.read_text()
+    assert "https://arxiv.org/abs/2605.28575" in metadata.read_text()
+
+    def command(*arguments):
+        return start(installed / "bin" / "cpsl", *arguments, cwd=tmp_path, path=installed)[0]
+
+    options = ["--max_steps", 2, "--num_train_epochs", 1, "--use_cpu", "--output_dir", "run"]
+    # model, modalities and method; two lines of header; an epoch; the table; what was kept, and where it is
+    lines = command("train", "sample", *options).splitlines()
+    assert len(lines) == 3 + 2 + 1 + (1 + len(METRICS)) + 2, lines
+    assert lines[-1] == "model, results, predictions, plots and model card are in run"
+    assert "utterances predicted now" in command("predict", "run", "sample", "out.parquet", "--device", "cpu")
+    assert len(pd.read_parquet(tmp_path / "out.parquet")) > 1000
+    assert command("compare", "run", "--metrics", "mae").split()[:2] == ["seeds", "mae"]
