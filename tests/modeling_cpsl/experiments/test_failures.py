@@ -76,7 +76,7 @@ def error_of(capsys, arguments):
         ("good", "--num_train_epochs 2 --modulation_start_epoch 2", ["modulation_start_epoch=2", "the 2 epochs"]),
         ("good", "--modulation_start_epoch -1", ["modulation_start_epoch=-1"]),
         ("good", "--modulation_start_epoch 3 --modulation_end_epoch 2", ["modulation_end_epoch=2"]),
-        ("good", "--no_gm", ["ge=True", "gm=True", "--no_ge"]),
+        ("good", "--no_gm", ["ge=True", "gm=True", "set ge=False too"]),
         ("good", "--alpha -1", ["alpha=-1"]),
         ("good", "--alpha nan", ["alpha=nan"]),
         ("good", "--penalty_factor 1", ["penalty_factor=1"]),
