@@ -1,22 +1,25 @@
-"""`pipeline("multimodal-sentiment")`: from words, voice and face to a sentiment with its parts and its uncertainty."""
+"""`pipeline("multimodal-sentiment")`: words, voice and face -> sentiment, its parts and its uncertainty."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .processing_cpsl import CPSLProcessor, warn_truncated
+from .task_cpsl import checked_label, clip_sentiment
 from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths, modality_set
+from .utterances_cpsl import name_in_errors
 
 
 TASK = "multimodal-sentiment"
 ON_ERROR = ("raise", "skip")
-# Batches of like length are made inside a window of this many batches, which is all that is held in memory.
+# Utterances of similar length are batched within a window of this many batches, which is all that memory holds.
 BATCHES_IN_WINDOW = 16
-# Columns of a data set that say nothing to the model.
+# Columns of a data set that the model does not read.
 IGNORED_FIELDS = ("id", "video_id", "split", "label", "start", "end", "word_start", "word_end")
 
 
@@ -24,16 +27,21 @@ class MultimodalSentimentPipeline(Pipeline):
     """Predicts the sentiment of utterances.
 
     An utterance is a dict of `words` (a list) or `text` and of word-level features by modality, (n, d_m) each; what
-    is None or left out is missing. A row of a data set is one, and so is a text by itself.
+    is None or left out is missing. A row of a data set is an utterance, and so is a text by itself.
 
     Args:
         model: A CPSL model.
         processor: Its [`CPSLProcessor`].
         batch_size: Utterances in a forward pass, 1 by default.
         num_samples: Above 1, predictions are means over that many latent draws, with their standard deviation.
-        explain: Whether to tell how much each modality matters, at the cost of a forward pass a modality.
-        on_error: `raise`, or `skip` to go on and give an `error` in place of a bad utterance's result.
+        explain: Whether to report how much each modality matters, which costs one more forward pass a modality.
+        on_error: `raise`, or `skip` to continue and return an `error` in place of a bad utterance's result.
         **kwargs: As for [`~transformers.Pipeline`].
+
+    Example:
+        >>> sentiment = pipeline("multimodal-sentiment", model="outputs/sample")
+        >>> sentiment("this movie was really great")["label"]
+        'positive'
     """
 
     _load_processor = True
@@ -50,23 +58,25 @@ class MultimodalSentimentPipeline(Pipeline):
         """Predicts one utterance, a list of them, or any stream of them.
 
         Args:
-            inputs: An utterance, a list, or another iterable: a generator, a data set, a stream of any length. A
-                stream is read 16 batches ahead, but with a batch size of 1 answered utterance by utterance.
-            batch_size: Overrides the pipeline's; results do not depend on it, but for the chance in latent draws.
+            inputs: An utterance, a list of them, or another iterable: a generator, a data set, a stream of any length.
+                A stream is read 16 batches ahead; with a batch size of 1 each utterance is answered at once.
+            batch_size: Overrides the pipeline's; results do not depend on it, except for chance in latent draws.
             **kwargs: `num_samples`, `explain` and `on_error` override the pipeline's.
 
         Returns:
-            For each utterance, in their order (a dict for one, a list for a list, else a generator), a dict of
+            One dict for each utterance, in their order (a dict for one, a list for a list, else a generator):
 
-            - `score`: sentiment in [-3, 3]; `acc7_class`, -3 ... 3, and its name `label`;
-            - `modalities`: by name None where it is missing, else a dict of `score`, predicted from it alone, and
-              with `explain` `delta`, the score less the score with it masked (None where it is all there is), and but
-              for text `weight`, its mean share in the fusion;
+            - `score`: sentiment in [-3, 3]; `acc7_class`, its class -3 ... 3, and `label`, the name of that class;
+            - `modalities`: for each modality None where it is missing, else a dict of `score`, predicted from it
+              alone. With `explain` also `delta`, by how much the score changes through that modality (the score minus
+              the score without it; None where it is the only one), and for those other than text `weight`, its mean
+              share in the fusion;
             - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated on utterances with the
-              same modalities, and `std` with `num_samples`; None where there is neither.
+              same modalities, and of `std` with `num_samples`; None where there is neither.
 
         Raises:
-            ValueError: An utterance is bad and `on_error` is `raise`; names it. Or an argument is out of range.
+            ValueError: An utterance is bad and `on_error` is `raise`; the message names it. Or an argument is out of
+                range.
         """
         preprocess, forward, postprocess = (
             {**defaults, **given}
@@ -81,7 +91,7 @@ class MultimodalSentimentPipeline(Pipeline):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if hasattr(inputs, "columns"):
-            raise ValueError("a table is no stream of utterances; give its rows, table.to_dict('records')")
+            raise ValueError("inputs are a table, not a list of utterances; give its rows: table.to_dict('records')")
         single = isinstance(inputs, (str, Mapping))
         results = self._stream([inputs] if single else inputs, batch_size, preprocess, forward, postprocess)
         if single:
@@ -93,17 +103,17 @@ class MultimodalSentimentPipeline(Pipeline):
     ) -> dict[str, float]:
         """Fits the prediction intervals and stores them in the model's config, which `save_pretrained` keeps.
 
-        Each set of modalities that the utterances have gets an interval of its own; to have one for clips without a
-        face, say, give utterances without one too. An earlier calibration is replaced.
+        Each set of modalities that occurs gets an interval of its own: to have one for clips without a face, for
+        example, include utterances without one. An earlier calibration is replaced.
 
         Args:
-            held_out: Utterances with their `label`, none of which the model was trained on: residuals of training
-                samples are too small and the interval would not hold what it says.
-            coverage: Share of labels that an interval shall hold, in (0, 1).
+            held_out: Utterances with their `label`, none of which the model was trained on: errors on training
+                samples are too small, and intervals that are fitted to them contain fewer labels than they claim.
+            coverage: Share of labels that an interval shall contain, in (0, 1).
             batch_size: As for a call.
 
         Returns:
-            Half the interval's width by modalities, such as `acoustic+text`.
+            Half the interval's width, by set of modalities such as `acoustic+text`.
 
         Raises:
             ValueError: A label is missing or not in [-3, 3], or there are too few samples for this coverage.
@@ -124,16 +134,16 @@ class MultimodalSentimentPipeline(Pipeline):
         return half_widths
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Saves model, processor and the code of both and of the pipeline.
+        """Saves the model, the processor, and the code of both and of the pipeline.
 
-        Who has transformers and not this package then says `pipeline(..., trust_remote_code=True)`.
+        With transformers alone, without this package, it loads by `pipeline(..., trust_remote_code=True)`.
 
         Args:
-            save_directory: A folder; made where it is not there.
+            save_directory: A folder, which is created where it does not exist.
             **kwargs: As for [`~transformers.PreTrainedModel.save_pretrained`].
         """
         super().save_pretrained(save_directory, **kwargs)
-        # Else the model by itself would name code that it does not bring when it is saved again.
+        # Otherwise the model, saved again by itself, would refer to code that is not saved with it.
         del self.model.config.custom_pipelines
         self.processor.save_pretrained(save_directory)
 
@@ -141,32 +151,40 @@ class MultimodalSentimentPipeline(Pipeline):
         self, num_samples: int | None = None, explain: bool | None = None, on_error: str | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if on_error is not None and on_error not in ON_ERROR:
-            raise ValueError(f"on_error={on_error!r} is none of {', '.join(ON_ERROR)}")
+            raise ValueError(f"on_error={on_error!r} must be one of {', '.join(ON_ERROR)}")
         if num_samples is not None and num_samples < 1:
             raise ValueError(f"num_samples={num_samples} must be at least 1")
         forward = {"num_samples": num_samples, "explain": explain}
         preprocess = {} if on_error is None else {"on_error": on_error}
         return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
 
-    def preprocess(self, input_: Any, on_error: str = "raise") -> dict[str, Any]:
-        """An utterance -> `inputs`, the model's with a batch of 1, and `num_tokens` before it was cut.
+    def preprocess(self, input_: Any, on_error: str = "raise", name: str = "utterance") -> dict[str, Any]:
+        """Checks and encodes an utterance, without padding.
 
-        Under `skip`, an `error` where that fails.
+        Args:
+            input_: See [`MultimodalSentimentPipeline`].
+            on_error: Whether an utterance that is refused raises a ValueError or gives an `error`.
+            name: What to call it in errors.
+
+        Returns:
+            `encoded`, an [`~processing_cpsl.EncodedUtterance`], or `error`, the message.
         """
         try:
-            inputs, num_tokens = self.processor.prepare(*_split_fields(input_, self.processor.use_text))
-            if len(num_tokens) > 1:
-                raise ValueError("a list of utterances stands where one is expected; give each a dict of its own")
-            return {"inputs": inputs, "num_tokens": num_tokens[0]}
+            with name_in_errors(name):
+                fields = _fields(input_)
+                self.processor.check_extractors(fields.pop("feature_extractors") or {})
+            (encoded,) = self.processor.encode([self.processor.make_utterance(name, **fields)])
+            # A stream may fill the same array anew for each utterance, and rows that no token reads need no memory.
+            num_rows = max(encoded.word_index) + 1
+            features = {modality: rows[:num_rows].copy() for modality, rows in encoded.features.items()}
+            return {"encoded": encoded._replace(features=features)}
         except ValueError as error:
-            # The processor counts from 0 within its call, which is of one utterance here.
-            message = str(error).removeprefix("utterance 0: ")
             if on_error == "raise":
-                raise ValueError(message) from error
-            return {"error": message}
+                raise
+            return {"error": str(error)}
 
     def _forward(self, input_tensors: dict[str, Any], num_samples: int = 1, explain: bool = False) -> dict[str, Any]:
-        self.model.eval()  # a model that was just trained would draw noise and move its running bounds
+        self.model.eval()  # a model that was just trained would draw noise and update its running bounds
         output = self.model(**input_tensors, num_samples=num_samples)
         fields = ("logits", "logits_std", "unimodal_logits", "modality_presence")
         result = {name: output[name] for name in fields if name in output}
@@ -177,22 +195,22 @@ class MultimodalSentimentPipeline(Pipeline):
         return result
 
     def _leave_one_out(self, inputs: dict[str, Any], output: Any) -> dict[str, Tensor]:
-        """By modality (B,): the score less the score with it masked; NaN where nothing else is there.
+        """By modality (B,): the score minus the score without that modality; NaN where there is no other one.
 
-        What is masked keeps its tokens: a word's features go on to weigh as often as it has subwords.
+        Masked text keeps its tokens, so that a word's features count as often as it has subwords, as before.
         """
-        presence, score = output["modality_presence"], output["logits"].clamp(-3.0, 3.0)
+        presence, score = output["modality_presence"], clip_sentiment(output["logits"])
         deltas = {}
         for name in presence:
             others = [mask for other, mask in presence.items() if other != name]
             nothing_left = ~torch.stack(others).any(dim=0) if others else torch.ones_like(presence[name])
             without = presence | {name: torch.zeros_like(presence[name])}
             reduced = self.model(**(inputs | {"modality_mask": without}))
-            deltas[name] = (score - reduced["logits"].clamp(-3.0, 3.0)).masked_fill(nothing_left, torch.nan)
+            deltas[name] = (score - clip_sentiment(reduced["logits"])).masked_fill(nothing_left, torch.nan)
         return deltas
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
-        """The model's outputs for B utterances -> their B results; an `error` where a prediction is no number."""
+        """The model's outputs for B utterances -> their B results; an `error` where a prediction is not finite."""
         results: list[dict[str, Any]] = []
         logits = model_outputs["logits"]
         for index, sentiment in enumerate(self.processor.decode_sentiment(logits.nan_to_num())):
@@ -214,7 +232,8 @@ class MultimodalSentimentPipeline(Pipeline):
             uncertainty["std"] = float(outputs["logits_std"][index])
         half_width = (self.model.config.interval_half_widths or {}).get(_modality_set(result))
         if half_width is not None:
-            uncertainty["interval"] = [max(result["score"] - half_width, -3.0), min(result["score"] + half_width, 3.0)]
+            interval = np.array([result["score"] - half_width, result["score"] + half_width])
+            uncertainty["interval"] = clip_sentiment(interval).tolist()
             uncertainty["coverage"] = self.model.config.interval_coverage
         return uncertainty or None
 
@@ -226,48 +245,44 @@ class MultimodalSentimentPipeline(Pipeline):
         forward: dict[str, Any],
         postprocess: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """Results in the order of the utterances, of which one window at a time is in memory."""
+        """Results in the order of the utterances; memory holds one window of them at a time."""
         window: list[dict[str, Any]] = []
         is_live = batch_size == 1 and not hasattr(utterances, "__len__")
         window_size = 1 if is_live else batch_size * BATCHES_IN_WINDOW
-        on_error = preprocess.get("on_error", "raise")
+        raises, preprocess = preprocess.get("on_error", "raise") == "raise", {**preprocess, "on_error": "skip"}
         for index, utterance in enumerate(utterances):
-            window.append(self.preprocess(utterance, **(preprocess | {"on_error": "skip"})))
-            window[-1]["name"] = _name(utterance, index)
-            if len(window) == window_size or (on_error == "raise" and "error" in window[-1]):
-                yield from self._predict_window(window, batch_size, on_error, forward, postprocess)
+            name = _name(utterance, index)
+            window.append({"name": name, **self.preprocess(utterance, **preprocess, name=name)})
+            # The results before a bad utterance are given before its error is raised.
+            if len(window) == window_size or (raises and "error" in window[-1]):
+                yield from self._predict_window(window, batch_size, raises, forward, postprocess)
                 window = []
-        yield from self._predict_window(window, batch_size, on_error, forward, postprocess)
+        yield from self._predict_window(window, batch_size, raises, forward, postprocess)
 
     def _predict_window(
         self,
         window: list[dict[str, Any]],
         batch_size: int,
-        on_error: str,
+        raises: bool,
         forward: dict[str, Any],
         postprocess: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """Batches of like length, longest first, so that what does not fit in memory shows itself at once."""
-        results: list[Any] = [{"error": item["error"]} if "error" in item else None for item in window]
-        good = [index for index, item in enumerate(window) if "error" not in item]
-        good.sort(key=lambda index: window[index]["num_tokens"], reverse=True)
-        warn_truncated([window[index]["num_tokens"] for index in good], self.processor.max_length)
-        # Utterances without text have no input_ids.
-        for with_text in (True, False):
-            alike = [index for index in good if ("input_ids" in window[index]["inputs"]) == with_text]
-            for start in range(0, len(alike), batch_size):
-                chosen = alike[start : start + batch_size]
-                batch = _pad_and_stack(
-                    [window[index]["inputs"] for index in chosen], self.processor.tokenizer.pad_token_id
-                )
-                outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
-                for index, output in zip(chosen, outputs, strict=True):
-                    results[index] = output
-        for item, result in zip(window, results, strict=True):
-            if "error" in result:
-                result = {"score": None, "error": f"{item['name']}: {result['error']}"}
-                if on_error == "raise":
-                    raise ValueError(result["error"])
+        """Makes batches of similar length, the longest first, so that one too large for memory fails at once."""
+        results: list[Any] = [{"score": None, "error": item["error"]} if "error" in item else None for item in window]
+        encoded = {index: item["encoded"] for index, item in enumerate(window) if "encoded" in item}
+        warn_truncated([utterance.num_tokens for utterance in encoded.values()], self.processor.max_length)
+        longest_first = sorted(encoded, key=lambda index: encoded[index].num_tokens, reverse=True)
+        for start in range(0, len(longest_first), batch_size):
+            chosen = longest_first[start : start + batch_size]
+            batch = self.processor.make_batch([encoded[index] for index in chosen])
+            outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
+            for index, output in zip(chosen, outputs, strict=True):
+                if "error" in output:
+                    output = {"score": None, "error": f"{window[index]['name']}: {output['error']}"}
+                results[index] = output
+        for result in results:
+            if raises and "error" in result:
+                raise ValueError(result["error"])
             yield result
 
 
@@ -277,61 +292,36 @@ def _name(utterance: Any, index: int) -> str:
 
 
 def _label(utterance: Any, index: int) -> float:
-    label = utterance.get("label") if isinstance(utterance, Mapping) else None
-    if label is None:
-        raise ValueError(f"{_name(utterance, index)}: no label; calibration needs one")
-    try:
-        value = float(label)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not -3.0 <= value <= 3.0:
-        raise ValueError(f"{_name(utterance, index)}: label {label!r} is not in [-3, 3]")
-    return value
+    with name_in_errors(_name(utterance, index)):
+        label = utterance.get("label") if isinstance(utterance, Mapping) else None
+        if label is None:
+            raise ValueError("no label; calibration needs one")
+        return checked_label(label)
+
+
+def _fields(utterance: Any) -> dict[str, Any]:
+    """An utterance's `words`, `text`, `feature_extractors` and `features` by modality."""
+    if isinstance(utterance, str):
+        utterance = {"text": utterance}
+    if not isinstance(utterance, Mapping):
+        raise ValueError(f"expected a dict of words and features, or a text, not {type(utterance).__name__}")
+    features = {name: value for name, value in utterance.items() if name not in IGNORED_FIELDS}
+    others = {name: features.pop(name, None) for name in ("words", "text", "feature_extractors")}
+    return {**others, "features": features}
 
 
 def _modality_set(result: Mapping[str, Any]) -> str:
     return modality_set(name for name, part in result["modalities"].items() if part is not None)
 
 
-def _split_fields(utterance: Any, use_text: bool) -> tuple[Any, Any, dict[str, Any], Any]:
-    """An utterance's words, text, features by modality and extractors."""
-    if isinstance(utterance, str):
-        return None, utterance, {}, None
-    if not isinstance(utterance, Mapping):
-        raise ValueError(f"a {type(utterance).__name__} is no utterance; give a dict of words and features, or a text")
-    features = {name: value for name, value in utterance.items() if name not in IGNORED_FIELDS}
-    words, text, extractors = (features.pop(name, None) for name in ("words", "text", "feature_extractors"))
-    return (words, text, features, extractors) if use_text else (None, None, features, extractors)
-
-
 def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:
-    result = {"score": float(outputs["unimodal_logits"][name][index].clamp(-3.0, 3.0))}
+    result = {"score": float(clip_sentiment(outputs["unimodal_logits"][name][index]))}
     if "deltas" in outputs:
         delta = float(outputs["deltas"][name][index])
         result["delta"] = delta if delta == delta else None
         if name in outputs["weights"]:
             result["weight"] = float(outputs["weights"][name][index])
     return result
-
-
-def _pad_and_stack(items: list[dict[str, Any]], pad_token_id: int) -> dict[str, Any]:
-    """Batches of 1 -> one batch, padded on the right to the longest."""
-
-    def join(name: str, values: list[Any]) -> Any:
-        if isinstance(values[0], Mapping):
-            return {key: join(key, [value[key] for value in values]) for key in values[0]}
-        if values[0].ndim == 1:
-            return torch.cat(values)
-        longest = max(value.shape[1] for value in values)
-        fill = pad_token_id if name == "input_ids" else 0
-        return torch.cat(
-            [
-                nn.functional.pad(value, [0, 0] * (value.ndim - 2) + [0, longest - value.shape[1]], value=fill)
-                for value in values
-            ]
-        )
-
-    return {name: join(name, [item[name] for item in items]) for name in items[0]}
 
 
 PIPELINE_REGISTRY.register_pipeline(

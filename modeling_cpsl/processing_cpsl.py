@@ -1,33 +1,54 @@
-"""Words and word-level features -> model inputs aligned to subword tokens (METHOD 1)."""
+"""Utterances -> model inputs: words become subword tokens, and features are aligned to them."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_cpsl import check_modality_names
-from .utterances_cpsl import Features, as_arrays, as_batch, is_list, is_missing, row_counts, split_text
+from .features_cpsl import collect_features, feature_arguments
+from .task_cpsl import decode_sentiment
+from .utterances_cpsl import (
+    Utterance,
+    check_modalities,
+    check_row_counts,
+    make_utterance,
+    name_in_errors,
+    split_batch,
+)
 
 
 logger = logging.getLogger(__name__)
 
 STANDARDIZED_LIMIT = 5.0
-SENTIMENT_CLASSES = (
-    "highly negative",
-    "negative",
-    "weakly negative",
-    "neutral",
-    "weakly positive",
-    "positive",
-    "highly positive",
-)
+
+
+class EncodedUtterance(NamedTuple):
+    """An utterance as tokens, not padded yet.
+
+    Attributes:
+        word_index: For each token the position of its word, which is the row of its features; -1 at special tokens.
+        input_ids: The tokens' ids; None where the text is missing or not read, and each feature row is one token.
+        features: (n, d_m) float32 arrays by modality; a modality that is missing is left out.
+        num_cut: How many tokens were cut off to keep `max_length`.
+    """
+
+    word_index: Sequence[int]
+    input_ids: Sequence[int] | None
+    features: Mapping[str, np.ndarray]
+    num_cut: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens before any was cut off."""
+        return len(self.word_index) + self.num_cut
 
 
 class CPSLBatch(BatchFeature):
-    """Model inputs whose `to` reaches the tensors in `modality_mask` and `extra_features` too."""
+    """Model inputs whose `to` also moves the tensors in `modality_mask` and `extra_features`."""
 
     def to(self, *args: Any, **kwargs: Any) -> "CPSLBatch":
         """As [`~transformers.BatchFeature.to`]."""
@@ -38,25 +59,34 @@ class CPSLBatch(BatchFeature):
 
 
 class CPSLProcessor(ProcessorMixin):
-    """Turns words and their voice and face features into the inputs of a CPSL model.
+    """Turns words with their voice and face features into the inputs of a CPSL model.
 
-    Each word has one feature row a modality; every subword of the word repeats that row, special tokens and padding
-    get zeros (the alignment of MAG-BERT and ITHP).
+    Each word has one feature row in each modality. Every subword of the word repeats that row; special tokens and
+    padding get zeros (the alignment of MAG-BERT and ITHP).
 
     Args:
         tokenizer: The text encoder's fast tokenizer.
         modality_sizes: Feature size by non-text modality.
-        feature_statistics: `{"mean": [...], "std": [...]}` by modality; features of those modalities are standardised
+        feature_statistics: `{"mean": [...], "std": [...]}` by modality; features of these modalities are standardised
             per column and clipped to +-5.
-        max_length: Longest sequence in subwords, special tokens included; what is longer is cut at the end.
-        use_text: Without text, each feature row is one token and there are no special tokens.
-        feature_extractors: What made the features, by modality, such as `{"acoustic": "COVAREP"}`; a modality that is
-            not in it is of unknown origin. Features declared to be another extractor's are refused.
+        max_length: Length of the longest sequence in subwords, special tokens included; longer ones are cut at the
+            end.
+        use_text: Whether words are read. Without text each feature row is one token, and there are no special tokens.
+        feature_extractors: Name of the program that extracted the features, by modality, such as
+            `{"acoustic": "COVAREP"}`; for a modality without a name it is not known. Features that are declared to
+            come from another extractor are refused.
 
     Raises:
-        ValueError: The tokenizer is not a fast one, `max_length` leaves no word, a modality has a name that it cannot
-            have, an extractor is named for a modality that there is not, or statistics are of another size or have a
+        ValueError: The tokenizer is not a fast one, `max_length` leaves no room for a word, a modality has a reserved
+            name, an extractor or statistics are given for an unknown modality, or statistics have another size or a
             deviation that is not above 0.
+
+    Example:
+        >>> tokenizer = AutoTokenizer.from_pretrained("microsoft/deberta-v3-base")
+        >>> processor = CPSLProcessor(tokenizer, {"acoustic": 74, "visual": 47})
+        >>> inputs = processor(["great", "movie"], acoustic=np.zeros((2, 74)), visual=np.zeros((2, 47)))
+        >>> inputs["acoustic"].shape  # [CLS] great movie [SEP]
+        torch.Size([1, 4, 74])
     """
 
     def __init__(
@@ -77,22 +107,22 @@ class CPSLProcessor(ProcessorMixin):
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} has no word_ids(); load the fast tokenizer")
         check_modality_names(self.modality_sizes)
-        self._check_modalities(self.feature_extractors)
+        check_modalities(self.feature_extractors, self.modality_sizes)
         self._check_statistics()
         shortest = 3 if use_text else 1
         if max_length < shortest:
-            raise ValueError(f"max_length={max_length} leaves no word; it must be at least {shortest}")
+            raise ValueError(f"max_length={max_length} leaves no room for a word; it must be at least {shortest}")
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """Arguments that are saved in files of their own; `feature_extractors` would be taken for one by its name."""
+        """Arguments that are saved in files of their own; by its name `feature_extractors` would be taken for one."""
         return ["tokenizer"]
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of the tensors that a call returns."""
+        """Names of the inputs that a call returns."""
         text = ["input_ids"] if self.use_text else []
-        return [*text, "attention_mask", "feature_mask", *self.modality_sizes, "modality_mask"]
+        return [*text, "attention_mask", "feature_mask", *feature_arguments(self.modality_sizes), "modality_mask"]
 
     def __call__(
         self,
@@ -111,80 +141,114 @@ class CPSLProcessor(ProcessorMixin):
 
         Args:
             words: The words of an utterance, or a list of such lists; None, or None in the list, where the text is
-                missing.
+                missing. Not looked at with `use_text=False`.
             acoustic: (n, d_a) array, lists or tensor for the utterance's n words, or a list of them; None, or None in
                 the list, where the voice is missing.
             visual: (n, d_v), likewise.
             extra_features: (n, d_m) by name, likewise.
             text: A string or a list of them instead of `words`. Its words are what stands between white space, so
                 punctuation belongs to the word before it; features need one row for each of these.
-            feature_extractors: What made these features, by modality, to be checked against the processor's.
-            return_tensors: `pt`; nothing else is made.
+            feature_extractors: Name of the program that extracted these features, by modality, to be checked against
+                the processor's.
+            return_tensors: Only `pt` is supported.
 
         Returns:
-            `input_ids` unless no utterance has text, `attention_mask`, `feature_mask` (B, L), each modality
-            (B, L, d_m) float32, those other than `acoustic` and `visual` in `extra_features`, and `modality_mask`,
-            (B,) bool by modality, with `text` where an utterance lacks it.
+            `input_ids` unless no utterance has text, `attention_mask` and `feature_mask` (B, L), features (B, L, d_m)
+            float32 as `acoustic`, `visual` and by name in `extra_features`, and `modality_mask`, (B,) bool by
+            modality, with `text` where some utterances have text and others lack it.
 
         Raises:
             ValueError: Nothing is given, or nothing for an utterance; there are no words, or none with a subword; a
-                word is not a string; a modality is unknown, of another extractor, no array of numbers, of a wrong
-                size, of another number of rows than there are words, or not finite. Names the utterance, counted
-                from 0.
+                word is not a string; or features are of an unknown modality or another extractor, not an array of
+                numbers, of a wrong size, of another number of rows than there are words, or not finite. The message
+                names the utterance, counted from 0.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: CPSL's inputs are PyTorch tensors, use 'pt'")
-        given = {"acoustic": acoustic, "visual": visual, **(extra_features or {})}
-        batch, lengths = self.prepare(words, text, given, feature_extractors)
-        warn_truncated(lengths, self.max_length)
-        return batch
-
-    def prepare(
-        self, words: Any, text: Any, features: Mapping[str, Any], feature_extractors: Mapping[str, str] | None = None
-    ) -> tuple[CPSLBatch, list[int]]:
-        """As a call with all features by name, but it is the caller who warns of what was cut.
-
-        Returns:
-            The batch, and each utterance's number of tokens before it was cut.
-        """
-        given = {name: values for name, values in features.items() if values is not None}
-        self._check_modalities(given)
+        features = collect_features(acoustic, visual, extra_features)
         self.check_extractors(feature_extractors or {})
-        words = split_text(words, text)
-        if words is None and not given:
-            raise ValueError(f"nothing is given; the processor takes {self._inputs()}")
-        words, given = as_batch(words, given)
-        names = [f"utterance {index}" for index in range(len(words))]
-        features = {name: as_arrays(name, values) for name, values in given.items()}
-        self.check_words(words, names)
-        self.check_features(words, features, names)
-        self._check_presence(words, features, names)
-        encoded, lengths = self._encode(words, features, names)
-        batch = self.make_batch(features, **encoded)
-        has_text = [utterance is not None for utterance in words]
-        if self.use_text and any(has_text) and not all(has_text):
-            batch["modality_mask"]["text"] = torch.tensor(has_text)
-        return CPSLBatch(batch), lengths
+        utterances = [
+            self.make_utterance(f"utterance {index}", **arguments)
+            for index, arguments in enumerate(split_batch(words, text, features))
+        ]
+        encoded = self.encode(utterances)
+        warn_truncated([utterance.num_tokens for utterance in encoded], self.max_length)
+        return CPSLBatch(self.make_batch(encoded))
 
-    def encode_words(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
-        """Tokenises words, each alone, and keeps which word each subword comes from.
+    def make_utterance(
+        self, name: str, *, words: Any = None, text: Any = None, features: Mapping[str, Any]
+    ) -> Utterance:
+        """As [`make_utterance`], for an utterance of this processor's modalities."""
+        return make_utterance(
+            name,
+            words=words,
+            text=text,
+            features=features,
+            modality_sizes=self.modality_sizes,
+            use_text=self.use_text,
+        )
+
+    def encode(self, utterances: Sequence[Utterance]) -> list[EncodedUtterance]:
+        """Tokenises utterances and checks that each word has one feature row.
+
+        Raises:
+            ValueError: As [`tokenize`].
+        """
+        tokens = self.tokenize(
+            [utterance.name for utterance in utterances],
+            [utterance.words for utterance in utterances],
+            [{name: len(rows) for name, rows in utterance.features.items()} for utterance in utterances],
+        )
+        return [
+            encoded._replace(features=utterance.features)
+            for encoded, utterance in zip(tokens, utterances, strict=True)
+        ]
+
+    def tokenize(
+        self,
+        names: Sequence[str],
+        words: Sequence[Sequence[str] | None],
+        num_rows: Sequence[Mapping[str, int]],
+    ) -> list[EncodedUtterance]:
+        """Tokenises utterances of which only the number of feature rows is known; each word is tokenised alone.
 
         Args:
-            words: A list of words for each of B utterances.
+            names: What to call each of B utterances in errors.
+            words: Their words, None where the text is missing. Not looked at with `use_text=False`.
+            num_rows: Their numbers of feature rows by modality.
 
         Returns:
-            `input_ids` and `word_index`, B lists each of at most `max_length`; `word_index` is -1 at special tokens.
+            The utterances without features, of at most `max_length` tokens each.
+
+        Raises:
+            ValueError: An utterance has another number of rows than of words, or no word with a subword; the message
+                names it.
         """
-        return {name: [self._cut(row) for row in rows] for name, rows in self._tokenize(words).items()}
+        if not self.use_text:
+            words = [None] * len(names)
+        for name, utterance_words, counts in zip(names, words, num_rows, strict=True):
+            with name_in_errors(name):
+                check_row_counts(None if utterance_words is None else len(utterance_words), counts)
+        spoken = [list(utterance_words) for utterance_words in words if utterance_words is not None]
+        pieces = zip(*self._subwords(spoken), strict=True)
+        encoded = []
+        for name, utterance_words, counts in zip(names, words, num_rows, strict=True):
+            if utterance_words is None:
+                input_ids, word_index = None, list(range(max(counts.values(), default=0)))
+            else:
+                input_ids, word_index = next(pieces)
+                if max(word_index) < 0:
+                    raise ValueError(f"{name}: no word in {list(utterance_words)} has a subword; leave out empty text")
+            encoded.append(self._cut(word_index, input_ids))
+        return encoded
 
-    def count_tokens(self, words: Sequence[Sequence[str]]) -> list[int]:
-        """How many subwords each of B utterances has before it is cut, special tokens included."""
-        return [len(ids) for ids in self._tokenize(words)["input_ids"]]
-
-    def _tokenize(self, words: Sequence[Sequence[str]]) -> dict[str, list[list[int]]]:
+    def _subwords(self, words: list[list[str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """The ids of each utterance's subwords and special tokens, and the position of each one's word, else -1."""
+        if not words:
+            return [], []
         # The tokenizer would keep a truncation asked of it in its own saved files, and cut on the side that they say.
         encoding = self.tokenizer(
-            [list(utterance) for utterance in words],
+            words,
             is_split_into_words=True,
             add_special_tokens=True,
             padding=False,
@@ -196,207 +260,59 @@ class CPSLProcessor(ProcessorMixin):
         word_index = [
             [-1 if word is None else word for word in encoding.word_ids(index)] for index in range(len(words))
         ]
-        return {"input_ids": encoding["input_ids"], "word_index": word_index}
+        return encoding["input_ids"], word_index
 
-    def _cut(self, row: list[int]) -> list[int]:
-        """At most `max_length`; the last token is a special one and stays."""
-        return row if len(row) <= self.max_length else [*row[: self.max_length - 1], row[-1]]
+    def _cut(self, word_index: list[int], input_ids: list[int] | None) -> EncodedUtterance:
+        """Keeps `max_length` tokens; with text the last one is a special token, which stays the last one."""
+        num_cut = max(len(word_index) - self.max_length, 0)
+        if num_cut and input_ids is None:
+            word_index = word_index[: self.max_length]
+        elif num_cut:
+            word_index, input_ids = ([*row[: self.max_length - 1], row[-1]] for row in (word_index, input_ids))
+        return EncodedUtterance(word_index, input_ids, {}, num_cut)
 
-    def _encode(
-        self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]
-    ) -> tuple[dict[str, list[list[int]]], list[int]]:
-        """What `make_batch` takes beside the features, and each utterance's number of tokens before it was cut."""
-        lengths = row_counts(features, len(words))
-        word_index = [list(range(min(length, self.max_length))) for length in lengths]
-        spoken = [index for index, utterance in enumerate(words) if utterance is not None] if self.use_text else []
-        if not spoken:
-            return {"word_index": word_index}, lengths
-        input_ids = [[self.tokenizer.pad_token_id] * len(row) for row in word_index]
-        encoded = self._tokenize([words[index] for index in spoken])
-        for index, ids, positions in zip(spoken, encoded["input_ids"], encoded["word_index"], strict=True):
-            if max(positions) < 0:
-                raise ValueError(
-                    f"{names[index]}: no word in {list(words[index])} has a subword; leave out empty text"
-                )
-            lengths[index] = len(ids)
-            input_ids[index], word_index[index] = self._cut(ids), self._cut(positions)
-        return {"input_ids": input_ids, "word_index": word_index}, lengths
-
-    def make_batch(
-        self,
-        features: Features,
-        word_index: Sequence[Sequence[int]],
-        input_ids: Sequence[Sequence[int]] | None = None,
-    ) -> dict[str, Any]:
+    def make_batch(self, utterances: Sequence[EncodedUtterance]) -> dict[str, Any]:
         """Pads to the longest of B utterances and repeats each word's feature row on the word's subwords.
 
         Args:
-            features: For each modality a list of B arrays (n, d_m), None or (0, d_m) where it is missing. A modality
-                that is not given is missing everywhere.
-            word_index: B lists of word positions, -1 at special tokens.
-            input_ids: B lists of subword ids.
+            utterances: From [`encode`].
 
         Returns:
-            The model's inputs, see `__call__`.
+            The model's inputs, see [`CPSLProcessor.__call__`].
         """
-        index = _pad(word_index, -1)
-        lengths = torch.tensor([len(row) for row in word_index])
+        lengths = np.array([len(utterance.word_index) for utterance in utterances])
+        attended = np.arange(lengths.max()) < lengths[:, None]
+        index = _pad([utterance.word_index for utterance in utterances], attended, -1)
+        has_text = np.array([utterance.input_ids is not None for utterance in utterances], dtype=bool)
         batch: dict[str, Any] = {}
-        if input_ids is not None:
-            batch["input_ids"] = torch.from_numpy(_pad(input_ids, self.tokenizer.pad_token_id))
-        batch["attention_mask"] = (torch.arange(index.shape[1]) < lengths[:, None]).long()
+        if has_text.any():
+            padding = self.tokenizer.pad_token_id
+            ids = [
+                [padding] * len(utterance.word_index) if utterance.input_ids is None else utterance.input_ids
+                for utterance in utterances
+            ]
+            batch["input_ids"] = torch.from_numpy(_pad(ids, attended, padding))
+        batch["attention_mask"] = torch.from_numpy(attended.astype(np.int64))
         batch["feature_mask"] = torch.from_numpy(index >= 0)
-        modality_mask, extra_features = {}, {}
-        for name, size in self.modality_sizes.items():
-            rows = features.get(name, [None] * len(word_index))
-            present = np.array([not is_missing(row) for row in rows], dtype=bool)
-            aligned = torch.from_numpy(self._align(name, rows, present, index, size))
-            modality_mask[name] = torch.from_numpy(present)
-            target = batch if name in ("acoustic", "visual") else extra_features
-            target[name] = aligned
-        if extra_features:
-            batch["extra_features"] = extra_features
-        if modality_mask:
-            batch["modality_mask"] = modality_mask
+        features, presence = {}, {}
+        for name in self.modality_sizes:
+            presence[name] = np.array([name in utterance.features for utterance in utterances], dtype=bool)
+            rows = [utterance.features[name] for utterance in utterances if name in utterance.features]
+            features[name] = torch.from_numpy(self._align(name, rows, presence[name], index))
+        if has_text.any() and not has_text.all():
+            presence["text"] = has_text
+        batch |= feature_arguments(features)
+        if presence:
+            batch["modality_mask"] = {name: torch.from_numpy(mask) for name, mask in presence.items()}
         return batch
 
-    def check_extractors(self, feature_extractors: Mapping[str, str]) -> None:
-        """Refuses features of another extractor than the model learnt from; where one is not known, nothing is known.
-
-        Args:
-            feature_extractors: What made the features, by modality.
-
-        Raises:
-            ValueError: A modality is unknown or its extractor another one; names both.
-        """
-        if not isinstance(feature_extractors, Mapping):
-            raise ValueError(f"feature_extractors={feature_extractors!r} must be a dict of names by modality")
-        self._check_modalities(feature_extractors)
-        for name, extractor in feature_extractors.items():
-            expected = self.feature_extractors.get(name, extractor)
-            if extractor != expected:
-                raise ValueError(
-                    f"{name} features are from {extractor!r}, but the model learnt from those of {expected!r}; "
-                    "extract them with that or leave the modality out"
-                )
-
-    def check_words(self, words: Sequence[Sequence[str] | None], names: Sequence[str]) -> None:
-        """Refuses what is not a list of words.
-
-        Args:
-            words: B lists of words, None where the text is missing.
-            names: What to call each sample in an error.
-
-        Raises:
-            ValueError: There is no word, something that is not a string, or half of a character.
-        """
-        for name, utterance in zip(names, words, strict=True):
-            if utterance is None:
-                continue
-            if not is_list(utterance):
-                raise ValueError(
-                    f"{name}: words are {utterance!r}, expected a list of strings; a string goes in text="
-                )
-            if not len(utterance):
-                raise ValueError(f"{name}: there are no words; give None where the text is missing")
-            for position, word in enumerate(utterance):
-                if not isinstance(word, str):
-                    raise ValueError(f"{name}: word {position} is {word!r} ({type(word).__name__}), not a string")
-                if any("\ud800" <= character <= "\udfff" for character in word):
-                    raise ValueError(f"{name}: word {position} is {word!r}, half of a character; cut it out")
-
-    def check_features(
-        self, words: Sequence[Sequence[str] | None] | None, features: Features, names: Sequence[str]
-    ) -> None:
-        """Refuses features that do not fit, naming sample, modality and sizes.
-
-        Args:
-            words: B lists of words, or None where they are not known.
-            features: B arrays (n, d_m) or None by modality.
-            names: What to call each sample in an error.
-
-        Raises:
-            ValueError: A wrong shape, another number of rows than words or than another modality has, or a
-                non-finite value.
-        """
-        first: dict[int, tuple[int, str]] = {}
-        for index, utterance in enumerate(words or ()):
-            if utterance is not None:
-                first[index] = (len(utterance), "words")
-        for name, rows in features.items():
-            size = self.modality_sizes[name]
-            if len(rows) != len(names):
-                raise ValueError(f"{name}: {len(rows)} feature arrays for {len(names)} utterances")
-            for index, row in enumerate(rows):
-                if is_missing(row):
-                    continue
-                if row.ndim != 2 or row.shape[1] != size:
-                    raise ValueError(
-                        f"{names[index]}: {name} features have shape {row.shape}, expected (words, {size})"
-                    )
-                count, counted = first.setdefault(index, (len(row), f"{name} rows"))
-                if len(row) != count:
-                    raise ValueError(f"{names[index]}: {len(row)} {name} rows for {count} {counted}; a word has one")
-                if not np.isfinite(row).all():
-                    raise ValueError(f"{names[index]}: {name} features hold NaN or inf; replace them by 0")
-
-    def _check_modalities(self, given: Mapping[str, Any]) -> None:
-        unknown = given.keys() - self.modality_sizes.keys()
-        if unknown:
-            raise ValueError(
-                f"modality {', '.join(sorted(map(str, unknown)))} is unknown; the processor has "
-                f"{', '.join(self.modality_sizes) or 'text alone'}"
-            )
-
-    def _check_statistics(self) -> None:
-        self._check_modalities(self.feature_statistics)
-        for name, statistics in self.feature_statistics.items():
-            sizes = {key: len(statistics[key]) for key in ("mean", "std")}
-            if set(sizes.values()) != {self.modality_sizes[name]} or not min(statistics["std"]) > 0:
-                raise ValueError(
-                    f"feature_statistics of {name}: {sizes} values, smallest std {min(statistics['std'])}; they need "
-                    f"{self.modality_sizes[name]} each and std above 0"
-                )
-
-    def _check_presence(self, words: Sequence[Sequence[str] | None], features: Features, names: Sequence[str]) -> None:
-        counts = row_counts(features, len(words))
-        for name, utterance, count in zip(names, words, counts, strict=True):
-            if not count and (utterance is None or not self.use_text):
-                raise ValueError(f"{name}: nothing is given; the processor takes {self._inputs()}")
-
-    def _inputs(self) -> str:
-        return ", ".join([*(["words or text"] if self.use_text else []), *self.modality_sizes])
-
-    def decode_sentiment(self, logits: torch.Tensor | Sequence[float]) -> list[dict[str, Any]]:
-        """Puts predictions into words.
-
-        Args:
-            logits: (B,), predicted sentiment.
-
-        Returns:
-            For each, `value` (float, clipped to [-3, 3]), `acc7_class` (-3 ... 3), `label` (its name) and `polarity`
-            (`negative` below 0, else `positive`: the rule of Acc-2, METHOD 10).
-        """
-        values = np.clip(np.atleast_1d(np.asarray(torch.as_tensor(logits).detach().float().cpu())), -3.0, 3.0)
-        return [
-            {
-                "value": float(value),
-                "acc7_class": int(np.round(value)),
-                "label": SENTIMENT_CLASSES[int(np.round(value)) + 3],
-                "polarity": "negative" if value < 0 else "positive",
-            }
-            for value in values
-        ]
-
-    def _align(
-        self, name: str, rows: Sequence[np.ndarray | None], present: np.ndarray, index: np.ndarray, size: int
-    ) -> np.ndarray:
+    def _align(self, name: str, rows: Sequence[np.ndarray], present: np.ndarray, index: np.ndarray) -> np.ndarray:
         """(B, L, d_m): one gather from all samples' rows stacked; the zero row at the end serves all other tokens."""
-        stacked = [row for row, there in zip(rows, present, strict=True) if there]
-        table = np.zeros((sum(map(len, stacked)) + 1, size), dtype=np.float32)
-        if stacked:
-            table[:-1] = self._standardize(name, np.concatenate(stacked))
-        lengths = np.array([len(row) if there else 0 for row, there in zip(rows, present, strict=True)], dtype=int)
+        table = np.zeros((sum(map(len, rows)) + 1, self.modality_sizes[name]), dtype=np.float32)
+        if rows:
+            table[:-1] = self._standardize(name, np.concatenate(rows))
+        lengths = np.zeros(len(present), dtype=int)
+        lengths[present] = list(map(len, rows))
         offsets = np.cumsum(lengths) - lengths
         return table[np.where((index >= 0) & present[:, None], index + offsets[:, None], -1)]
 
@@ -407,19 +323,61 @@ class CPSLProcessor(ProcessorMixin):
         mean, std = (np.asarray(statistics[key], dtype=np.float32) for key in ("mean", "std"))
         return np.clip((rows - mean) / std, -STANDARDIZED_LIMIT, STANDARDIZED_LIMIT)
 
+    def check_extractors(self, feature_extractors: Mapping[str, str]) -> None:
+        """Refuses features of another extractor than the model was trained on.
 
-def _pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
-    padded = np.full((len(rows), max(map(len, rows), default=0)), value, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
+        Args:
+            feature_extractors: Name of the program that extracted the features, by modality. A modality whose
+                extractor is not known, here or by the processor, is accepted.
+
+        Raises:
+            ValueError: A modality is unknown, or its extractor another one; names both.
+        """
+        if not isinstance(feature_extractors, Mapping):
+            raise ValueError(f"feature_extractors={feature_extractors!r} must be a dict of names by modality")
+        check_modalities(feature_extractors, self.modality_sizes)
+        for name, extractor in feature_extractors.items():
+            expected = self.feature_extractors.get(name, extractor)
+            if extractor != expected:
+                raise ValueError(
+                    f"{name} features are from {extractor!r}, but the model was trained on features from "
+                    f"{expected!r}; extract them with that or leave the modality out"
+                )
+
+    def _check_statistics(self) -> None:
+        check_modalities(self.feature_statistics, self.modality_sizes)
+        for name, statistics in self.feature_statistics.items():
+            sizes = {key: len(statistics[key]) for key in ("mean", "std")}
+            if set(sizes.values()) != {self.modality_sizes[name]} or not min(statistics["std"]) > 0:
+                raise ValueError(
+                    f"feature_statistics of {name}: {sizes} values, smallest std {min(statistics['std'])}; they need "
+                    f"{self.modality_sizes[name]} each and std above 0"
+                )
+
+    def decode_sentiment(self, logits: torch.Tensor | Sequence[float]) -> list[dict[str, Any]]:
+        """As [`decode_sentiment`], where a user of the processor looks for it.
+
+        Args:
+            logits: (B,), predicted sentiments.
+
+        Returns:
+            For each prediction a dict of `value` (float, clipped to [-3, 3]), `acc7_class` (-3 ... 3), `label` (its
+            name) and `polarity` (`negative` below 0, else `positive`).
+        """
+        return decode_sentiment(logits)
+
+
+def _pad(rows: Sequence[Sequence[int]], attended: np.ndarray, value: int) -> np.ndarray:
+    padded = np.full(attended.shape, value, dtype=np.int64)
+    padded[attended] = np.concatenate(rows)
     return padded
 
 
 def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> None:
-    """Logs, in one line, how many utterances are cut and how long the longest is; nothing where none is.
+    """Logs in one line how many utterances are cut and how long the longest is; nothing where none is cut.
 
     Args:
-        lengths: Number of tokens of each utterance, special ones included.
+        lengths: Number of tokens of each utterance before it is cut, special ones included.
         max_length: How many are kept.
         where: What the utterances belong to, for the beginning of the line.
     """
@@ -431,4 +389,4 @@ def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> 
         )  # fmt: skip
 
 
-__all__ = ["CPSLProcessor"]
+__all__ = ["CPSLProcessor", "EncodedUtterance", "warn_truncated"]

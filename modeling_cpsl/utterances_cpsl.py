@@ -1,70 +1,211 @@
-"""What callers give the processor -> a list of words and of feature arrays, one for each utterance."""
+"""What a caller gives -> checked utterances. All that is refused of words and features is refused here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 
-Features = Mapping[str, Sequence[np.ndarray | None]]  # by modality (n, d_m) for each utterance, None where missing
+class Utterance(NamedTuple):
+    """An utterance that [`make_utterance`] has checked.
+
+    Attributes:
+        name: What messages call it.
+        words: Its words; None where the text is missing or not read.
+        features: (n, d_m) float32 arrays, one row a word, by modality; a modality that is missing is left out.
+    """
+
+    name: str
+    words: Sequence[str] | None
+    features: dict[str, np.ndarray]
 
 
-def split_text(words: Any, text: str | Sequence[str | None] | None) -> Any:
-    """The words that stand between white space, where text is given instead of words.
+class name_in_errors:  # noqa: N801 - read as a statement; contextlib's decorator costs as much as some of the checks
+    """`with name_in_errors(name):` puts the name before the message of a ValueError that is raised inside."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, ValueError):
+            raise ValueError(f"{self.name}: {error}") from error
+
+
+def split_batch(words: Any, text: Any, features: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One call's arguments -> for each utterance the `words`, `text` and `features` of [`make_utterance`].
+
+    Args:
+        words: The words of one utterance, a list of such lists, or None.
+        text: A string, a list of strings, or None.
+        features: By modality, features of one utterance, or a list of them.
 
     Raises:
-        ValueError: Both are given, or something that is no list of strings.
+        ValueError: Some arguments are for several utterances and others for one, or for another number of them.
     """
-    if words is not None and not is_list(words):
-        raise ValueError(f"words are {words!r}, expected a list of strings; a string goes in text=")
-    if text is None:
-        return words
     if words is not None:
-        raise ValueError("words and text are both given; the words are taken from text, so give one of them")
-    if isinstance(text, str):
-        return text.split()
-    if not is_list(text):
-        raise ValueError(f"text is {text!r} ({type(text).__name__}), expected a string or a list of strings")
-    for index, utterance in enumerate(text):
-        if not isinstance(utterance, str | None):
-            raise ValueError(f"utterance {index}: text is {utterance!r} ({type(utterance).__name__}), not a string")
-    return [None if utterance is None else utterance.split() for utterance in text]
+        is_single = not _is_list(words) or not len(words) or isinstance(words[0], str)
+    elif text is not None:
+        is_single = not _is_list(text) or not len(text)
+    else:
+        is_single = max(map(_depth, features.values()), default=0) <= 2
+    if is_single:
+        return [{"words": words, "text": text, "features": features}]
+    arguments = {"words": words, "text": text, **features}
+    arguments = {name: values for name, values in arguments.items() if values is not None}
+    for name, values in arguments.items():
+        if not (_is_list(values) or _depth(values)):
+            raise ValueError(f"{name} is {values!r}, expected a list or array with an entry for each utterance")
+    num_utterances = len(next(iter(arguments.values())))
+    for name, values in arguments.items():
+        if len(values) != num_utterances:
+            raise ValueError(f"{name} has {len(values)} entries for {num_utterances} utterances")
+    return [
+        {
+            "words": None if words is None else words[index],
+            "text": None if text is None else text[index],
+            "features": {name: values[index] for name, values in features.items()},
+        }
+        for index in range(num_utterances)
+    ]
 
 
-def is_list(value: Any) -> bool:
+def make_utterance(
+    name: str,
+    *,
+    words: Any = None,
+    text: Any = None,
+    features: Mapping[str, Any],
+    modality_sizes: Mapping[str, int],
+    use_text: bool = True,
+) -> Utterance:
+    """Checks what a caller gives of one utterance.
+
+    The numbers of words and of feature rows are checked by [`check_row_counts`] when the utterance is encoded, as they
+    are for an utterance whose features are not at hand then.
+
+    Args:
+        name: What to call it in errors.
+        words: A list of strings; None where the text is missing.
+        text: A string instead, whose words are what stands between white space.
+        features: (n, d_m) by modality, in anything that holds numbers; None or no row where the modality is missing.
+        modality_sizes: d_m of each modality that is known.
+        use_text: Whether words are read at all.
+
+    Raises:
+        ValueError: Nothing is given, words are not strings, a modality is unknown, or features are refused by
+            [`checked_features`]. The message is one line that begins with the name.
+    """
+    with name_in_errors(name):
+        checked_words = _checked_words(words, text) if use_text else None
+        check_modalities(features, modality_sizes)
+        arrays = checked_features(features, modality_sizes)
+        if checked_words is None and not arrays:
+            names = [*(["words or text"] if use_text else []), *modality_sizes]
+            raise ValueError(f"nothing is given; the processor takes {', '.join(names)}")
+    return Utterance(name, checked_words, arrays)
+
+
+def check_modalities(names: Mapping[str, Any], modality_sizes: Mapping[str, int]) -> None:
+    """Raises ValueError for the name of a modality that is not known."""
+    unknown = names.keys() - modality_sizes.keys()
+    if unknown:
+        raise ValueError(
+            f"modality {', '.join(sorted(map(str, unknown)))} is unknown; the processor has "
+            f"{', '.join(modality_sizes) or 'text alone'}"
+        )
+
+
+def checked_features(features: Mapping[str, Any], modality_sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The features of one utterance as float32 arrays, by modality; those that are missing are left out.
+
+    Args:
+        features: (n, d_m) by modality, in anything that holds numbers; None or no row where the modality is missing.
+        modality_sizes: d_m of each of these modalities.
+
+    Raises:
+        ValueError: Features are not numbers, not of the shape (words, d_m), or NaN or infinite.
+    """
+    arrays = {}
+    for modality, values in features.items():
+        if values is None:
+            continue
+        array = _as_array(modality, values)
+        if array.ndim and not len(array):
+            continue
+        size = modality_sizes[modality]
+        if array.ndim != 2 or array.shape[1] != size:
+            raise ValueError(f"{modality} features have shape {array.shape}, expected (words, {size})")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{modality} features contain NaN or inf; replace them by 0")
+        arrays[modality] = array
+    return arrays
+
+
+def check_row_counts(num_words: int | None, num_rows: Mapping[str, int]) -> None:
+    """Checks that an utterance has one feature row a word, or without words as many rows of each modality.
+
+    Args:
+        num_words: None where the text is missing.
+        num_rows: By modality; 0 where it is missing.
+
+    Raises:
+        ValueError: The numbers differ, or there is text without a word.
+    """
+    if num_words == 0:
+        raise ValueError("there are no words; give None where the text is missing, or use the other modalities alone")
+    expected, counted = num_words, "words"
+    for modality, count in num_rows.items():
+        if expected is None and count:
+            expected, counted = count, f"{modality} rows"
+        if count and count != expected:
+            raise ValueError(f"{count} {modality} rows for {expected} {counted}; each word has one row")
+
+
+def _checked_words(words: Any, text: Any) -> Sequence[str] | None:
+    if text is not None:
+        if words is not None:
+            raise ValueError("words and text are both given; the words are taken from text, so give one of them")
+        if not isinstance(text, str):
+            hint = "; give several utterances separately" if _is_list(text) else ""
+            raise ValueError(f"text is {text!r} ({type(text).__name__}), expected a string{hint}")
+        words = text.split()
+    if words is None:
+        return None
+    if not _is_list(words):
+        raise ValueError(f"words are {words!r}, expected a list of strings; pass a string as text=")
+    for position, word in enumerate(words):
+        if not isinstance(word, str):
+            hint = "; give several utterances separately" if _is_list(word) else ""
+            raise ValueError(f"word {position} is {word!r} ({type(word).__name__}), not a string{hint}")
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise ValueError(f"word {position} is {word!r}, which contains half of a character; cut it out")
+    return words
+
+
+def _as_array(modality: str, values: Any) -> np.ndarray:
+    if isinstance(values, np.ndarray) and values.dtype == np.float32:
+        return values
+    if isinstance(values, torch.Tensor):
+        values = values.detach().float().cpu()
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused by name
+            return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{modality} features are not numbers of shape (words, size): {error}") from error
+
+
+def _is_list(value: Any) -> bool:
     """Whether a value is a list of things; a string is not."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def as_batch(words: Any, features: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[Any]]]:
-    """One utterance becomes a batch of one; words that are not there become None for each utterance.
-
-    Args:
-        words: Words, a list of them for each utterance, or None.
-        features: (n, d_m) by modality, or a list of such arrays, in anything that has numbers.
-
-    Raises:
-        ValueError: Features of one number are given beside several utterances.
-    """
-    if words is None:
-        single = max(map(_depth, features.values())) <= 2
-    else:
-        words = list(words)
-        single = not words or isinstance(words[0], str)
-    if single:
-        return [words], {name: [values] for name, values in features.items()}
-    for name, values in features.items():
-        if not _depth(values):
-            raise ValueError(f"{name}: features are {values!r}, expected an array for each utterance")
-    batch = {name: list(values) for name, values in features.items()}
-    return words or [None] * len(next(iter(batch.values()))), batch
-
-
 def _depth(values: Any) -> int:
-    """How many indices lead to a number, as far as the first entry that is there tells."""
+    """How many indices lead to a number, as far as the first entry that is not missing shows."""
     if isinstance(values, torch.Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
         return values.ndim
     if not isinstance(values, list | tuple | np.ndarray):
@@ -74,34 +215,3 @@ def _depth(values: Any) -> int:
 
 def _is_empty_list(values: Any) -> bool:
     return isinstance(values, list) and not values
-
-
-def as_arrays(name: str, values: Sequence[Any]) -> list[np.ndarray | None]:
-    """The features of one modality as float32 arrays (n, d_m), one for each utterance, None where missing.
-
-    Raises:
-        ValueError: An utterance's are no numbers, or rows of different lengths; names it.
-    """
-    arrays: list[np.ndarray | None] = []
-    for index, value in enumerate(values):
-        if isinstance(value, torch.Tensor):
-            value = value.detach().float().cpu()
-        try:
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is refused by name
-                arrays.append(None if value is None else np.asarray(value, dtype=np.float32))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"utterance {index}: {name} features are no (words, size) numbers: {error}") from error
-    return arrays
-
-
-def is_missing(rows: np.ndarray | None) -> bool:
-    """Whether an utterance lacks a modality: its features are None or have no row."""
-    return rows is None or (rows.ndim > 0 and len(rows) == 0)
-
-
-def row_counts(features: Features, size: int) -> list[int]:
-    """Number of feature rows of each utterance, 0 where every modality is missing."""
-    return [
-        max((len(rows[index]) for rows in features.values() if not is_missing(rows[index])), default=0)
-        for index in range(size)
-    ]

@@ -1,4 +1,4 @@
-"""Encoded rows -> batches: aligned and padded a batch at a time."""
+"""Encoded rows -> batches: features are checked, aligned to subwords and padded one batch at a time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,42 +6,46 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..processing_cpsl import CPSLProcessor
+from ..processing_cpsl import CPSLProcessor, EncodedUtterance
+from ..task_cpsl import checked_label
+from ..utterances_cpsl import check_row_counts, checked_features, name_in_errors
 
 
 @dataclass
 class CPSLDataCollator:
-    """Makes a batch of rows of [`encode_dataset`], padded to its longest.
+    """Makes a batch of rows of [`encode_dataset`], padded to the longest of them.
 
     Args:
-        processor: Aligns and standardises.
+        processor: Aligns and standardises the features.
     """
 
     processor: CPSLProcessor
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the model's inputs (see [`CPSLProcessor`]), `labels` (B,) where rows have them, and `ids`.
+        """Returns the model's inputs (see [`CPSLProcessor`]), `labels` (B,) float32 where rows have them, and `ids`.
 
-        [`CPSLTrainer`] takes the ids out again, which are no input of the model.
+        The `ids` are not an input of the model; [`CPSLTrainer`] removes them.
 
         Args:
             rows: Rows with `id`, `word_index`, the modalities' (n, d_m) arrays and, with text, `input_ids`.
 
         Raises:
-            ValueError: A feature has a wrong shape or is not finite, or a label is not in [-3, 3]; names the sample.
+            ValueError: A feature has a wrong shape or is not finite, or a label is not in [-3, 3]; the message names
+                the sample.
         """
-        ids = [str(row["id"]) for row in rows]
-        features = {name: [row[name] for row in rows] for name in self.processor.modality_sizes}
-        self.processor.check_features(None, features, [f"sample {sample_id}" for sample_id in ids])
-        encoded = {name: [row[name] for row in rows] for name in ("input_ids", "word_index") if name in rows[0]}
-        batch = self.processor.make_batch(features, **encoded)
-        if "label" in rows[0]:
-            labels = np.array([row["label"] for row in rows], dtype=np.float32)
-            for sample_id, label in zip(ids, labels, strict=True):
-                if not -3.0 <= label <= 3.0:
-                    raise ValueError(f"sample {sample_id}: label {label} is not in [-3, 3]")
-            batch["labels"] = torch.from_numpy(labels)
-        return batch | {"ids": ids}
+        sizes = self.processor.modality_sizes
+        utterances, labels = [], []
+        for row in rows:
+            with name_in_errors(f"sample {row['id']}"):
+                features = checked_features({name: row[name] for name in sizes}, sizes)
+                check_row_counts(None, {name: len(values) for name, values in features.items()})
+                utterances.append(EncodedUtterance(row["word_index"], row.get("input_ids"), features))
+                if "label" in row:
+                    labels.append(checked_label(row["label"]))
+        batch = self.processor.make_batch(utterances)
+        if labels:
+            batch["labels"] = torch.from_numpy(np.array(labels, dtype=np.float32))
+        return batch | {"ids": [str(row["id"]) for row in rows]}
 
 
 __all__ = ["CPSLDataCollator"]

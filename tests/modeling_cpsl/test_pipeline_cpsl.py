@@ -23,7 +23,7 @@ def sentiment(trained_folder):
 @pytest.fixture(autouse=True)
 def not_calibrated(sentiment):
     yield
-    sentiment.model.config.interval_half_widths = sentiment.model.config.interval_coverage = None
+    sentiment.model.forget_calibration()
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +188,20 @@ def test_memory_does_not_grow_with_the_stream(sentiment):
     assert peak(800) - peak(160) < held / 10
 
 
+def test_a_stream_may_fill_the_same_array_anew(sentiment, utterances):
+    rows = [row for row in utterances if row.get("words") and row["acoustic"] is not None]
+    rows = [{"words": row["words"], "acoustic": row["acoustic"].astype(np.float32)} for row in rows]
+    buffer = np.empty((8, 74), np.float32)
+
+    def stream():
+        for row in rows:
+            count = len(row["words"])
+            buffer[:count] = row["acoustic"]
+            yield {"words": row["words"], "acoustic": buffer[:count]}
+
+    np.testing.assert_allclose(scores(sentiment(stream(), batch_size=4)), scores(sentiment(rows)), atol=1e-5)
+
+
 def test_what_is_cut_is_counted_once_a_window(sentiment, caplog):
     lengths = [3, 80, 60, 5] * 8
     sentiment([{"words": ["great"] * length} for length in lengths], batch_size=2)
@@ -313,12 +327,12 @@ def bad_utterances():
         "words are no strings": ({**good, "words": [1, 2]}, "word"),
         "both": ({**good, "text": "really great"}, "text"),
         "half a character": ({"text": "great \ud83d movie"}, "word 1 .*half of a character"),
-        "two texts": ({"text": ["great", "bad"]}, "give each a dict of its own"),
-        "lists of words": ({"words": [["great"], ["bad"]]}, "give each a dict of its own"),
+        "two texts": ({"text": ["great", "bad"]}, "give several utterances separately"),
+        "lists of words": ({"words": [["great"], ["bad"]]}, "give several utterances separately"),
         "extractors by name": ({**good, "feature_extractors": "COVAREP"}, "must be a dict"),
         "field without a name": ({**good, 3: 1, "acustic": 2}, "modality 3, acustic is unknown"),
         "words are a scalar": ({**good, "words": np.array("great")}, "list of strings"),
-        "text is a scalar": ({"text": np.array("great")}, "string or a list"),
+        "text is a scalar": ({"text": np.array("great")}, "expected a string"),
         "too large": ({**good, "acoustic": [[10**400] * 74] * 2}, "acoustic"),
     }
 
@@ -348,7 +362,7 @@ def test_only_bad_ones(sentiment):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"on_error": "ignore"}, "on_error='ignore' is none of raise, skip"),
+        ({"on_error": "ignore"}, "on_error='ignore' must be one of raise, skip"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"batch_size": -1}, "batch_size=-1"),
     ],

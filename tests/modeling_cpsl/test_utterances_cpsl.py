@@ -1,12 +1,127 @@
-"""What the processor refuses, and how it says so."""
+"""Utterances as callers give them: all forms become the same, and what the processor refuses, and how it says so."""
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modeling_cpsl.processing_cpsl import CPSLProcessor
+from modeling_cpsl.utterances_cpsl import (
+    Utterance,
+    check_row_counts,
+    checked_features,
+    make_utterance,
+    name_in_errors,
+    split_batch,
+)
 
 
 SIZES = {"acoustic": 3, "visual": 2}
+
+FORMS = {
+    "array": lambda values: values,
+    "float64": lambda values: values.astype(np.float64),
+    "lists": lambda values: values.tolist(),
+    "tuple of arrays": tuple,
+    "tensor": lambda values: torch.from_numpy(values).requires_grad_(),
+    "bfloat16": lambda values: torch.from_numpy(values).bfloat16(),
+    "not contiguous": lambda values: np.asfortranarray(values)[::1],
+}
+
+
+class TestMakeUtterance:
+    @given(
+        count=st.integers(1, 4),
+        form=st.sampled_from(sorted(FORMS)),
+        as_text=st.booleans(),
+        missing=st.sets(st.sampled_from(["acoustic", "visual"])),
+        absent=st.sampled_from([None, [], (), np.zeros((0, 3)), torch.zeros(0, 3)]),
+    )
+    def test_all_forms_are_the_same_utterance(self, count, form, as_text, missing, absent):
+        words = ["great", "movie", "\u00e9t\u00e9", "!"][:count]
+        arrays = {name: np.arange(count * size, dtype=np.float32).reshape(count, size) for name, size in SIZES.items()}
+        features = {name: absent if name in missing else FORMS[form](array) for name, array in arrays.items()}
+        text = {"text": f" {'  '.join(words)}\n"} if as_text else {"words": words}
+        utterance = make_utterance("v_1", **text, features=features, modality_sizes=SIZES)
+        assert isinstance(utterance, Utterance) and (utterance.name, utterance.words) == ("v_1", words)
+        assert utterance.features.keys() == SIZES.keys() - missing
+        for name, array in utterance.features.items():
+            assert array.dtype == np.float32 and np.array_equal(array, arrays[name])
+
+    def test_words_are_not_looked_at_where_no_text_is_read(self):
+        features = {"visual": np.zeros((2, 2))}
+        for given_text in ({"words": ["great"]}, {"words": 3}, {"text": ["a", 1]}, {}):
+            utterance = make_utterance("v_1", **given_text, features=features, modality_sizes=SIZES, use_text=False)
+            assert utterance.words is None and utterance.features.keys() == {"visual"}
+
+
+class TestSplitBatch:
+    @given(
+        sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+        as_text=st.booleans(),
+        with_words=st.booleans(),
+        missing=st.integers(0, 3),
+    )
+    def test_a_batch_is_its_utterances(self, sizes, as_text, with_words, missing):
+        words = [["great"] * size for size in sizes] if with_words else None
+        arrays = [None if index == missing else np.zeros((size, 3)) for index, size in enumerate(sizes)]
+        text = [" ".join(utterance) for utterance in words] if words and as_text else None
+        if words is None and set(map(type, arrays)) == {type(None)}:
+            return
+        expected = [
+            {
+                "words": words[index] if words and text is None else None,
+                "text": text[index] if text else None,
+                "features": {"acoustic": arrays[index]},
+            }
+            for index in range(len(sizes))
+        ]
+        assert split_batch(None if text else words, text, {"acoustic": arrays}) == expected
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (["great"], None, {"acoustic": np.zeros((1, 3))}),
+            (None, "great", {}),
+            (None, None, {"acoustic": [[1.0, 2.0, 3.0]]}),
+            (None, None, {"acoustic": torch.zeros(2, 3)}),
+            ([], None, {}),
+            (None, None, {}),
+        ],
+    )
+    def test_one_utterance_stays_as_it_is(self, arguments):
+        words, text, features = arguments
+        assert split_batch(*arguments) == [{"words": words, "text": text, "features": features}]
+
+    def test_a_tensor_holds_several(self):
+        first, second = split_batch(None, None, {"acoustic": torch.arange(12.0).reshape(2, 2, 3)})
+        assert torch.equal(first["features"]["acoustic"], torch.arange(6.0).reshape(2, 3))
+        assert torch.equal(second["features"]["acoustic"], torch.arange(6.0, 12.0).reshape(2, 3))
+
+
+class TestChecks:
+    @given(
+        num_words=st.none() | st.integers(1, 3),
+        counts=st.dictionaries(st.sampled_from(["acoustic", "pose", "visual"]), st.integers(0, 3)),
+    )
+    def test_a_word_has_one_row_of_each_modality_that_is_there(self, num_words, counts):
+        numbers = {count for count in counts.values() if count} | ({num_words} - {None})
+        if len(numbers) <= 1:
+            check_row_counts(num_words, counts)
+        else:
+            with pytest.raises(ValueError, match=r"^\d \w+ rows for \d (words|\w+ rows); each word has one row$"):
+                check_row_counts(num_words, counts)
+
+    def test_features_are_not_copied(self):
+        array = np.ones((2, 3), np.float32)
+        assert checked_features({"acoustic": array}, SIZES)["acoustic"] is array
+
+    def test_only_a_value_error_is_named(self):
+        with pytest.raises(ValueError, match=r"^v_1: wrong$"), name_in_errors("v_1"):
+            raise ValueError("wrong")
+        with pytest.raises(KeyError, match=r"^'wrong'$"), name_in_errors("v_1"):
+            raise KeyError("wrong")
 
 
 class TestRefused:
