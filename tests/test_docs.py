@@ -1,6 +1,7 @@
 """What the documentation says holds: every command and snippet runs, every link and named file exists."""
 
 import itertools
+import json
 import os
 import re
 import runpy
@@ -8,7 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from modeling_cpsl.experiments.prediction import predict_table
+from modeling_cpsl.losses_cpsl import LOSSES
+from modeling_cpsl.training.metrics import METRICS
 
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +129,44 @@ def test_readme_is_short():
 def test_lines_are_short(page):
     lines = page.read_text().splitlines()
     assert [line for line in lines if len(line) > 120 and not line.lstrip().startswith("|")] == []
+
+
+@pytest.mark.slow
+def test_reference_names_everything_that_is_left(project, monkeypatch):
+    """Each file, field and column that a run and `cpsl predict` leave; `<m>` and the like stand for any name."""
+    monkeypatch.chdir(project)
+    page = (ROOT / "docs" / "reference.md").read_text()
+    run_section, predict_section = (
+        page.partition(f"\n## {title}")[2].partition("\n## ")[0]
+        for title in ("What a run leaves", "What `cpsl predict` writes")
+    )
+    run = project / "outputs" / "sample"
+    names = {path.name + ("/" if path.is_dir() else "") for path in run.iterdir()}
+    names |= json.loads((run / "all_results.json").read_text()).keys()
+    names |= {name for line in (run / "training_log.jsonl").read_text().splitlines() for name in json.loads(line)}
+    names |= set(pd.read_parquet(run / "predictions_test.parquet").columns)
+    assert not_named(names, run_section) == []
+
+    rows = [{"id": "a", "words": ["a", "good", "film"]}, {"id": "b", "words": ["good"], "acoustic": [[0.1] * 74]}]
+    (project / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (project / "out").mkdir()
+    predict_table("outputs/sample", "two.jsonl", "out/predictions.csv", explain=True, num_samples=2)
+    assert not_named(pd.read_csv("out/predictions.csv").columns, predict_section) == []
+
+
+def not_named(names, section):
+    stands_for = {
+        "<split>": "(train|validation|test)",
+        "<m>": "(text|acoustic|visual)",
+        "<loss>": f"({'|'.join(LOSSES)})",
+        "<metric>": f"({'|'.join(METRICS)})",
+        "<step>": r"\d+",
+        re.escape("*"): r"\w+",
+    }
+    patterns = [re.escape(name) for name in re.findall(r"`([^`\s]+)`", section)]
+    for placeholder, pattern in stands_for.items():
+        patterns = [name.replace(placeholder, pattern) for name in patterns]
+    return sorted(name for name in names if not any(re.fullmatch(pattern, name) for pattern in patterns))
 
 
 def test_design_names_every_module():
