@@ -8,12 +8,13 @@ from pathlib import Path
 
 
 # Set before any test module imports torch or datasets; workers of pytest-xdist and the processes that tests start
-# inherit them. Tests use no network, no cache but the run's own, and one thread a process.
+# inherit them. Tests use no network, no GPU, no cache but the run's own, and one thread a process.
 _IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not _IS_WORKER:
     os.environ["CPSL_TEST_RUN"] = tempfile.mkdtemp(prefix="cpsl-tests-")
 os.environ["HF_HOME"] = str(Path(os.environ["CPSL_TEST_RUN"]) / "huggingface")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"
 
 

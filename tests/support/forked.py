@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable
 
@@ -19,7 +21,20 @@ class ForkedProcess(multiprocessing.get_context("fork").Process):
 
     def __init__(self, function: Callable[..., int | None], *arguments: object):
         super().__init__(target=function, args=arguments, daemon=True)
+        self._is_time, self._signal = None, None
         self._streams = {name: tempfile.TemporaryFile("w+") for name in ("stdout", "stderr")}  # noqa: SIM115
+
+    def signal_when(self, is_time: Callable[[], bool], number: signal.Signals) -> None:
+        """Lets the process send itself a signal, at whatever it is doing, once `is_time()`.
+
+        A watcher in another process may come too late on a busy machine; a thread of its own cannot.
+        """
+        self._is_time, self._signal = is_time, number
+
+    def _watch(self) -> None:
+        while not self._is_time():
+            time.sleep(0.001)
+        os.kill(os.getpid(), self._signal)
 
     def run(self) -> None:
         for number, (name, file) in enumerate(self._streams.items(), start=1):
@@ -34,6 +49,8 @@ class ForkedProcess(multiprocessing.get_context("fork").Process):
             for handler in getattr(logger, "handlers", []):
                 if type(handler) is logging.StreamHandler:
                     handler.setStream(sys.stderr)
+        if self._is_time is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
         sys.exit(self._target(*self._args))
 
     def finish(self, timeout: float = 300) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
 from shared_run import built_once
@@ -139,26 +140,39 @@ def coefficients(steps):
     return np.array([[step["coefficient_acoustic"], step["coefficient_visual"]] for step in steps])
 
 
-def main(folder, output, options):
-    """One process of a launched run: rank 0 writes weights, statistics, metrics and the number of processes."""
-    options = json.loads(options)
-    resume = options.pop("resume", False)
+def run_and_record(folder, resume=False, **options):
+    """One process's part of a training and an evaluation; what the first process has seen, None in the others."""
     trainer = make_trainer(folder, **options)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir) if resume else None)
     metrics = trainer.evaluate()
     samples = gather_object([trainer.samples])
-    if trainer.is_world_process_zero():
-        record = {
-            "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
-            "steps": trainer.recorded,
-            "samples": [list(itertools.chain(*ranks)) for ranks in zip(*samples, strict=True)],
-            "log": [row for row in trainer.state.log_history if not any("runtime" in name for name in row)],
-            "metrics": metrics,
-            "num_processes": trainer.accelerator.num_processes,
-        }
-        torch.save(record, output)
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    if not trainer.is_world_process_zero():
+        return None
+    return {
+        "weights": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+        "steps": trainer.recorded,
+        "samples": [list(itertools.chain(*ranks)) for ranks in zip(*samples, strict=True)],
+        "log": [row for row in trainer.state.log_history if not any("runtime" in name for name in row)],
+        "metrics": metrics,
+        "num_processes": trainer.accelerator.num_processes,
+    }
+
+
+def main(folder, runs):
+    """One process of a launch: makes the trainings that `runs` names, one after the other, and writes their records.
+
+    Args:
+        folder: Holds a folder for each training, and `records.pt` in the end.
+        runs: JSON of `{name: options of make_trainer}`.
+    """
+    folder = Path(folder)
+    records = {name: run_and_record(folder / name, **options) for name, options in json.loads(runs).items()}
+    if None not in records.values():
+        torch.save(records, folder / "records.pt")
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

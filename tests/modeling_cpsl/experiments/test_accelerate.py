@@ -2,10 +2,6 @@
 
 import ast
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +10,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
+from launching import finish, free_port, launch
 from safetensors.torch import load_file
 
 from modeling_cpsl.experiments import assembly, recipe, run
@@ -23,37 +20,13 @@ from modeling_cpsl.training.metrics import METRICS
 ROOT = Path(__file__).parents[3]
 
 
+ACCELERATE = ("-m", "accelerate.commands.launch")
 CONFIGS = ROOT / "modeling_cpsl" / "recipes" / "accelerate"
 NUM_PROCESSES = {"fsdp2": 4, "one_machine": 4, "two_cpu_processes": 2, "two_machines": 8}
 OPTIONS = [
     *("--max_steps", "3", "--use_cpu", "--disable_tqdm", "true", "--per_device_eval_batch_size", "8"),
     *("--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"),
 ]
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
-def launch(*arguments):
-    """Starts `accelerate launch` and returns the process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "accelerate.commands.launch", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    """Waits until a launcher has ended well; returns what it and the processes that it started have printed."""
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
-    return output, errors
 
 
 def check_clean_end(errors):
@@ -91,7 +64,7 @@ def two_processes(tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("two")
     config = ("--config_file", CONFIGS / "two_cpu_processes.yaml", "--main_process_port", free_port())
     command = ("-m", "modeling_cpsl", "train", "sample", "--output_dir", output_dir)
-    printed, errors = finish(launch(*config, *command, *OPTIONS))
+    printed, errors = finish(launch(*ACCELERATE, *config, *command, *OPTIONS))
     check_clean_end(errors)
     return output_dir, printed
 
@@ -135,7 +108,7 @@ def test_two_machines_find_each_other(tmp_path):
     script = ROOT / "examples" / "trainer_modulation.py"
     logs = [tmp_path / "first", tmp_path / "second"]
     machines = [
-        launch(*config, "--machine_rank", rank, "--log_dir", log, "--tee", 3, script, "--epochs", 1)
+        launch(*ACCELERATE, *config, "--machine_rank", rank, "--log_dir", log, "--tee", 3, script, "--epochs", 1)
         for rank, log in enumerate(logs)
     ]
     for machine in machines:

@@ -1,11 +1,9 @@
 """What goes wrong in a training is reported on one line, and never costs what was good before."""
 
 import json
-import os
 import resource
 import signal
 import socket
-import time
 from functools import partial
 from pathlib import Path
 
@@ -194,14 +192,18 @@ def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path
     recipe.parse_arguments(["recipes/sample.yaml", "--output_dir", str(tmp_path), *options, *off])
 
 
-def start(prepare, *arguments):
+def training(prepare, *arguments):
     """A training in a process of its own, which calls `prepare` first."""
 
     def train():
         prepare()
         return main(["train", "sample", *map(str, arguments), *TINY])
 
-    process = ForkedProcess(train)
+    return ForkedProcess(train)
+
+
+def start(prepare, *arguments):
+    process = training(prepare, *arguments)
     process.start()
     return process
 
@@ -277,11 +279,9 @@ def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_leaves_whole_checkpoints(data, tmp_path):
-    process = start(nothing, *save_options(data, tmp_path, 2000))
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "checkpoint-18").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    process = training(nothing, *save_options(data, tmp_path, 2000))
+    process.signal_when((tmp_path / "checkpoint-18").is_dir, signal.SIGINT)
+    process.start()
     errors = errors_of(process)
     assert process.exitcode == 130, errors[-3000:]
     assert "Traceback" not in errors

@@ -76,7 +76,7 @@ def run_rank(rank, folder):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_processes")
-    mp.spawn(run_rank, args=(folder,), nprocs=2)
+    mp.start_processes(run_rank, args=(folder,), nprocs=2, start_method="fork")  # which need not import everything
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

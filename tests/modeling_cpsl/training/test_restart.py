@@ -1,30 +1,27 @@
 """A run that is killed and resumed ends as the uninterrupted one."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from forked import ForkedProcess
+from training_cases import main
 
 
-CASES = Path(__file__).parents[2] / "support" / "training_cases.py"
 OPTIONS = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 12, "save_total_limit": 3}
 
 
-def start(folder, **options):
-    command = [sys.executable, str(CASES), str(folder), str(folder / "record.pt"), json.dumps(OPTIONS | options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def process_of(folder, **options):
+    return ForkedProcess(main, folder, json.dumps({"case": OPTIONS | options}))
 
 
-def finish(process):
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-3000:]
+def run(folder, **options):
+    process = process_of(folder, **options)
+    process.start()
+    errors = process.finish()[1]
+    assert process.exitcode == 0, errors[-3000:]
+    return torch.load(folder / "records.pt", weights_only=True)["case"]
 
 
 @pytest.mark.slow
@@ -32,18 +29,15 @@ def test_a_killed_run_goes_on_to_the_same_end_bit_for_bit(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    finish(start(whole))
-    process = start(killed)
-    deadline = time.monotonic() + 200
+    first = run(whole)
+    process = process_of(killed)
     # Step 15 is in the middle of an epoch of four steps; the process dies somewhere after it.
-    while not (killed / "run" / "checkpoint-15").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (killed / "record.pt").exists()
-    finish(start(killed, resume=True))
-    first, second = (torch.load(folder / "record.pt", weights_only=True) for folder in (whole, killed))
+    process.signal_when((killed / "case" / "run" / "checkpoint-15").is_dir, signal.SIGKILL)
+    process.start()
+    process.finish()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (killed / "records.pt").exists()
+    second = run(killed, resume=True)
     assert len(second["steps"]) < len(first["steps"]) == 48
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name]), name

@@ -2,17 +2,14 @@
 
 import itertools
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_cases import coefficients, relative_distance
+from launching import finish, free_port, launch
+from training_cases import coefficients, relative_distance, run_and_record
 
 
 CASES = Path(__file__).parents[2] / "support" / "training_cases.py"
@@ -23,61 +20,57 @@ LAUNCHERS = {
         *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port"),
     ],
 }
+OPTIONS = {"latent_noise": "sample", "num_train_epochs": 3, "learning_rate": 1e-3, "per_device_eval_batch_size": 3}
+NORMALIZATIONS = ("none", "minmax_running")
+SAVING = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "per_device_train_batch_size": 4}
+RESUMABLE = {name: SAVING | {"train_sampling_strategy": name} for name in ("random", "group_by_length")}
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+def on_two_processes(folder, launcher, runs):
+    """Launches `training_cases.py` once for all the runs, `{name: options}`, and returns what rank 0 recorded."""
+    runs = {name: OPTIONS | {"ddp_backend": "gloo"} | options for name, options in runs.items()}
+    finish(launch(*LAUNCHERS[launcher], free_port(), CASES, folder, json.dumps(runs)))
+    return torch.load(folder / "records.pt", weights_only=True)
 
 
-def launch(folder, launcher=None, **options):
-    """Runs `training_cases.py`, on two processes with a launcher, and returns what rank 0 recorded."""
-    defaults = {
-        "latent_noise": "sample",
-        "num_train_epochs": 8,
-        "learning_rate": 1e-3,
-        "per_device_eval_batch_size": 3,
-        "ddp_backend": "gloo" if launcher else None,
-    }
-    output = folder / "record.pt"
-    launcher_options = [*LAUNCHERS[launcher], free_port()] if launcher else []
-    command = [sys.executable, *launcher_options, str(CASES), str(folder), str(output)]
-    process = subprocess.run(
-        [*command, json.dumps(defaults | options)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return torch.load(output, weights_only=True)
+def normalized(normalization):
+    return {"config_fields": {"feature_normalization": normalization}}
 
 
-@pytest.fixture(scope="module", params=["none", "minmax_running"])
-def one_process(request, tmp_path_factory):
-    fields = {"feature_normalization": request.param}
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    return fields, launch(folder, config_fields=fields, per_device_train_batch_size=8)
+    options = OPTIONS | {"per_device_train_batch_size": 8}
+    return {name: run_and_record(folder / name, **options, **normalized(name)) for name in NORMALIZATIONS}
+
+
+def runs_of(batch_size, accumulation):
+    sizes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+    return {name: sizes | normalized(name) for name in NORMALIZATIONS}
+
+
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
+    """The folder of one launch for all that torchrun is to show, and its records."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    runs = runs_of(4, 1) | RESUMABLE
+    runs["without_text"] = {"config_fields": {"use_text": False}, "num_train_epochs": 1}
+    return folder, on_two_processes(folder, "torchrun", runs)
+
+
+@pytest.fixture(scope="module", params=["2x4", "2x2x2"])
+def two_processes(request, tmp_path_factory):
+    if request.param == "2x4":
+        return request.getfixturevalue("torchrun")[1]
+    return on_two_processes(tmp_path_factory.mktemp("accelerate"), "accelerate", runs_of(2, 2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "batch_size", "accumulation"), [("torchrun", 4, 1), ("accelerate", 2, 2)], ids=["2x4", "2x2x2"]
-)
-def test_trajectory_does_not_depend_on_the_number_of_processes(
-    one_process, tmp_path, launcher, batch_size, accumulation
-):
-    fields, one = one_process
-    two = launch(
-        tmp_path,
-        launcher,
-        config_fields=fields,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
-    )
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_trajectory_does_not_depend_on_the_number_of_processes(one_process, two_processes, normalization):
+    one, two = one_process[normalization], two_processes[normalization]
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
-    assert len(one["steps"]) == len(two["steps"]) == 32
+    assert len(one["steps"]) == len(two["steps"]) == 12
     np.testing.assert_allclose(coefficients(one["steps"]), coefficients(two["steps"]), atol=1e-6)
     assert relative_distance(one["weights"], two["weights"]) <= 1e-5
     for name in ("eval_mae", "eval_corr", "eval_acc7", "eval_f1_nonzero"):
@@ -85,23 +78,30 @@ def test_trajectory_does_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
-def test_two_processes_go_on_in_the_middle_of_an_epoch_bit_for_bit(tmp_path, strategy):
+def test_two_processes_train_without_text(torchrun):
+    record = torchrun[1]["without_text"]
+    assert record["num_processes"] == 2
+    assert len(record["steps"]) == 2
+
+
+@pytest.fixture(scope="module")
+def resumed(torchrun):
+    """Records of two processes that resume what others have begun, in the middle of the second epoch."""
+    folder, _ = torchrun
+    for name in RESUMABLE:
+        shutil.rmtree(folder / name / "run" / "checkpoint-12")
+    runs = {name: options | {"resume": True} for name, options in RESUMABLE.items()}
+    return on_two_processes(folder, "torchrun", runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", RESUMABLE)
+def test_two_processes_go_on_in_the_middle_of_an_epoch_bit_for_bit(torchrun, resumed, strategy):
     """Step 6 of 12 is the second of its epoch; each epoch's last batch holds 6 samples and 2 that fill it up."""
-    options = {
-        "num_train_epochs": 3,
-        "per_device_train_batch_size": 4,
-        "save_strategy": "steps",
-        "save_steps": 6,
-        "save_total_limit": None,
-        "train_sampling_strategy": strategy,
-    }
-    whole = launch(tmp_path, "torchrun", **options)
+    whole, resumed = torchrun[1][strategy], resumed[strategy]
     epochs = [list(itertools.chain(*whole["samples"][start : start + 4])) for start in (0, 4, 8)]
     assert [len(samples) for samples in epochs] == [len(set(samples)) for samples in epochs] == [30, 30, 30]
     assert epochs[0] != epochs[1] != epochs[2]
-    shutil.rmtree(tmp_path / "run" / "checkpoint-12")
-    resumed = launch(tmp_path, "torchrun", resume=True, **options)
     assert resumed["num_processes"] == 2
     assert resumed["samples"] == whole["samples"][6:]
     assert resumed["steps"] == whole["steps"][6:]
@@ -109,10 +109,3 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch_bit_for_bit(tmp_path, str
     assert ["loss" in row for row in resumed["log"]] == [False, True] * 3
     for name, value in whole["weights"].items():
         assert torch.equal(value, resumed["weights"][name]), name
-
-
-@pytest.mark.slow
-def test_two_processes_train_without_text(tmp_path):
-    record = launch(tmp_path, "torchrun", config_fields={"use_text": False}, num_train_epochs=1)
-    assert record["num_processes"] == 2
-    assert len(record["steps"]) == 2

@@ -1,0 +1,45 @@
+"""Launching several processes that train together."""
+
+import itertools
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parents[2]
+# Below the ports that a system hands out to whoever asks for any, and apart for each worker of pytest-xdist.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = itertools.count(20_000 + 1_000 * (_WORKER % 12) + random.SystemRandom().randrange(900))
+
+
+def free_port() -> str:
+    """A port that nobody listens on, and that no other process takes before the launched ones do."""
+    for port in _PORTS:
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return str(port)
+
+
+def launch(*arguments: object) -> subprocess.Popen:
+    """Starts `python ARGUMENTS` in the repository, whose output `finish` reads."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, timeout: float = 550) -> tuple[str, str]:
+    """Waits until a launcher has ended well; returns what it and the processes that it started have printed."""
+    output, errors = process.communicate(timeout=timeout)
+    assert process.returncode == 0, errors[-3000:]
+    return output, errors
