@@ -133,6 +133,10 @@ class TestFlatFiles:
                 assert module.split(".")[0] in ALLOWED_IMPORTS | sys.stdlib_module_names, f"{name} imports {module}"
         assert ALLOWED_IMPORTS - {"torch", "transformers"} <= {name.replace("-", "_") for name in required}
 
+    def test_each_of_them_travels(self):
+        """With a pipeline, which brings model and processor along."""
+        assert set(FLAT_FILES) == MODEL_CODE | PROCESSOR_CODE | PIPELINE_CODE
+
     def test_a_config_alone_brings_what_it_needs(self, make_config, tmp_path):
         make_config().save_pretrained(tmp_path)
         assert files_in(tmp_path) == {"config.json"} | code_for("configuration_cpsl.py")
