@@ -1,5 +1,6 @@
 """The commands on data: `cpsl inspect`, `cpsl convert` and `cpsl plot`. What they need is imported when they run."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ def inspect(arguments: Sequence[str]) -> None:
     options = _parser("inspect", inspect.__doc__).parse_args(arguments)
     from .inspection import inspect as report
 
+    _show_progress_on_terminals_only()
     print(report(options.path, **_reading_options(options)))
 
 
@@ -58,9 +60,17 @@ def _reading_options(options: Namespace) -> dict[str, Any]:
     return given | ({"modalities": options.modalities.split(",")} if options.modalities else {})
 
 
+def _show_progress_on_terminals_only() -> None:
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+
+
 def _load(options: Namespace) -> Any:
     from .builder import load_aligned_dataset
 
+    _show_progress_on_terminals_only()
     return load_aligned_dataset(
         options.path, on_error=options.on_error, num_proc=options.num_proc, **_reading_options(options)
     )

@@ -99,6 +99,7 @@ def test_the_last_model_is_kept_where_none_is_chosen(tmp_path):
 
 
 def test_the_libraries_speak_again_afterwards():
+    datasets.enable_progress_bars()
     with quiet_libraries(is_main_process=False):
         assert not transformers.utils.logging.is_progress_bar_enabled()
         assert datasets.are_progress_bars_disabled()

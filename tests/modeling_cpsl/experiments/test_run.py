@@ -116,7 +116,7 @@ def test_model_card_has_the_figures_and_the_curves(finished_run):
         assert result.metric_value == pytest.approx(results[f"{result.dataset_split}_{result.metric_name}"], abs=6e-5)
     assert "(training_dynamics.png)" in card.text
     assert "(modulation.png)" in card.text
-    assert "The validation split also chose the epoch (by `mae`)" in card.text
+    assert "The epoch was chosen on the validation split (by `mae`)" in card.text
 
 
 def test_the_model_has_an_interval_from_the_validation_split(finished_run):
