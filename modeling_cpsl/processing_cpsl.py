@@ -246,7 +246,7 @@ class CPSLProcessor(ProcessorMixin):
         """The ids of each utterance's subwords and special tokens, and the position of each one's word, else -1."""
         if not words:
             return [], []
-        # The tokenizer would keep a truncation asked of it in its own saved files, and cut on the side that they say.
+        # Not truncated by the tokenizer, which would save that setting in its files and cut on the side set in them.
         encoding = self.tokenizer(
             words,
             is_split_into_words=True,

@@ -14,7 +14,12 @@ DEFAULT_COVERAGE = 0.9
 
 
 def modality_set(names: Iterable[str]) -> str:
-    """What a set of modalities is called, such as `acoustic+text`."""
+    """The name of a set of modalities.
+
+    Example:
+        >>> modality_set(["text", "acoustic"])
+        'acoustic+text'
+    """
     return "+".join(sorted(names))
 
 
@@ -24,58 +29,62 @@ def conformal_half_widths(
     modality_sets: Sequence[str],
     coverage: float = DEFAULT_COVERAGE,
 ) -> dict[str, float]:
-    """[`conformal_half_width`] of each set of modalities by itself, for without voice or face errors are larger.
+    """[`conformal_half_width`] for each set of modalities separately: without voice or face, errors are larger.
 
-    A set with too few samples has none, which is logged.
+    A set with too few samples gets no interval, which is logged.
 
     Args:
-        predictions: (N,), of samples that the model was not trained on.
+        predictions: (N,), predictions for samples that the model was not trained on.
         labels: (N,).
-        modality_sets: The modalities that each of the N samples has, see [`modality_set`].
-        coverage: Probability in (0, 1).
+        modality_sets: The name of the set of modalities that each of the N samples has, see [`modality_set`].
+        coverage: Probability in (0, 1) that an interval shall contain the label of a new sample.
 
     Returns:
-        Half the interval's width by set.
+        Half the interval's width, by the name of the set.
 
     Raises:
-        ValueError: As [`conformal_half_width`]; too few samples only where that holds for every set.
+        ValueError: As [`conformal_half_width`]; for too few samples only if every set has too few.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     sizes = Counter(modality_sets).most_common()
     enough = [name for name, size in sizes if _rank(size, coverage) <= size]
     for name, size in sizes[len(enough) :] if enough else []:
         logger.warning("no interval for utterances with %s alone: there are only %d of them", name, size)
-    # Where no set is large enough, the largest says what is lacking; of no sample at all there is no set.
+    # Where no set is large enough, the error tells how many samples the largest one lacks.
     chosen = enough or [name for name, _ in sizes[:1]] or [""]
     members = {name: np.array([other == name for other in modality_sets], dtype=bool) for name in chosen}
-    return {name: conformal_half_width(predictions[own], labels[own], coverage) for name, own in members.items()}
+    return {name: conformal_half_width(predictions[mask], labels[mask], coverage) for name, mask in members.items()}
 
 
 def conformal_half_width(
     predictions: Sequence[float] | np.ndarray, labels: Sequence[float] | np.ndarray, coverage: float = DEFAULT_COVERAGE
 ) -> float:
-    """Half the width of an interval around a prediction that holds the label of a new sample with that probability.
+    """Half the width of an interval around a prediction that contains a new sample's label with a given probability.
 
-    It is the ceil((N + 1) * coverage)-th smallest absolute residual. The guarantee is for new samples that are
-    exchangeable with these N, so they must be held out: residuals of training samples are too small.
+    It is the ceil((N + 1) * coverage)-th smallest absolute residual. The guarantee holds for new samples that are
+    exchangeable with these N. So these must be held out: residuals of training samples are too small.
 
     Args:
-        predictions: (N,), of samples that the model was not trained on.
+        predictions: (N,), predictions for samples that the model was not trained on.
         labels: (N,).
-        coverage: Probability in (0, 1).
+        coverage: The probability, in (0, 1).
 
     Returns:
-        A sentiment difference; prediction +- this is the interval.
+        A difference of sentiments; the interval is prediction +- this.
 
     Raises:
         ValueError: `coverage` is not in (0, 1), the sizes differ, a value is not finite, or there are too few samples
             for this coverage.
+
+    Example:
+        >>> conformal_half_width([0.0] * 9, [0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8, 0.9], coverage=0.9)
+        0.9
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage={coverage} must be in (0, 1)")
     if predictions.shape != labels.shape or predictions.ndim != 1:
-        raise ValueError(f"{predictions.shape} predictions for {labels.shape} labels; give one of each a sample")
+        raise ValueError(f"{predictions.shape} predictions for {labels.shape} labels; each sample needs one of each")
     residuals = np.sort(np.abs(predictions - labels))
     if not np.isfinite(residuals).all():
         raise ValueError("a prediction or label is NaN or infinite")
@@ -87,7 +96,7 @@ def conformal_half_width(
 
 
 def _rank(count: int, coverage: float) -> int:
-    # 20 * .95 is 19.000000000000004 or the like for some products: a rounding error must not cost a rank.
+    # 100 * .07 is 7.000000000000001 in floating point: a rounding error must not raise the rank to 8.
     return math.ceil((count + 1) * coverage - 1e-9)
 
 
@@ -96,12 +105,12 @@ def interval_coverage(
     labels: Sequence[float] | np.ndarray,
     half_width: float | Sequence[float] | np.ndarray,
 ) -> float:
-    """The share of samples whose label lies within `half_width` of the prediction.
+    """The share of samples whose label is within `half_width` of the prediction, in [0, 1].
 
     Args:
         predictions: (N,).
         labels: (N,).
-        half_width: From [`conformal_half_width`]; one for all or one a sample.
+        half_width: From [`conformal_half_width`], for all samples, or (N,).
     """
     return float(np.mean(np.abs(np.asarray(predictions) - np.asarray(labels)) <= np.asarray(half_width)))
 

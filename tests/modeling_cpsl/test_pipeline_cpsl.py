@@ -279,9 +279,9 @@ def test_each_set_of_modalities_has_an_interval_of_its_own(sentiment, utterances
     assert {"acoustic+text+visual", "text"} <= half_widths.keys() and "acoustic+text" not in half_widths
     assert any("no interval for utterances with acoustic+text alone" in message for message in caplog.messages)
     for name in ("acoustic+text+visual", "text+visual"):
-        own = [index for index, modalities in enumerate(sets) if modalities == name]
-        residuals = sorted(abs(results[index]["score"] - utterances[index]["label"]) for index in own)
-        assert half_widths[name] == pytest.approx(residuals[math.ceil((len(own) + 1) * 0.8 - 1e-9) - 1], abs=1e-5)
+        members = [index for index, modalities in enumerate(sets) if modalities == name]
+        residuals = sorted(abs(results[index]["score"] - utterances[index]["label"]) for index in members)
+        assert half_widths[name] == pytest.approx(residuals[math.ceil((len(members) + 1) * 0.8 - 1e-9) - 1], abs=1e-5)
     for result, name in zip(results, sets, strict=True):
         assert ("interval" in (result["uncertainty"] or {})) == (name in half_widths)
 

@@ -23,7 +23,7 @@ def tokenizers(unigram_tokenizer, wordpiece_tokenizer):
 
 
 def align_word_by_word(tokenizer, words, rows, size, max_pieces=48):
-    """The alignment of MAG-BERT and ITHP (PEERS): a piece copies its word's row, special tokens have zeros."""
+    """The alignment of MAG-BERT and ITHP: each piece copies its word's row, special tokens get zeros."""
     ids, aligned = [], []
     for word, row in zip(words, rows, strict=True):
         for piece in tokenizer(word, add_special_tokens=False)["input_ids"]:

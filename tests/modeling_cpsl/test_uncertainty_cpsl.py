@@ -56,7 +56,7 @@ def test_new_samples_are_covered_as_often_as_said():
         ([0.0] * 20, [0.0] * 20, 1.0, r"coverage=1.0 must be in \(0, 1\)"),
         ([0.0] * 20, [0.0] * 20, 0.0, r"coverage=0.0"),
         ([0.0] * 20, [0.0] * 19, 0.9, r"\(20,\) predictions for \(19,\) labels"),
-        ([[0.0]] * 20, [[0.0]] * 20, 0.9, r"one of each a sample"),
+        ([[0.0]] * 20, [[0.0]] * 20, 0.9, r"each sample needs one of each"),
         ([np.nan] * 20, [0.0] * 20, 0.9, "NaN"),
     ],
 )
@@ -69,7 +69,7 @@ def test_bad_values_are_refused(predictions, labels, coverage, message):
 def test_each_set_is_calibrated_by_itself(samples):
     sets, errors = zip(*samples, strict=True)
     by_set = {name: [error for other, error in samples if other == name] for name in sets}
-    enough = {name for name, own in by_set.items() if len(own) >= 9}
+    enough = {name for name, members in by_set.items() if len(members) >= 9}
     if enough:
         assert conformal_half_widths(np.zeros(len(errors)), errors, sets) == {
             name: conformal_half_width(np.zeros(len(by_set[name])), by_set[name]) for name in enough

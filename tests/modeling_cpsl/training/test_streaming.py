@@ -1,11 +1,6 @@
 """Streamed splits: the rows of the splits on disk, shared out by Trainer's own samplers, in constant memory."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +10,7 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from datasets import IterableDatasetDict
+from launching import finish, free_port, launch
 from row_cases import SIZES, STATISTICS, make_dataset, make_rows
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
@@ -24,9 +20,6 @@ from modeling_cpsl import CPSLDataCollator
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 from modeling_cpsl.training.encoding import encode_dataset
 from modeling_cpsl.training.streaming import SHUFFLE_BUFFER, EncodedStream
-
-
-ROOT = Path(__file__).parents[3]
 
 
 def streamed(dataset, shards=1):
@@ -183,7 +176,8 @@ share_out, seen = trainer.get_batch_samples, []
 
 def record(*arguments):
     batches, count = share_out(*arguments)
-    seen.append([name for batch in batches for name in batch["ids"][: batch["num_samples_in_batch"]]])
+    micro_batches = [batch["micro_batch"] for batch in batches]
+    seen.append([name for batch in micro_batches for name in batch.ids[: batch.num_samples]])
     return batches, count
 
 trainer.get_batch_samples = record
@@ -208,22 +202,11 @@ def run(folder, data, *options, processes=1):
     script.write_text(RUN)
     launcher = []
     if processes > 1:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", port]
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", free_port()]
     command = [*launcher, script, folder, "--dataset", data, "--output_dir", folder / "out", *TINY, *PLAIN, *options]
-    process = subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
+    output, _ = finish(launch(*command))
     seen = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
-    return seen, int(process.stdout.split("peak ")[1].split()[0])
+    return seen, int(output.split("peak ")[1].split()[0])
 
 
 @pytest.mark.slow
