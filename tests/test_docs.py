@@ -141,7 +141,7 @@ def test_reference_names_everything_that_is_left(project, monkeypatch):
         for title in ("What a run leaves", "What `cpsl predict` writes")
     )
     run = project / "outputs" / "sample"
-    names = {path.name + ("/" if path.is_dir() else "") for path in run.iterdir()}
+    names = {path.name + ("/" if path.is_dir() else "") for path in [*run.iterdir(), *run.glob("checkpoint-*/*")]}
     names |= json.loads((run / "all_results.json").read_text()).keys()
     names |= {name for line in (run / "training_log.jsonl").read_text().splitlines() for name in json.loads(line)}
     names |= set(pd.read_parquet(run / "predictions_test.parquet").columns)
