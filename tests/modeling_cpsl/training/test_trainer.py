@@ -239,7 +239,7 @@ def test_features_that_are_not_finite_stop_training_by_name(tmp_path):
     rows = [dict(row) for row in trainer.train_dataset]
     rows[20]["visual"] = np.full_like(rows[20]["visual"], np.nan)
     trainer.train_dataset = rows
-    message = f"reading the batches of step [0-3]: sample {rows[20]['id']}: visual features hold NaN or inf"
+    message = f"reading the batches of step [0-3]: sample {rows[20]['id']}: visual features contain NaN or inf"
     with pytest.raises(ValueError, match=message):
         trainer.train()
 
