@@ -78,6 +78,7 @@ def test_what_needs_no_libraries_is_answered_at_once(arguments):
         assert f"'{name}'" not in output
 
 
+@pytest.mark.slow
 def test_inspect_costs_what_reading_does(table):
     heavy = [f"{name!r} not in sys.modules" for name in ("torch", "transformers", "matplotlib", "modeling_cpsl")]
     start("-c", f"import cpsl, sys; cpsl.main(); assert {' and '.join(heavy)}", "inspect", table)

@@ -33,7 +33,7 @@ def test_converted_data_remembers_what_it_was(mag_data, small_corpus, write_pick
         first = load_aligned_dataset(source, cache_dir=tmp_path / "a")
         write_parquet(first, tmp_path / f"once{index}")
         second = load_aligned_dataset(tmp_path / f"once{index}", cache_dir=tmp_path / "b")
-        write_parquet(second, tmp_path / f"twice{index}", shard_megabytes=0.002)
+        write_parquet(second, tmp_path / f"twice{index}", shard_megabytes=(0.002, 0.002, 1)[index])  # several shards
         third = load_aligned_dataset(tmp_path / f"twice{index}", streaming=True)
         names = {splits["train"].info.config_name for splits in (first, second, third)}
         assert names == {("mag_pickle", "computational_sequence", "sample")[index]}

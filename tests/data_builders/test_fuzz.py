@@ -21,6 +21,7 @@ def fuzz(kind, count, seed):
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "count"), [("pickle", 10_000), ("table", 2_000), ("hdf5", 600)])
 def test_mutated_files_load_or_are_refused(kind, count):
     report = fuzz(kind, count, seed=20)

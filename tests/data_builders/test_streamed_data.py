@@ -69,6 +69,7 @@ print(rows, Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.slow
 def test_memory_of_a_stream_is_constant(write_pickle, tmp_path):
     """16 times the data, which in memory would be 80 MB more, must not need a tenth more."""
     generator = np.random.default_rng(0)

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from fake_hub import running_hub
+from forked import ForkedProcess
 from packaging.requirements import Requirement
 from training_cases import make_trainer
 from transformers import AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer
@@ -261,18 +263,20 @@ def test_what_the_trainer_saves_brings_its_code(tmp_path):
     }
 
 
-class TestPush:
-    PUSH = """
-import sys
-import modeling_cpsl
-from transformers import AutoModelForSequenceClassification, AutoProcessor
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
-processor = AutoProcessor.from_pretrained(sys.argv[1])
-model.push_to_hub("user/parts")
-processor.push_to_hub("user/parts")
-modeling_cpsl.MultimodalSentimentPipeline(model=model, processor=processor).push_to_hub("user/whole")
-"""
+def push(folder, endpoint):
+    """Pushes a model, its processor and their pipeline; for a process of its own, whose Hub it changes."""
+    huggingface_hub.constants.HF_HUB_OFFLINE = False
+    huggingface_hub.constants.ENDPOINT = huggingface_hub.hf_api.api.endpoint = endpoint
+    os.environ["HF_TOKEN"] = "hf_none"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    model.push_to_hub("user/parts")
+    processor.push_to_hub("user/parts")
+    MultimodalSentimentPipeline(model=model, processor=processor).push_to_hub("user/whole")
 
+
+class TestPush:
+    @pytest.mark.slow
     def test_model_processor_and_pipeline(self, folders, inputs, bare_python, tmp_path):
         """A model pushed from a folder that also holds a run's state, and used from the Hub without the package."""
         (folders / "deberta" / "checkpoint-7").mkdir()
@@ -280,13 +284,16 @@ modeling_cpsl.MultimodalSentimentPipeline(model=model, processor=processor).push
             (folders / "deberta" / name).write_bytes(b"state")
         try:
             with running_hub() as hub:
-                env = environment(tmp_path, HF_ENDPOINT=hub.endpoint, HF_TOKEN="hf_none")
-                run([sys.executable, "-c", self.PUSH, folders / "deberta"], env, tmp_path)
+                process = ForkedProcess(push, folders / "deberta", hub.endpoint)
+                process.start()
+                errors = process.finish()[1]
+                assert process.exitcode == 0, errors[-3000:]
                 assert set(hub.repositories["user/parts"]) == SAVED | {"README.md"}
                 assert set(hub.repositories["user/whole"]) == SAVED | PIPELINE_CODE | {"README.md"}
                 for repository in hub.repositories.values():
                     assert b"library_name: transformers" in repository["README.md"]
                 arguments = [json.dumps(["user/parts"]), json.dumps(inputs), json.dumps(["again"]), "user/whole"]
+                env = environment(tmp_path, HF_ENDPOINT=hub.endpoint)
                 results = json.loads(run([*bare_python, *arguments], env, tmp_path).splitlines()[-1])
         finally:
             for name in ("checkpoint-7/optimizer.pt", "training_args.bin", "predictions_test.parquet"):
