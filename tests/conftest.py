@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 
 # Set before any test module imports torch or datasets; workers of pytest-xdist and the processes that tests start
 # inherit them. Tests use no network, no GPU, no cache but the run's own, and one thread a process.
@@ -16,6 +18,16 @@ os.environ["HF_HOME"] = str(Path(os.environ["CPSL_TEST_RUN"]) / "huggingface")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
+
+
+def pytest_collection_modifyitems(items):
+    # Workers take file by file: those that take long come first, so that no worker is left alone with one in the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish():

@@ -219,6 +219,7 @@ class TestWithoutThePackage:
         assert results["pipeline"] == pytest.approx(expected, rel=0, abs=1e-5)
         assert files_in(tmp_path / "pipeline") == SAVED | PIPELINE_CODE
 
+    @pytest.mark.slow
     def test_other_packages_hidden(self, bare_python, folders, inputs, tmp_path):
         self.check(bare_python, folders, inputs, tmp_path)
 

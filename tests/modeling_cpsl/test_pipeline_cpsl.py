@@ -171,6 +171,7 @@ def test_a_prediction_that_is_no_number_is_an_error_of_its_utterance(sentiment, 
         weight.data.copy_(before)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream(sentiment):
     def peak(count):
         rows = (

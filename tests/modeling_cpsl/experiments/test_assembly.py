@@ -52,10 +52,10 @@ def test_an_encoder_that_is_larger_than_its_configuration_says_is_told(backbone,
     assert "encoder.layer.1." in record.getMessage()
 
 
-def test_nothing_of_the_recipe_is_changed(tmp_path):
+def test_nothing_of_the_recipe_is_changed(small_tables, tmp_path):
     """What the data decides about the training's options is not what the user has asked for."""
     options = {"streaming": True, "max_steps": 2, "modality_hidden_size": 8, "latent_size": 8, "fusion_size": 8}
-    given = recipe.read_recipe("sample", output_dir=tmp_path, use_cpu=True, **options)
+    given = recipe.read_recipe("sample", dataset=str(small_tables), output_dir=tmp_path, use_cpu=True, **options)
     before = given.resolved()
     trainer, _ = assembly.prepare(given)
     assert given.resolved() == before

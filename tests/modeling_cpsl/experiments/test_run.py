@@ -46,9 +46,9 @@ def finished_run():
     """The folder of a run of two epochs, and what it printed."""
 
     def build(folder):
-        options = ["--num_train_epochs", "2", "--output_dir", str(folder / "run"), "--disable_tqdm", "true", *TINY]
+        options = ["--num_train_epochs", "2", "--per_device_train_batch_size", "64", "--disable_tqdm", "true", *TINY]
         with (folder / "printed.txt").open("w") as stream, redirect_stdout(stream):
-            assert main(["train", "sample", *options]) == 0
+            assert main(["train", "sample", "--output_dir", str(folder / "run"), *options]) == 0
 
     folder = built_once("finished_run", build)
     return folder / "run", (folder / "printed.txt").read_text()
@@ -130,6 +130,7 @@ def test_the_model_has_an_interval_from_the_validation_split(finished_run):
     assert "AutoModelForSequenceClassification" in json.loads((output_dir / "config.json").read_text())["auto_map"]
 
 
+@pytest.mark.slow
 def test_resolved_config_is_a_recipe_that_repeats_the_run(finished_run, tmp_path):
     output_dir, _ = finished_run
     config = yaml.safe_load((output_dir / "resolved_config.yaml").read_text())

@@ -47,6 +47,7 @@ class TestFolder:
         assert contents(other)["model.safetensors"] != contents(backbone)["model.safetensors"]
         assert contents(other)["tokenizer.json"] != contents(backbone)["tokenizer.json"]
 
+    @pytest.mark.slow
     def test_another_process_makes_the_same_folder(self, words, backbone, tmp_path):
         code = (
             "import sys; from modeling_cpsl.experiments.sample_backbone import make_sample_backbone; "

@@ -208,6 +208,7 @@ def test_the_evaluate_metric_in_memory_writes_no_file(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_evaluate_scipy_and_sklearn_are_imported_lazily():
     code = "import sys, modeling_cpsl.training.metrics; print({'evaluate', 'scipy.stats', 'sklearn'} & {*sys.modules})"
     process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
