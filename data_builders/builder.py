@@ -193,7 +193,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     ) -> Iterator[Row]:
         for item in rows:
             if isinstance(item, Replaced):
-                self.replaced[item.modality] += int(item.count)
+                self.replaced[item.modality] += int(item.num_values)
                 continue
             if not isinstance(item, Skipped):
                 item = self._checked(item, sizes)

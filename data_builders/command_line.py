@@ -51,7 +51,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs | {"allow_abbrev": False, "formatter_class": _HelpFormatter})
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse's, with no argument left over.
 
         Raises:

@@ -9,8 +9,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import xxhash
 from safetensors import SafetensorError
@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def broken_files_are_data_errors(path: Path, kind: str) -> Iterator[None]:
+def broken_files_are_data_errors(path: str | os.PathLike, kind: str) -> Iterator[None]:
     """Turns whatever a parser raises within the block into a [`DataError`] that names the file.
 
     On a broken file a parser may raise anything, so every exception is taken for the file's fault.
@@ -53,7 +53,7 @@ def broken_files_are_data_errors(path: Path, kind: str) -> Iterator[None]:
         raise DataError(f"{path}: not a readable {kind} ({reason}); get the file again") from None
 
 
-def open_file(path: str | os.PathLike) -> BinaryIO:
+def open_file(path: str | os.PathLike) -> BufferedReader:
     """Opens a file for reading bytes; a [`DataError`] says why it cannot be opened."""
     try:
         return Path(path).open("rb")

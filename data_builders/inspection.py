@@ -91,7 +91,7 @@ def plot(splits: datasets.DatasetDict, path: Path) -> None:
     lengths = {name: _lengths(split) for name, split in splits.items()}
     labels = {name: np.asarray(split["label"][:]) for name, split in splits.items() if "label" in split.features}
     figure = Figure(figsize=(10 if labels else 5, 4), layout="constrained")
-    *label_panel, length_panel = np.atleast_1d(figure.subplots(1, 2 if labels else 1))
+    *label_panel, length_panel = figure.subplots(1, 2 if labels else 1, squeeze=False)[0]
     for panel in label_panel:
         _draw_shares(panel, labels, label_bins(np.concatenate(list(labels.values()))))
         panel.set(xlabel="label", ylabel="share of the utterances", title="Sentiment")
@@ -106,7 +106,7 @@ def _draw_shares(panel: "Axes", values: dict[str, np.ndarray], bins: np.ndarray)
     for (name, found), color in zip(values.items(), _COLORS, strict=False):
         weights = np.full(len(found), 1 / max(len(found), 1))
         label = f"{name} ({len(found)})"
-        panel.hist(found, bins, weights=weights, histtype="step", linewidth=1.5, color=color, label=label)
+        panel.hist(found, bins.tolist(), weights=weights, histtype="step", linewidth=1.5, color=color, label=label)
     panel.set_xlim(bins[0], bins[-1])
 
 

@@ -43,8 +43,10 @@ class _DType:
         kind = self.dtype.kind
         if kind in "SU" and itemsize >= 0:
             self.dtype = np.dtype(f"{kind}{itemsize // np.dtype(kind + '1').itemsize}")
-        if _text(order) in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(_text(order))
+        if _text(order) == "<":
+            self.dtype = self.dtype.newbyteorder("little")
+        elif _text(order) == ">":
+            self.dtype = self.dtype.newbyteorder("big")
 
 
 def _text(value: str | bytes) -> str:

@@ -54,7 +54,7 @@ class Replaced(NamedTuple):
     """How many non-finite values of a modality a reader has set to 0 itself, because it averages them."""
 
     modality: str
-    count: int
+    num_values: int
 
 
 class Source(NamedTuple):

@@ -88,8 +88,8 @@ class _Machine:
             elif not code:
                 raise EOFError
             else:
-                operation = pickletools.code2op.get(code.decode("latin-1"))
-                raise ValueError(f"operation {operation.name if operation else code} is not allowed")
+                names = {operation.code: operation.name for operation in pickletools.opcodes}
+                raise ValueError(f"operation {names.get(code.decode('latin-1'), repr(code))} is not allowed")
         raise ValueError(f"it takes more than {MAX_OPERATIONS} operations")
 
     def read(self, count: int) -> bytes:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, make_dataclass
 from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from torch import nn
@@ -41,8 +41,14 @@ def _option(default: Any, help: str, choices: Collection[str] | None = None) -> 
     return field(default=default, metadata={"help": help} if choices is None else {"help": help, "choices": choices})
 
 
+# The default is None, which `__post_init__` replaces: whoever reads a config finds a dict.
+if TYPE_CHECKING:
+    ModalitySizes = dict[str, int]
+else:
+    ModalitySizes = dict[str, int] | None
+
 # One field `<name>_weight` for each loss that has a weight.
-LossWeights = make_dataclass(
+LossWeights: Any = make_dataclass(
     "LossWeights",
     [
         (f"{name}_weight", float | int, _option(loss.weight, f"Weight of the {loss.title} in the objective (eq. 4)."))
@@ -68,7 +74,7 @@ class CPSLConfigMixin(LossWeights):
     # The output's fields that are not predictions.
     keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence"]
 
-    modality_sizes: dict[str, int] | None = _option(
+    modality_sizes: ModalitySizes = _option(
         None, "Feature size of each non-text modality by name; {} is text alone. Default: acoustic 74, visual 47."
     )
     use_text: bool = _option(True, "Whether the model reads text.")

@@ -1,7 +1,7 @@
 """CPSL: multimodal sentiment regression over a transformers text encoder (arXiv:2605.28575)."""
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,14 @@ def default_feature_mask(attention_mask: Tensor) -> Tensor:
     return attended & (from_left > 1) & (from_right > 1)
 
 
-class CPSLModelMixin:
+# To a type checker the mixin is a model itself, since it is only ever mixed into one.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+else:
+    _Model = object
+
+
+class CPSLModelMixin(_Model):
     """The common part of the CPSL models: forward pass, initialisation, and what a trainer needs to know of them."""
 
     # Trainer must not hand us `num_items_in_batch`: it would stop dividing by the accumulation steps.
@@ -177,20 +184,21 @@ class CPSLModelMixin:
             ValueError: A modality is unknown, a shape does not fit, no modality is given, or `num_samples` < 1.
         """
         features = collect_features(acoustic, visual, extra_features)
-        has_text = self.config.use_text and input_ids is not None
+        if not self.config.use_text:
+            input_ids = None
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} must be at least 1")
-        if not has_text and not features:
+        if input_ids is None and not features:
             raise ValueError("no modality is given: pass input_ids or features")
         if feature_mask is None:
             attended = attention_mask
             if attended is None:
-                shape = input_ids.shape if has_text else next(iter(features.values())).shape[:2]
+                shape = next(iter(features.values())).shape[:2] if input_ids is None else input_ids.shape
                 attended = torch.ones(shape, dtype=torch.long, device=self.device)
             # Features without text have no special tokens around them.
-            feature_mask = default_feature_mask(attended) if has_text else attended
+            feature_mask = attended if input_ids is None else default_feature_mask(attended)
         encoded = None
-        if has_text:
+        if input_ids is not None:
             encoded = self.base_model(
                 input_ids,
                 attention_mask=attention_mask,

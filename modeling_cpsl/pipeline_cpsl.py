@@ -78,24 +78,9 @@ class MultimodalSentimentPipeline(Pipeline):
             ValueError: An utterance is bad and `on_error` is `raise`; the message names it. Or an argument is out of
                 range.
         """
-        preprocess, forward, postprocess = (
-            {**defaults, **given}
-            for defaults, given in zip(
-                (self._preprocess_params, self._forward_params, self._postprocess_params),
-                self._sanitize_parameters(**kwargs),
-                strict=True,
-            )
-        )
-        if batch_size is None:
-            batch_size = self._batch_size or 1
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if hasattr(inputs, "columns"):
-            raise ValueError("inputs are a table, not a list of utterances; give its rows: table.to_dict('records')")
-        single = isinstance(inputs, (str, Mapping))
-        results = self._stream([inputs] if single else inputs, batch_size, preprocess, forward, postprocess)
-        if single:
-            return next(results)
+        if isinstance(inputs, (str, Mapping)):
+            return next(self._results([inputs], batch_size, **kwargs))
+        results = self._results(inputs, batch_size, **kwargs)
         return list(results) if isinstance(inputs, (list, tuple)) else results
 
     def calibrate(
@@ -126,7 +111,7 @@ class MultimodalSentimentPipeline(Pipeline):
                 labels.append(_label(utterance, index))
                 yield utterance
 
-        results = list(self(utterances(), batch_size=batch_size, num_samples=1, explain=False, on_error="raise"))
+        results = list(self._results(utterances(), batch_size, num_samples=1, explain=False, on_error="raise"))
         half_widths = conformal_half_widths(
             [result["score"] for result in results], labels, [_modality_set(result) for result in results], coverage
         )
@@ -237,6 +222,24 @@ class MultimodalSentimentPipeline(Pipeline):
             uncertainty["coverage"] = self.model.config.interval_coverage
         return uncertainty or None
 
+    def _results(self, inputs: Iterable[Any], batch_size: int | None, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """The results of a call; its arguments are checked at once, its inputs when they are read."""
+        preprocess, forward, postprocess = (
+            {**defaults, **given}
+            for defaults, given in zip(
+                (self._preprocess_params, self._forward_params, self._postprocess_params),
+                self._sanitize_parameters(**kwargs),
+                strict=True,
+            )
+        )
+        if batch_size is None:
+            batch_size = self._batch_size or 1
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if hasattr(inputs, "columns"):
+            raise ValueError("inputs are a table, not a list of utterances; give its rows: table.to_dict('records')")
+        return self._stream(inputs, batch_size, preprocess, forward, postprocess)
+
     def _stream(
         self,
         utterances: Iterable[Any],
@@ -315,7 +318,7 @@ def _modality_set(result: Mapping[str, Any]) -> str:
 
 
 def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:
-    result = {"score": float(clip_sentiment(outputs["unimodal_logits"][name][index]))}
+    result: dict[str, float | None] = {"score": float(clip_sentiment(outputs["unimodal_logits"][name][index]))}
     if "deltas" in outputs:
         delta = float(outputs["deltas"][name][index])
         result["delta"] = delta if delta == delta else None

@@ -104,7 +104,7 @@ class CPSLProcessor(ProcessorMixin):
         self.use_text = use_text
         self.feature_extractors = dict(sorted((feature_extractors or {}).items()))
         super().__init__(tokenizer)
-        if not tokenizer.is_fast:
+        if not self.tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} has no word_ids(); load the fast tokenizer")
         check_modality_names(self.modality_sizes)
         check_modalities(self.feature_extractors, self.modality_sizes)
@@ -265,9 +265,9 @@ class CPSLProcessor(ProcessorMixin):
     def _cut(self, word_index: list[int], input_ids: list[int] | None) -> EncodedUtterance:
         """Keeps `max_length` tokens; with text the last one is a special token, which stays the last one."""
         num_cut = max(len(word_index) - self.max_length, 0)
-        if num_cut and input_ids is None:
-            word_index = word_index[: self.max_length]
-        elif num_cut:
+        if input_ids is None:
+            return EncodedUtterance(word_index[: self.max_length], None, {}, num_cut)
+        if num_cut:
             word_index, input_ids = ([*row[: self.max_length - 1], row[-1]] for row in (word_index, input_ids))
         return EncodedUtterance(word_index, input_ids, {}, num_cut)
 

@@ -4,7 +4,7 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
-def _read_array(file: BinaryIO, size: int, name: str, num_words: int | None) -> np.ndarray:
+def _read_array(file: IO[bytes], size: int, name: str, num_words: int | None) -> np.ndarray:
     """Reads one `.npy` array, whose claimed shape is compared with the file's size before anything is allocated."""
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:

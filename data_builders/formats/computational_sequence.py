@@ -10,7 +10,7 @@ overlap in real data; a segment that lies within another and would be left witho
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,7 +214,7 @@ def _only(folder: Path, what: str, candidates: list[_Sequence]) -> _Sequence:
 
 
 def _split_videos(
-    folder: Path, labels: _Sequence, folds: dict[str, list[str]] | None
+    folder: Path, labels: _Sequence, folds: Mapping[str, Sequence[str]] | None
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The videos of each split, and those that are in none."""
     origin = "folds="
@@ -233,7 +233,7 @@ def _split_videos(
             f"{folder}: none of its {len(in_no_split)} videos (the first is {in_no_split[0]}) is in a split of "
             f"{origin}; put a folds.json {_FOLDS_EXAMPLE} beside the .csd files or give folds="
         )
-    splits = {split: [] for split in SPLITS}
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for video in labels.videos:
         if video in split_of:
             splits[split_of[video]].append(video)

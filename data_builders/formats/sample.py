@@ -21,7 +21,7 @@ The figures of a model on this corpus say that the code works. They say nothing 
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from .contract import Head, ReadOptions
 
 FORMAT = "sample"
 FEATURES_ARE_NORMALIZED = True  # they are made with about zero mean and unit variance
+
+_Option = TypeVar("_Option")
+_Graded = dict[float, tuple[str, ...]]  # words by their polarity, or by the factor that they put on one
 
 _NUM_SPEAKERS = 40
 _SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -78,27 +81,31 @@ _OPENERS = ("", "", "", "", "", "", "well,", "honestly,", "i mean,", "you know,"
 _TAILS = ("", "", "", "", "", "", "", "", ", actually", ", i guess", ", anyway", ", by the way")
 
 # Polarity: words.
-_GRADABLE_ADJECTIVES = {
+_GRADABLE_ADJECTIVES: _Graded = {
     1.6: ("good", "impressive", "enjoyable", "satisfying"),
     1.1: ("nice", "pleasant", "solid", "decent"),
     -1.1: ("weak", "slow", "clumsy", "cheap"),
     -1.6: ("bad", "poor", "annoying", "disappointing"),
 }
-_EXTREME_ADJECTIVES = {
+_EXTREME_ADJECTIVES: _Graded = {
     2.4: ("brilliant", "wonderful", "fantastic", "amazing", "superb", "perfect"),
     -2.4: ("terrible", "awful", "horrible", "dreadful", "pathetic", "unbearable"),
 }
-_VERBS = {
+_VERBS: _Graded = {
     2.4: ("loved", "adored"),
     1.6: ("liked", "enjoyed"),
     -1.6: ("disliked", "regretted"),
     -2.4: ("hated", "despised"),
 }
-_NEGATED_VERBS = {-1.5: ("love", "like", "enjoy", "recommend"), 1.0: ("mind", "regret", "hate", "dislike")}
+_NEGATED_VERBS: _Graded = {-1.5: ("love", "like", "enjoy", "recommend"), 1.0: ("mind", "regret", "hate", "dislike")}
 # Factor on the polarity of the adjective that follows: words.
-_GRADABLE_DEGREES = {0.5: ("slightly", "somewhat"), 1.3: ("really", "particularly"), 1.5: ("very", "extremely")}
-_EXTREME_DEGREES = {1.2: ("absolutely", "truly", "simply")}
-_NEGATIONS = {-0.8: ("not",), -0.6: ("not *very", "not *really")}
+_GRADABLE_DEGREES: _Graded = {
+    0.5: ("slightly", "somewhat"),
+    1.3: ("really", "particularly"),
+    1.5: ("very", "extremely"),
+}
+_EXTREME_DEGREES: _Graded = {1.2: ("absolutely", "truly", "simply")}
+_NEGATIONS: _Graded = {-0.8: ("not",), -0.6: ("not *very", "not *really")}
 
 # Column: shift in standard deviations at valence 1. Pitch and energy stand where COVAREP has f0 and the first MCEP.
 _PITCH, _ENERGY, _ACOUSTIC_SIZE = 0, 11, 74
@@ -321,10 +328,10 @@ def _annotate(rng: np.random.Generator, sentiment: float) -> float:
     return round(float(np.clip(np.rint(impressions), *LABEL_RANGE).mean()), 1)
 
 
-def _pick(rng: np.random.Generator, options: Sequence):
-    return options[rng.integers(len(options))]
+def _pick(rng: np.random.Generator, options: Sequence[_Option]) -> _Option:
+    return options[int(rng.integers(len(options)))]
 
 
-def _pick_graded(rng: np.random.Generator, table: dict[float, tuple[str, ...]]) -> tuple[float, str]:
+def _pick_graded(rng: np.random.Generator, table: _Graded) -> tuple[float, str]:
     grade = _pick(rng, list(table))
     return grade, _pick(rng, table[grade])

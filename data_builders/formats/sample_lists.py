@@ -88,7 +88,11 @@ def _rows(layout: Layout, shard: tuple[str, Any]) -> Iterator[Row | Skipped | Re
         return
     fields, label, segment = sample
     segment = as_text(segment) if isinstance(segment, str | bytes) else name
-    row = {"id": segment, "video_id": video_of(segment), "words": [as_text(word) for word in fields[layout.words]]}
+    row: Row = {
+        "id": segment,
+        "video_id": video_of(segment),
+        "words": [as_text(word) for word in fields[layout.words]],
+    }
     for modality, field in _FIELDS.items():
         row[modality] = fields[field]
         if layout.lengths:

@@ -17,7 +17,7 @@ import numbers
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def _rows(table: _Table, shard: Shard) -> Iterator[Row | Skipped]:
             if not cells:
                 raise DataError(f"row {index + 1} cannot be read as a line of this table")
             check_text(name)
-            row = _row(table, shard, name, cells)
+            row: Row | Skipped = _row(table, shard, name, cells)
         except DataError as error:
             row = Skipped(name.encode(errors="backslashreplace").decode(), str(error))
         yield row
@@ -148,7 +148,7 @@ def _name(shard: Shard, index: int, cells: dict[str, Any]) -> str:
 def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
     video = cells.get("video_id")
     words = _words(cells.get("words") if cells.get("words") is not None else cells.get("text"))
-    row = {"id": name, "video_id": video_of(name) if _is_missing(video) else as_text(video), "words": words}
+    row: Row = {"id": name, "video_id": video_of(name) if _is_missing(video) else as_text(video), "words": words}
     if table.labelled:
         row["label"] = _label(cells.get("label"))
     if table.timed:
@@ -247,7 +247,7 @@ def _checked(features: Any, modality: str) -> np.ndarray | None:
     return features
 
 
-def _is_path(cell: Any) -> bool:
+def _is_path(cell: Any) -> TypeGuard[str]:
     return isinstance(cell, str) and bool(cell) and not cell.startswith("[")
 
 

@@ -28,7 +28,7 @@ _VALUES_OF_BATCH = 1 << 22
 
 
 class Shard(NamedTuple):
-    """Rows to read: those of one split (None: all) in a file, or in one row group of a Parquet file."""
+    """Rows to read: those of one split (None: all) in a text file, or in one row group of a Parquet file."""
 
     root: Path
     path: Path
@@ -102,10 +102,10 @@ def table_kinds(path: Path) -> dict[Path, str]:
         DataError: The file is not a table, or the folder has none.
     """
     if path.is_dir():
-        kinds = {file: kind_of(file, read_head(file)) for file in find_tables(path)}
-        if not kinds:
+        found = {file: kind_of(file, read_head(file)) for file in find_tables(path)}
+        if not found:
             raise DataError(f"{path}: the folder holds no .parquet, .jsonl or .csv table")
-        return kinds
+        return {file: kind for file, kind in found.items() if kind is not None}
     kind = kind_of(path, read_head(path)) or (
         "csv" if path.suffix == ".csv" else None
     )  # which need not have a recognised column
@@ -157,7 +157,7 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
     Raises:
         DataError: A split is unknown, or the file is broken.
     """
-    groups = [(None, 0)]
+    groups: list[tuple[int | None, int]] = [(None, 0)]
     with broken_files_are_data_errors(path, "table"):
         if kind == "parquet":
             metadata = pq.read_metadata(path)
@@ -187,7 +187,7 @@ def _split_of_name(path: Path, alone: bool) -> str:
 
 
 def _first_word(path: Path) -> str:
-    return re.match(r"[a-zA-Z]*", path.name)[0].lower()
+    return re.split(r"[^a-zA-Z]", path.name, maxsplit=1)[0].lower()
 
 
 def _open_text(path: Path) -> TextIO:
@@ -268,10 +268,10 @@ def numbered_cells(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: The file is broken.
     """
-    if shard.kind == "parquet":
-        rows = _parquet_cells(shard.path, shard.row_group)
-    else:
+    if shard.row_group is None:
         rows = _text_cells(shard.path, shard.kind)
+    else:
+        rows = _parquet_cells(shard.path, shard.row_group)
     for index in itertools.count(shard.first_row):
         with broken_files_are_data_errors(shard.path, "table"):
             cells = next(rows, None)

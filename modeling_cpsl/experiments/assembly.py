@@ -146,8 +146,8 @@ def _check_encoder_weights(model: PreTrainedModel, info: dict[str, Any], name_or
     transformers fills what a checkpoint lacks with random numbers: an encoder that silently was not pretrained.
     """
     prefix = f"{model.base_model_prefix}."
-    unfit = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    unfit = sorted(name for name in unfit if name.startswith(prefix))
+    not_loaded = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    unfit = sorted(name for name in not_loaded if name.startswith(prefix))
     if unfit and model.config.use_text:
         raise ValueError(
             f"model_name_or_path {name_or_path}: {len(unfit)} tensors of the text encoder are missing in its weights "

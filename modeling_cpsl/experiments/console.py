@@ -7,7 +7,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import datasets
 import huggingface_hub
@@ -91,7 +91,7 @@ class Console(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        metrics: dict[str, float] | None = None,
+        metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
         """Prints the epoch's line."""
@@ -220,12 +220,20 @@ def quiet_libraries(is_main_process: bool = True) -> Iterator[None]:
 
 def _show_warnings_once() -> None:
     """Shows one warning of each place in the code; Python shows it again where its text has another number in it."""
-    show, shown = warnings.showwarning, set()
+    show = warnings.showwarning
+    shown: set[tuple[type[Warning], str, int]] = set()
 
-    def show_once(message: Any, category: Any, filename: str, lineno: int, *args: Any) -> None:
+    def show_once(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if (category, filename, lineno) not in shown:
             shown.add((category, filename, lineno))
-            show(message, category, filename, lineno, *args)
+            show(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show_once
 

@@ -11,6 +11,7 @@ from ..losses_cpsl import LOSSES
 
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -143,14 +144,14 @@ def _save_figure(
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels = [(panel, [curve for curve in curves if curve.epochs]) for panel, curves in panels]
     panels = [(panel, curves) for panel, curves in panels if curves]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(layout="constrained")
+        figure = Figure(layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.06))
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(wspace=0.05, hspace=0.06)
-        entries = {}
+        entries: dict[str, Artist] = {}
         for axis, (panel, curves) in zip(_grid(figure, len(panels)), panels, strict=True):
             for curve in curves:
                 axis.plot(curve.epochs, curve.values, color=curve.color, marker=curve.marker, label=curve.label)

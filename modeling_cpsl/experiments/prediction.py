@@ -99,7 +99,12 @@ def predict_table(
     for index, digest in enumerate(digests):
         if digest not in results:
             missing.setdefault(digest, index)
-    options = {"batch_size": batch_size, "num_samples": num_samples, "explain": explain, "on_error": on_error}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_samples": num_samples,
+        "explain": explain,
+        "on_error": on_error,
+    }
     predictions = sentiment((_utterance(dataset[index]) for index in missing.values()), **options)
     progress = tqdm(predictions, total=len(missing), desc="predicting", unit="utt")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -236,7 +236,7 @@ def switched_on(recipe: Mapping[str, Any], num_modalities: int) -> list[str]:
 
 def _recipe_parser() -> _RecipeParser:
     CPSLTrainingArguments._argument_group_name = "training"
-    return _RecipeParser(
+    return _RecipeParser(  # type: ignore[call-arg]  # its first base is transformers', which mypy does not follow
         (DataArguments, ModelArguments, CPSLTrainingArguments),
         prog="cpsl train",
         usage="cpsl train RECIPE [--option value ...]",

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def _predictions_path(folder: str | os.PathLike, split: str) -> Path:
     return Path(folder) / f"predictions_{split}.parquet"
 
 
-def results_table(metrics: dict[str, float], splits: Sequence[str]) -> str:
+def results_table(metrics: Mapping[str, float], splits: Sequence[str]) -> str:
     """The metrics as a table to read, a row a metric and a column a split."""
     table = {split: [metrics[f"{split}_{name}"] for name in METRICS] for split in splits}
     return pd.DataFrame(table, index=list(METRICS)).to_string(float_format="{:.4f}".format)

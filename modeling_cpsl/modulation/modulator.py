@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,7 +73,7 @@ class GradientModulator:
 
     def __init__(
         self,
-        groups: dict[str, Iterable[nn.Parameter] | nn.Module],
+        groups: Mapping[str, Iterable[nn.Parameter] | nn.Module],
         config: ModulationConfig | None = None,
         *,
         seed: int = 0,
@@ -268,7 +268,7 @@ class GradientModulator:
         return {**named, "imbalance": coefficients.amax() - coefficients.amin()}
 
 
-def _parameters_by_group(groups: dict[str, Iterable[nn.Parameter] | nn.Module]) -> dict[str, list[nn.Parameter]]:
+def _parameters_by_group(groups: Mapping[str, Iterable[nn.Parameter] | nn.Module]) -> dict[str, list[nn.Parameter]]:
     if not groups:
         raise ValueError("groups is empty: name the modalities whose parameters are to be modulated")
     parameters: dict[str, list[nn.Parameter]] = {}

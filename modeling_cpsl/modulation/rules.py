@@ -60,15 +60,17 @@ def modulation_coefficients(
     """
     # the checks are those of the config
     ModulationConfig(modulate=modulate, penalize=penalize, enhance=False, alpha=alpha, penalty_factor=penalty_factor)
-    if penalize and grad_norms is None:
+    if not penalize:
+        grad_norms = None
+    elif grad_norms is None:
         raise ValueError("penalize=True needs grad_norms: a conflict is a larger gradient norm beside a smaller error")
-    if penalize and grad_norms.keys() != errors.keys():
+    elif grad_norms.keys() != errors.keys():
         raise ValueError(f"grad_norms name {sorted(grad_norms)} but errors name {sorted(errors)}")
     if not errors:
         return {}
     stacked = stack_scalars(errors.values())
     coefficients = damping(stacked, alpha, eps) if modulate else torch.ones_like(stacked)
-    if penalize:
+    if grad_norms is not None:
         norms = stack_scalars((grad_norms[name] for name in errors), like=stacked)
         coefficients = coefficients * penalty(stacked, norms, penalty_factor)
     return dict(zip(errors, coefficients.unbind(), strict=True))
@@ -112,12 +114,12 @@ def in_conflict(errors: Tensor, grad_norms: Tensor) -> Tensor:
 
 
 def stack_scalars(values: Iterable[int | Tensor], like: Tensor | None = None) -> Tensor:
-    """Stacks scalars in at least float32 on one device, that of `like` or else of the first."""
+    """Stacks scalars in at least float32 on one device, that of `like` or else of the first tensor."""
     values = list(values)
-    device = values[0].device if like is None else like.device
+    device = next(value.device for value in (like, *values) if isinstance(value, Tensor))
     # `torch.full` fills on the device, where `torch.tensor` would copy from the host and wait
-    values = [v if isinstance(v, Tensor) else torch.full((), v, device=device) for v in values]
-    return torch.stack([v.to(device, torch.promote_types(v.dtype, torch.float32)) for v in values])
+    tensors = [v if isinstance(v, Tensor) else torch.full((), v, device=device) for v in values]
+    return torch.stack([v.to(device, torch.promote_types(v.dtype, torch.float32)) for v in tensors])
 
 
 def _compare_with_others(values: Tensor, comparable: Tensor) -> tuple[Tensor, Tensor]:

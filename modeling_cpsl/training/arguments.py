@@ -122,7 +122,8 @@ class CPSLTrainingArguments(TrainingArguments):
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ValueError("fp16 has no effect on a CPU, which would train in fp32; use bf16 or leave it out")
         # Pinning without an accelerator does nothing but warn.
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} must be one of {', '.join(LATENT_NOISES)}")
         if not 0.0 <= self.modality_dropout < 1.0:

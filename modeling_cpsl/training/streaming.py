@@ -1,6 +1,7 @@
 """A split that is read and tokenised while it is used, in constant memory."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -43,7 +44,10 @@ class EncodedStream(torch.utils.data.Dataset):
         lengths = [utterance.num_tokens for batch in batches for utterance in batch]
         warn_truncated(lengths, processor.max_length, f"{name} split")
         self.num_rows = len(lengths)
-        self._start, self._rows, self._tables, self._opened_for = 0, [], None, None
+        self._start = 0
+        self._rows: list[dict[str, Any]] = []
+        self._tables: Iterator[pa.Table] = iter(())
+        self._opened_for: tuple[int, int] | None = None  # the process and the epoch
 
     def __len__(self) -> int:
         return self.num_rows
@@ -64,7 +68,7 @@ class EncodedStream(torch.utils.data.Dataset):
         return encoded | ({} if tokens.input_ids is None else {"input_ids": tokens.input_ids})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": [], "_tables": None, "_opened_for": None}
+        return {**self.__dict__, "_rows": [], "_tables": iter(()), "_opened_for": None}
 
     @property
     def info(self) -> DatasetInfo:

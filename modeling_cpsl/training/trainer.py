@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import ModelCard
@@ -30,7 +30,14 @@ from .sampling import EpochLengthGroupedSampler, sample_lengths
 MODULATOR_FILE, MEANS_FILE = "modulator.pt", "running_means.pt"
 
 
-class GradientModulationMixin:
+# To a type checker the mixin is a trainer itself, since it is only ever mixed into one.
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+
+class GradientModulationMixin(_Trainer):
     """Gradient modulation with the Conflict-aware Penalty for any `Trainer`: one modulation per optimizer step.
 
     Put it before `Trainer` and implement [`create_modulator`]. The model returns `modality_errors`, a dict of
