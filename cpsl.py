@@ -4,8 +4,10 @@ A new command is a function that takes a list of arguments, in the `commands` mo
 Each command imports only what it needs.
 """
 
+import contextlib
+import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from data_builders.command_line import Command, run_command
 
@@ -26,7 +28,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The command line without the program's name, such as `["train", "sample"]`.
     """
-    return run_command("cpsl", COMMANDS, arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+    with _without_registration() if asks_for_help else contextlib.nullcontext():
+        return run_command("cpsl", COMMANDS, arguments)
+
+
+@contextlib.contextmanager
+def _without_registration() -> Iterator[None]:
+    """Lets modules of `modeling_cpsl` be imported without its `__init__`, which takes seconds to register the models.
+
+    Options can be shown without it. Afterwards nothing of the package is imported, so that it can be as usual.
+    """
+    package = "modeling_cpsl"
+    if package in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    sys.modules[package] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
 
 
 if __name__ == "__main__":
