@@ -7,6 +7,7 @@ import argparse
 import difflib
 import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -120,7 +121,7 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
 
     Returns:
         The exit status: 0 done; 1 something that was given is wrong or failed (ValueError, OSError); 2 wrong usage;
-        130 interrupted. Another exception is a fault of the program and keeps its traceback.
+        130 interrupted; 141 the reader of the output is gone. Another exception is a fault of the program and keeps its traceback.
 
     Raises:
         SystemExit: `--help` or `--version` was asked for.
@@ -132,9 +133,13 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
         speaker = f"{program} {name}"
         module, _, function = commands[name].function.partition(":")
         getattr(importlib.import_module(module), function)(arguments[1:])
+        sys.stdout.flush()
     except UsageError as error:
         print(f"{error.usage}{speaker}: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        return 141  # as a shell says of a process that SIGPIPE ended
     except (ValueError, OSError) as error:
         print(f"{speaker}: error: {one_line(error)}", file=sys.stderr)
         return 1

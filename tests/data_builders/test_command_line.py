@@ -1,8 +1,16 @@
 """The machinery of command lines: spelling of options, suggestions, exit statuses and one-line errors."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from data_builders.command_line import Command, CommandParser, UsageError, did_you_mean, run_command
+
+
+ROOT = Path(__file__).parents[2]
 
 
 COMMANDS = {
@@ -92,6 +100,18 @@ def test_an_interrupt_while_a_command_is_imported(tmp_path, monkeypatch, capsys)
     monkeypatch.syspath_prepend(tmp_path)
     assert run_command("program", {"slow": Command("interrupted_import:slow", "")}, ["slow"]) == 130
     assert capsys.readouterr().err == "program slow: interrupted\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    (tmp_path / "talkative.py").write_text(
+        "def talk(arguments):\n    for _ in range(100_000):\n        print('word ' * 9)\n"
+    )
+    command = "import sys; from data_builders.command_line import Command, run_command\n"
+    command += "sys.exit(run_command('program', {'talk': Command('talkative:talk', '')}, ['talk']))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    script = ["bash", "-c", 'set -o pipefail; "$@" | head -n 1', "bash", sys.executable, "-c", command]
+    process = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (141, "word " * 9 + "\n", "")
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(run):
