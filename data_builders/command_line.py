@@ -121,7 +121,8 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
 
     Returns:
         The exit status: 0 done; 1 something that was given is wrong or failed (ValueError, OSError); 2 wrong usage;
-        130 interrupted; 141 the reader of the output is gone. Another exception is a fault of the program and keeps its traceback.
+        130 interrupted; 141 the reader of the output is gone. Another exception is a fault of the program and keeps
+        its traceback.
 
     Raises:
         SystemExit: `--help` or `--version` was asked for.
