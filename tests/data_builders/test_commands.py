@@ -20,7 +20,7 @@ def test_the_command_line(mag_data, write_pickle, tmp_path):
     def run(*arguments):
         command = [sys.executable, "-m", "data_builders", *map(str, arguments)]
         repository = Path(__file__).parents[2]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=100)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=300)
 
     assert "train: 6 samples of 2 videos" in run("inspect", path).stdout
     broken = tmp_path / "broken.pkl"

@@ -15,7 +15,7 @@ def fuzz(kind, count, seed):
     command = [sys.executable, "-W", "error::ResourceWarning", SCRIPT, kind, str(count), str(seed)]
     repository = Path(__file__).parents[2]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=170, cwd=repository, env={"PYTHONPATH": "."}
+        command, capture_output=True, text=True, timeout=600, cwd=repository, env={"PYTHONPATH": "."}
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout)

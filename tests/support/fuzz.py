@@ -29,7 +29,7 @@ from data_builders.formats.recognition import get_reader, open_source
 from data_builders.rows import checked_row, is_empty
 
 
-SECONDS_A_FILE = 5
+SECONDS_A_FILE = 60  # of wall time: a busy machine lets a process wait
 MEMORY_HEADROOM = 1 << 30
 FORBIDDEN_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "exec")
 
@@ -183,14 +183,14 @@ def main(kind, count, seed):
             index = random_numbers.randrange(len(seeds))
             path = lay_out(kind, folder, seeds, index, mutate(contents[index], contents, random_numbers))
             faulthandler.dump_traceback_later(SECONDS_A_FILE, exit=True)
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 read_all(path)
                 outcomes["loaded"] += 1
             except DataError as error:
                 assert "\n" not in str(error)
                 outcomes["refused"] += 1
-            slowest = max(slowest, time.perf_counter() - started)
+            slowest = max(slowest, time.process_time() - started)
             faulthandler.cancel_dump_traceback_later()
     # The peak of this process alone: what getrusage says includes the process that started it.
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024

@@ -209,7 +209,7 @@ def start(prepare, *arguments):
 
 
 def errors_of(process):
-    return process.finish(timeout=200)[1]
+    return process.finish()[1]
 
 
 def files_in(folder):

@@ -1,6 +1,7 @@
 """Streamed splits: the rows of the splits on disk, shared out by Trainer's own samplers, in constant memory."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from datasets import IterableDatasetDict
+from forked import ForkedProcess
 from launching import finish, free_port, launch
 from row_cases import SIZES, STATISTICS, make_dataset, make_rows
+from streaming_cases import main
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from data_builders import load_aligned_dataset
@@ -165,29 +168,7 @@ def test_persistent_workers_follow_the_epoch(many_encoded):
         assert [name for batch in loader for name in batch] == order(many_encoded, epoch)
 
 
-RUN = """
-import json, sys
-from pathlib import Path
-from modeling_cpsl.experiments import assembly, recipe, run
-
-folder = Path(sys.argv[1])
-trainer, dataset = assembly.prepare(recipe.parse_arguments(sys.argv[2:]))
-share_out, seen = trainer.get_batch_samples, []
-
-def record(*arguments):
-    batches, count = share_out(*arguments)
-    micro_batches = [batch["micro_batch"] for batch in batches]
-    seen.append([name for batch in micro_batches for name in batch.ids[: batch.num_samples]])
-    return batches, count
-
-trainer.get_batch_samples = record
-trainer.train()
-run.evaluate_splits(trainer, dataset)
-(folder / f"rank{trainer.args.process_index}.json").write_text(json.dumps(seen))
-# The peak of this process alone: what getrusage tells includes the process that started it.
-print("peak", Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-trainer.accelerator.end_training()
-"""
+CASES = Path(__file__).parents[2] / "support" / "streaming_cases.py"
 TINY = ["--model_name_or_path", "sample", "--latent_size", 8, "--modality_hidden_size", 8, "--fusion_size", 8]
 PLAIN = [
     *("--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"),
@@ -195,18 +176,20 @@ PLAIN = [
 ]
 
 
-def run(folder, data, *options, processes=1):
-    """Trains with run_train.py's own pieces; returns what each rank saw in each step, and the peak memory in kB."""
+def run(folder, data, *options, launcher=()):
+    """Starts a training with the options, and a launcher for several processes; returns what they printed."""
     folder.mkdir()
-    script = folder / "run.py"
-    script.write_text(RUN)
-    launcher = []
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", free_port()]
-    command = [*launcher, script, folder, "--dataset", data, "--output_dir", folder / "out", *TINY, *PLAIN, *options]
-    output, _ = finish(launch(*command))
-    seen = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
-    return seen, int(output.split("peak ")[1].split()[0])
+    output, _ = finish(launch(*launcher, CASES, folder, *arguments_of(folder, data, *options)))
+    return output
+
+
+def arguments_of(folder, data, *options):
+    return map(str, ["--dataset", data, "--output_dir", folder / "out", *TINY, *PLAIN, *options])
+
+
+def seen_by(folder, rank=0):
+    """The samples that a process saw, step by step."""
+    return json.loads((folder / f"rank{rank}.json").read_text())
 
 
 @pytest.mark.slow
@@ -214,10 +197,16 @@ def test_two_processes_see_what_one_sees(tmp_path):
     """Each sample once an epoch, the same ones in each step, and a prediction for each, in order."""
     data = write_parquet(tmp_path / "data", {"train": 300, "validation": 21, "test": 50})
     options = ["--num_train_epochs", 2, "--per_device_eval_batch_size", 8]
-    (one,), _ = run(tmp_path / "one", data, *options, "--per_device_train_batch_size", 16)
-    two, _ = run(
-        tmp_path / "two", data, *options, "--per_device_train_batch_size", 8, "--ddp_backend", "gloo", processes=2
-    )
+    (tmp_path / "one").mkdir()
+    arguments = arguments_of(tmp_path / "one", data, *options, "--per_device_train_batch_size", 16)
+    process = ForkedProcess(main, tmp_path / "one", *arguments)
+    process.start()
+    errors = process.finish()[1]
+    assert process.exitcode == 0, errors[-3000:]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", free_port()]
+    options += ["--per_device_train_batch_size", 8, "--ddp_backend", "gloo"]
+    run(tmp_path / "two", data, *options, launcher=launcher)
+    one, two = seen_by(tmp_path / "one"), [seen_by(tmp_path / "two", rank) for rank in range(2)]
     steps = len(one) // 2
     assert steps == 19
     everything = {f"train{index // 9}_{index}" for index in range(300)}
@@ -243,7 +232,7 @@ def test_memory_of_training_is_constant(tmp_path):
     for times in (1, 4, 16):
         counts = {"train": 1500 * times, "test": 10}
         data = write_parquet(tmp_path / f"data{times}", counts, sizes, words=20, row_group=100)
-        (seen,), peak = run(tmp_path / f"x{times}", data, *options)
-        assert sum(map(len, seen)) > SHUFFLE_BUFFER
-        peaks.append(peak)
+        output = run(tmp_path / f"x{times}", data, *options)
+        assert sum(map(len, seen_by(tmp_path / f"x{times}"))) > SHUFFLE_BUFFER
+        peaks.append(int(output.split("peak ")[1].split()[0]))
     assert max(peaks) < 1.1 * peaks[0], peaks
