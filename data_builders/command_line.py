@@ -158,13 +158,15 @@ def _command_name(program: str, commands: Mapping[str, Command], arguments: Sequ
         epilog="commands:\n" + "\n".join(f"  {name:{width}}  {command.help}" for name, command in commands.items()),
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--version", action="version", version=f"{program} {importlib.metadata.version('cpsl')}")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
     if not arguments:
         parser.error(f"name a command: {', '.join(commands)}")
     if arguments[0] not in commands:
         if not arguments[0].startswith("-"):
             parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], commands)}")
-        parser.parse_args(arguments)  # ends Python for --help and --version, and refuses any other option
+        if parser.parse_args(arguments).version:  # this ends Python for --help, and refuses any other option
+            print(f"{program} {importlib.metadata.version('cpsl')}")
+            raise SystemExit(0)
         parser.error(f"name a command: {', '.join(commands)}")
     return arguments[0]
 

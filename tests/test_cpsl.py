@@ -95,7 +95,7 @@ def test_help_of_train_costs_what_its_options_do():
         for _ in range(4)
     ]
     seconds, options = map(min, zip(*measured, strict=True))
-    assert seconds <= 1.2 * options
+    assert seconds <= 1.4 * options  # 1.1 on a quiet machine; with the registration it would be 2.1
     program = "import cpsl, sys\ntry:\n  cpsl.main()\nexcept SystemExit:\n  print(sorted(sys.modules))"
     output, _ = start("-c", f"{program}\n  import modeling_cpsl; print(modeling_cpsl.CPSLConfig)", "train", "--help")
     output, _, imported = output.rpartition("\n<class")
