@@ -51,7 +51,7 @@ def compare(arguments: Sequence[str]) -> None:
     parser = CommandParser(prog="cpsl compare", description=compare.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="output folders of finished runs")
     parser.add_argument("--split", default="test", help="the split whose metrics are compared")
-    parser.add_argument("--metrics", help="names separated by commas; default: all")
+    parser.add_argument("--metrics", help="names separated by commas; default: those that every run has")
     options = parser.parse_args(arguments)
     from .comparison import compare_runs
 

@@ -36,23 +36,24 @@ def compare_runs(
     Args:
         runs: Output folders of finished runs; one that is named twice counts once.
         split: The split to compare on.
-        metrics: Names of metrics. Default: all.
+        metrics: Names of metrics. Default: those that every run has.
 
     Returns:
-        A row for each group of runs: the number of `seeds`, and each metric as text, `mean +- sample deviation`, or
-        for a single run the value alone. A group is named by the folder that holds its runs, or, where another group
+        A row for each group of runs: the number of `runs`, and each metric as text, `mean +- sample deviation`, or for
+        a single run the value alone. A group is named by the folder that holds its runs, or, where another group
         is in the same folder, by its runs.
 
     Raises:
         ValueError: A folder holds no finished run, or a run has no such split or metric.
     """
-    metrics = list(METRICS) if metrics is None else metrics
     folders: dict[Path, Path] = {}
     for run in map(Path, runs):
         folders.setdefault(run.resolve(), run)
+    results_by_folder = {folder: _read_metrics(folder, split, metrics or ()) for folder in folders.values()}
+    if metrics is None:
+        metrics = [name for name in METRICS if all(f"{split}_{name}" in row for row in results_by_folder.values())]
     groups: list[_Group] = []
-    for folder in folders.values():
-        results = _read_metrics(folder, split, metrics)
+    for folder, results in results_by_folder.items():
         options = {
             name: value for name, value in read_resolved_config(folder).items() if name not in _OPTIONS_OF_ONE_RUN
         }
@@ -70,7 +71,7 @@ def _table(groups: Sequence[_Group], split: str, metrics: Sequence[str]) -> pd.D
     rows = {}
     for name, group in zip(names, groups, strict=True):
         unique_name = name if names.count(name) == 1 else ", ".join(map(str, group.folders))
-        rows[unique_name] = {"seeds": len(group.results)} | {
+        rows[unique_name] = {"runs": len(group.results)} | {
             metric: _mean_and_deviation([results[f"{split}_{metric}"] for results in group.results])
             for metric in metrics
         }

@@ -24,7 +24,7 @@ def test_compare_says_what_is_missing(tmp_path, capsys):
     assert main(["compare", str(tmp_path)]) == 1
     assert "it has no metrics of the split 'test'" in capsys.readouterr().err
     assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
-    assert capsys.readouterr().out.split() == ["seeds", "mae", str(tmp_path), "1", "1.0000"]
+    assert capsys.readouterr().out.split() == ["runs", "mae", str(tmp_path), "1", "1.0000"]
     assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
     error = capsys.readouterr().err
     assert "all_results.json: it has no metric 'accuracy' (it has mae)" in error
@@ -53,7 +53,7 @@ def test_repetitions_of_a_run_are_one_row(tmp_path):
     first = write_run(tmp_path / "a", 1.0, seed=0, output_dir="a", run_name="a", data_seed=None, ablation=None)
     second = write_run(tmp_path / "b", 2.0, seed=1, **names)
     table = compare_runs([first, second, tmp_path / "b" / ".." / "a"], "test", ["mae"])
-    assert table.to_dict("index") == {str(tmp_path): {"seeds": 2, "mae": "1.5000 +- 0.7071"}}
+    assert table.to_dict("index") == {str(tmp_path): {"runs": 2, "mae": "1.5000 +- 0.7071"}}
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
@@ -63,6 +63,22 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
         write_results({f"test_{name}": mae for name in METRICS}, folder)
     table = compare_runs([tmp_path / "full" / "seed0", tmp_path / "full" / "seed1"])
     assert table.index.tolist() == [str(tmp_path / "full")]
-    assert table.iloc[0].to_dict() == {"seeds": 2} | dict.fromkeys(METRICS, "0.6000 +- 0.1414")
+    assert table.iloc[0].to_dict() == {"runs": 2} | dict.fromkeys(METRICS, "0.6000 +- 0.1414")
     with pytest.raises(ValueError, match="not a finished run"):
         compare_runs([tmp_path])
+
+
+def test_runs_from_before_and_after_a_metric_was_added_are_compared_by_what_both_have(tmp_path):
+    earlier, later = write_run(tmp_path / "earlier", 1.0, ame=False), write_run(tmp_path / "later", 2.0)
+    write_results({"test_acc7": 0.5, "test_mae": 2.0, "test_corr": 0.25}, later)
+    table = compare_runs([earlier, later])
+    assert table.columns.tolist() == ["runs", "mae"]
+    in_order = [name for name in METRICS if name in {"acc7", "mae", "corr"}]
+    assert compare_runs([later]).columns.tolist() == ["runs", *in_order]
+    with pytest.raises(ValueError, match=r"earlier.*it has no metric 'corr'"):
+        compare_runs([earlier, later], metrics=["mae", "corr"])
+
+
+def test_two_runs_with_one_seed_are_two_runs(tmp_path):
+    runs = [write_run(tmp_path / name, 1.0, seed=0, output_dir=name) for name in "ab"]
+    assert compare_runs(runs)["runs"].tolist() == [2]
