@@ -14,6 +14,7 @@ from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .losses_cpsl import LOSSES, TASK_LOSSES
 from .pooling_cpsl import POOLINGS
+from .utterances_cpsl import UTTERANCE_FIELDS
 
 
 # CMU-MOSI: 74 COVAREP columns and 47 FACET columns.
@@ -22,8 +23,8 @@ DEFAULT_MODALITY_SIZES = {"acoustic": 74, "visual": 47}
 # Fields of a backbone's configuration that say which model it is and not how it is built.
 _BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "id2label", "label2id")
 
-# Columns of the encoded data that do not hold features.
-_OTHER_COLUMNS = ("id", "words", "label", "text", "input_ids", "word_index")
+# Names with another meaning in the data; tokenising adds the last two columns.
+_RESERVED_NAMES = (*UTTERANCE_FIELDS, "input_ids", "word_index")
 
 
 def check_modality_names(names: Iterable[str]) -> None:
@@ -33,7 +34,7 @@ def check_modality_names(names: Iterable[str]) -> None:
         ValueError: A name is not an identifier, or has another meaning in the data or in PyTorch.
     """
     for name in names:
-        if not name.isidentifier() or name in _OTHER_COLUMNS or hasattr(nn.ModuleDict(), name):
+        if not name.isidentifier() or name in _RESERVED_NAMES or hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} cannot be the name of a modality; give its column another one")
 
 

@@ -12,15 +12,13 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .processing_cpsl import CPSLProcessor, warn_truncated
 from .task_cpsl import checked_label, clip_sentiment
 from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths, modality_set
-from .utterances_cpsl import name_in_errors
+from .utterances_cpsl import UTTERANCE_FIELDS, name_in_errors
 
 
 TASK = "multimodal-sentiment"
 ON_ERROR = ("raise", "skip")
 # Utterances of similar length are batched within a window of this many batches, which is all that memory holds.
 BATCHES_IN_WINDOW = 16
-# Columns of a data set that the model does not read.
-IGNORED_FIELDS = ("id", "video_id", "split", "label", "start", "end", "word_start", "word_end")
 
 
 class MultimodalSentimentPipeline(Pipeline):
@@ -308,8 +306,8 @@ def _fields(utterance: Any) -> dict[str, Any]:
         utterance = {"text": utterance}
     if not isinstance(utterance, Mapping):
         raise ValueError(f"expected a dict of words and features, or a text, not {type(utterance).__name__}")
-    features = {name: value for name, value in utterance.items() if name not in IGNORED_FIELDS}
-    others = {name: features.pop(name, None) for name in ("words", "text", "feature_extractors")}
+    features = {name: value for name, value in utterance.items() if name not in UTTERANCE_FIELDS}
+    others = {name: utterance.get(name) for name in ("words", "text", "feature_extractors")}
     return {**others, "features": features}
 
 

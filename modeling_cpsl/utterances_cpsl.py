@@ -7,6 +7,22 @@ import numpy as np
 import torch
 
 
+# What an utterance, or a row of a data set, has beside features. The model reads the first three.
+UTTERANCE_FIELDS = (
+    "words",
+    "text",
+    "feature_extractors",
+    "id",
+    "video_id",
+    "split",
+    "label",
+    "start",
+    "end",
+    "word_start",
+    "word_end",
+)
+
+
 class Utterance(NamedTuple):
     """An utterance that [`make_utterance`] has checked.
 

@@ -6,7 +6,9 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, BertConfig, DebertaV2Config
 
+from data_builders.rows import row_features
 from modeling_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
+from modeling_cpsl.utterances_cpsl import UTTERANCE_FIELDS
 
 
 CONFIGS = [CPSLConfig, CPSLBertConfig, CPSLMPNetConfig]
@@ -113,7 +115,17 @@ def test_no_modality_is_text_alone(tmp_path):
         ({"modality_sizes": {"acoustic": 0}}, ["modality_sizes", "acoustic", "0"]),
         *(
             ({"modality_sizes": {name: 3}}, [f"'{name}'", "name of a modality"])
-            for name in ("text", "my voice", "a.b", "", "values", "train", "type", "input_ids", "word_index")
+            for name in (
+                "my voice",
+                "a.b",
+                "",
+                "values",
+                "train",
+                "type",
+                "input_ids",
+                "word_index",
+                *UTTERANCE_FIELDS,
+            )
         ),
         ({"modality_sizes": {}, "use_text": False}, ["use_text", "modality_sizes"]),
         ({"use_text": False, "pooling": "cls"}, ["pooling", "use_text"]),
@@ -136,6 +148,10 @@ def test_a_wrong_value_is_one_line_that_names_it(fields, words):
     assert isinstance(cause, ValueError)
     assert "\n" not in str(cause)
     assert all(word in str(cause) for word in words)
+
+
+def test_no_column_of_the_row_format_is_taken_for_a_modality():
+    assert set(row_features({}, timed=True)) <= set(UTTERANCE_FIELDS)
 
 
 @pytest.mark.parametrize(
