@@ -26,7 +26,7 @@ from .timing import TIMING_FEATURES
 
 logger = logging.getLogger(__name__)
 
-# A new number here makes every cache be built anew: raise it with each change of what any reader gives.
+# Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
 READER_VERSION = "1.5.0"
 ROWS_PER_TABLE = 256
 BYTES_PER_TABLE = 64 * 2**20
@@ -56,8 +56,8 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
 class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     """Builds a dataset in the row format from a file or folder of any known format.
 
-    The cache is keyed by the content of the files, the version of the readers and the options. So a file that has
-    changed never meets a stale cache, and a file that was only moved still meets its cache.
+    The cache is keyed by the content of the files, the version of the readers and the options. So a changed file
+    never uses an outdated cache, and a file that was only moved keeps its cache.
 
     Args:
         data_dir (`str` or `Path`): The file or folder.
@@ -69,7 +69,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     Attributes:
         replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
         skipped (list of `LeftOut`): The samples that it left out, each with `id`, `reason` and `split`. Both are known
-            after `download_and_prepare`, also where that finds the cache of an earlier build.
+            after `download_and_prepare`, even if it found the cache of an earlier build.
 
     Raises:
         DataError: An option is wrong, or there is no such file or folder.
@@ -164,11 +164,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             self._log_once()
 
     def _prepare_split_single(self, *, gen_kwargs: dict[str, Any], job_id: int, **options: Any) -> Iterator[tuple]:
-        """Builds the share that one process has in a split, and notes beside the Arrow files what it left out."""
+        """Builds one process's share of a split, and records beside the Arrow files what it left out."""
         self.replaced, self.skipped = Counter(), []
         try:
             yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
-        except DatasetGenerationError as error:  # its message says nothing of the cause
+        except DatasetGenerationError as error:  # its message does not name the cause
             cause = error.__cause__ or error
             if isinstance(cause, DataError):
                 raise cause from None
@@ -206,7 +206,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     def _checked(self, row: Row, sizes: dict[str, int]) -> Row | Skipped:
         if is_empty(row, sizes):
-            # Training does without it; who asks for predictions expects one for each utterance.
+            # Training skips it. For prediction it is an error, because every utterance needs a prediction.
             return Skipped(row["id"], "neither words nor features", fault=not self.config.labels)
         try:
             return checked_row(row, sizes, labels=self.config.labels)
@@ -214,7 +214,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             return Skipped(row["id"], str(error))
 
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
-        """Builds the Arrow cache unless it is there, and logs what the build replaced and left out.
+        """Builds the Arrow cache unless it already exists, and logs what the build replaced and left out.
 
         Duplicate ids and videos in several splits are looked for, and logged, when the cache is built.
         """
@@ -303,7 +303,7 @@ class SampleCorpus(AlignedSentimentBuilder):
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """The rows of one table each: so many, or fewer where they are large, that memory is bounded."""
+    """Groups rows into one batch per table; large rows make smaller batches, so that memory is bounded."""
     batch, size = [], 0
     for row in rows:
         batch.append(row)
@@ -317,7 +317,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def features_are_normalized(format_name: str) -> bool:
-    """Whether the features of a dataset were standardised already by whoever made its files.
+    """Whether the publisher of a dataset's files has already standardised its features.
 
     Args:
         format_name (`str`): The format, which is the dataset's `info.config_name`.
@@ -328,7 +328,7 @@ def features_are_normalized(format_name: str) -> bool:
     return get_reader(format_name).FEATURES_ARE_NORMALIZED
 
 
-_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}  # of data that users have to get themselves
+_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}  # data sets that users have to download themselves
 
 
 def make_builder(

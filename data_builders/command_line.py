@@ -102,7 +102,7 @@ def _has_underscores(option: str) -> bool:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to add to a message about an unknown word: a known one that is spelt alike, or nothing.
+    """The suffix `; did you mean X?` for a message about an unknown word, or `""` where no known word is similar.
 
     >>> did_you_mean("tran", ["train", "predict"])
     '; did you mean train?'
@@ -128,24 +128,24 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
         SystemExit: `--help` or `--version` was asked for.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    speaker = program
+    prefix = program
     try:
         name = _command_name(program, commands, arguments)
-        speaker = f"{program} {name}"
+        prefix = f"{program} {name}"
         module, _, function = commands[name].function.partition(":")
         getattr(importlib.import_module(module), function)(arguments[1:])
         sys.stdout.flush()
     except UsageError as error:
-        print(f"{error.usage}{speaker}: error: {error}", file=sys.stderr)
+        print(f"{error.usage}{prefix}: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
         return 141  # as a shell says of a process that SIGPIPE ended
     except (ValueError, OSError) as error:
-        print(f"{speaker}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{prefix}: error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:  # a command may say in it how to go on
-        print(": ".join([speaker, "; ".join(["interrupted", *map(str, interrupt.args)])]), file=sys.stderr)
+        print(": ".join([prefix, "; ".join(["interrupted", *map(str, interrupt.args)])]), file=sys.stderr)
         return 130
     return 0
 

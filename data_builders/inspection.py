@@ -1,4 +1,4 @@
-"""What a dataset holds, as text and as plots."""
+"""Describes the content of a dataset, as text and as plots."""
 
 import tempfile
 from collections import Counter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LABEL_STEPS = (1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 1 / 10)
 _STEP_OF_OTHER_LABELS = 1 / 4
 _MOST_LENGTH_BINS = 60
-_COLORS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe and Ito, which colour-blind people can tell apart
+_COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's, which colour-blind people can distinguish
 
 
 def inspect(path: str | Path, *, labels: bool = True, **options: Any) -> str:
@@ -129,7 +129,7 @@ def label_bins(labels: np.ndarray) -> np.ndarray:
 
 
 def _length_bins(longest: int) -> np.ndarray:
-    """The edges of bins of one length each, or of several where there would be too many."""
+    """The edges of the bins of lengths: one bin per length, or wider bins where some texts are long."""
     return np.arange(0, longest + 2 * (width := 1 + longest // _MOST_LENGTH_BINS), width) - 0.5
 
 

@@ -1,7 +1,7 @@
-"""What a pickle may make of a global: NumPy arrays, scalars and types, bytes, sets and dicts.
+"""The only objects that a pickle may construct: NumPy arrays, scalars and types, bytes, sets and dicts.
 
-This is the other half of `safe_pickle`, whose machine looks every global up here. A constructor compares what it is
-asked to make with the data that it is given, and all of them together make at most twice as many bytes as the file
+This is the other half of `safe_pickle`, whose machine looks every global up here. A constructor compares the claimed
+size of an object with the data that it is given, and all of them together make at most twice as many bytes as the file
 has.
 """
 
@@ -62,7 +62,7 @@ def _raw(data: Any) -> bytes | bytearray:
 
 
 class Constructors:
-    """What a pickle of `size` bytes may call, and an account of how much it has made."""
+    """The constructors that a pickle of `size` bytes may call, and a count of the bytes that they have made."""
 
     def __init__(self, size: int):
         self.size = size
@@ -92,14 +92,18 @@ class Constructors:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
 
     def _charge(self, count: int) -> None:
-        """Counts what is made of values that were read already; an honest pickle uses each byte at most twice."""
+        """Counts the bytes made from values that were already read; a valid pickle uses each byte at most twice."""
         self.made += count
         if self.made > 2 * self.size:
             raise ValueError(f"it claims more than {self.size} bytes of data, and the whole file has no more")
 
     def _checked_data(self, shape: Any, dtype: Any, data: Any, fortran_order: bool) -> tuple:
         """An array's dtype, order and data, after its claimed shape was compared with the data that it has."""
-        if type(dtype) is not _DType or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+        if (
+            type(dtype) is not _DType
+            or type(shape) is not tuple
+            or not all(type(length) is int and length >= 0 for length in shape)
+        ):
             raise ValueError("an array has no proper shape or type")
         dtype = dtype.dtype
         size = math.prod(shape)

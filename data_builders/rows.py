@@ -33,16 +33,16 @@ SPLIT_ALIASES = {
 LABEL_RANGE = (-3.0, 3.0)
 LABEL_RANGE_TEXT = "[{:g}, {:g}]".format(*LABEL_RANGE)
 LABEL_SIZES = (1, 7)  # sentiment alone, or MOSEI's sentiment and six emotions
-MAX_VALUES = 1 << 26  # of a modality in one sample, 256 MB: small files can claim more than memory holds
+MAX_VALUES = 1 << 26  # of one modality in one sample (256 MB): a small file can claim more than fits in memory
 
 Row = dict[str, Any]
 
 
 class Skipped(NamedTuple):
-    """A sample that a reader cannot give, in place of its row.
+    """Takes the place of a row, for a sample that cannot be used.
 
-    `fault` tells data that is wrong (an error, unless `on_error="skip"`) from data that is rightly of no use, such as
-    a segment in which nobody speaks.
+    `fault` is True for wrong data, which is an error unless `on_error="skip"`. It is False for correct data that
+    cannot be used, such as a segment in which nobody speaks.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Source(NamedTuple):
         rows: Gives the rows of one shard; it must be picklable too. A row has `id`, `video_id`, `words`, `label` (if
             asked for), a (number of words, size) array or `None` for each modality and, if timed, `start`, `end`,
             `word_start`, `word_end`. `words` is empty where the source does not keep them.
-        feature_extractors: What made the features, for those modalities whose source says it.
+        feature_extractors: The program that extracted the features, for modalities whose source names it.
     """
 
     path: Path
@@ -98,7 +98,7 @@ def video_of(segment: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """The text of a string of either Python, or of a number: bytes are UTF-8, or else latin-1."""
+    """A string or number as text; bytes, as Python 2 wrote them, are read as UTF-8 or else latin-1."""
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")
@@ -120,7 +120,7 @@ def row_features(
         modality_sizes: The size of a feature row of each modality.
         timed: Whether rows have the times of segments and words.
         labels: Whether rows have labels.
-        feature_extractors: What made the features of a modality, where this is known.
+        feature_extractors: The program that extracted a modality's features, where it is known.
     """
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
     features |= {
@@ -171,12 +171,14 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
 
 
 def check_text(*texts: str) -> None:
-    """Raises DataError for a string that Arrow cannot hold: JSON can say half of a surrogate pair."""
+    """Raises DataError for a string that Arrow cannot hold: JSON can contain an unpaired surrogate."""
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:
         broken = next(text for text in texts if re.search("[\ud800-\udfff]", text))
-        raise DataError(f"{broken[:80]!r} is not text: half of a surrogate pair; correct or remove it") from None
+        raise DataError(
+            f"{broken[:80]!r} is not valid text: it has an unpaired surrogate; correct or remove it"
+        ) from None
 
 
 def check_shape(shape: tuple[int, ...], name: str, *, num_words: int | None = None, size: int | None = None) -> None:

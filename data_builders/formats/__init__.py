@@ -3,13 +3,13 @@
 A reader is a module with these four names (`contract.Reader` has their types):
 
 - `FORMAT`: the format's name, which is the module's name too;
-- `FEATURES_ARE_NORMALIZED`: whether whoever made such files has standardised the features already;
-- `recognizes(path, head)`: whether a file or folder is in this format, told from its content and never from its name.
-  For data that is almost in this format and cannot be read, it raises a `DataError` that says how to make it readable;
+- `FEATURES_ARE_NORMALIZED`: whether the publisher has already standardised the features of such files;
+- `recognizes(path, head)`: whether a file or folder is in this format, decided by its content and never by its name.
+  For data that is almost in this format but cannot be read, it raises a `DataError` that says how to make it readable;
 - `read(path, options)`: opens the data; a `DataError` says why it cannot be opened.
 
-The other modules of this folder hold what several readers share.
+The other modules of this folder are shared by several readers.
 """
 
-# In the order in which they are asked: those that have to unpickle a file come last.
+# In the order in which they are tried: those that have to unpickle a file come last.
 READERS = ("computational_sequence", "table", "mag_pickle", "misa_pickle", "mmsa_pickle", "mult_pickle", "sample")

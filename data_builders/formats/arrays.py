@@ -32,7 +32,7 @@ def array_path(table: Path, root: Path, reference: str) -> Path:
     """
     try:
         path = (table.parent / reference).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, or a null byte
+    except (OSError, RuntimeError, ValueError) as error:  # it is too long, a loop of links, or has a null byte
         raise DataError(f"{reference[:80]!r} is not a path ({error}); correct it") from None
     if not path.is_relative_to(root.resolve()):
         raise DataError(f"{reference!r} is outside of {root}; put the features beside the table")
@@ -44,17 +44,19 @@ def array_path(table: Path, root: Path, reference: str) -> Path:
     return path
 
 
-def load_array(path: Path, name: str, *, num_words: int | None = None, lone: bool = True) -> np.ndarray | None:
+def load_array(
+    path: Path, name: str, *, num_words: int | None = None, allow_other_name: bool = True
+) -> np.ndarray | None:
     """Reads the features of one modality.
 
     Args:
         path: A `.npy` or `.npz` file.
         name: The modality, which is the array's name in an `.npz` file.
         num_words: How many rows the array must have, where this is known; another number is refused before it is read.
-        lone: Whether the only array of an `.npz` file may have another name.
+        allow_other_name: Whether an array that is the only one of an `.npz` file may have another name.
 
     Returns:
-        The array, or None where an `.npz` file has none of this name and `lone` is off.
+        The array, or None where an `.npz` file has none of this name and `allow_other_name` is off.
 
     Raises:
         DataError: The file does not hold an array of numbers of this name, or it has too many values or other rows.
@@ -64,7 +66,7 @@ def load_array(path: Path, name: str, *, num_words: int | None = None, lone: boo
             return _read_array(file, os.fstat(file.fileno()).st_size, name, num_words)
         with zipfile.ZipFile(file) as archive:
             members = _members(archive)
-            if name not in members and not lone:
+            if name not in members and not allow_other_name:
                 return None
             if name not in members and len(members) != 1:
                 raise DataError(f"{path}: holds no array {name!r}; it holds: {', '.join(members)}")

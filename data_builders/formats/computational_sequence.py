@@ -39,7 +39,7 @@ _NOT_MODALITIES = ("glove", "wordvector", "word2vec", "bert", "phone")
 
 
 class _Sequence(NamedTuple):
-    """One computational sequence: where it is and what its rows are."""
+    """One computational sequence: its place in a file, and the kind of its rows."""
 
     path: Path
     root: str
@@ -57,23 +57,23 @@ class _Sequence(NamedTuple):
 
 
 class _Folder(NamedTuple):
-    """What is needed to read videos: it travels to worker processes."""
+    """What is needed to read videos; it is pickled for worker processes."""
 
     words: _Sequence
     labels: _Sequence
     modalities: dict[str, _Sequence]
     segment_ids: dict[str, list[tuple[float, float, str]]]
-    in_no_split: frozenset[str]
+    unassigned_videos: frozenset[str]
 
 
 def recognizes(path: Path, head: Head) -> bool:
     """Whether a folder holds `.csd` files.
 
     Raises:
-        DataError: The file is one of them alone.
+        DataError: The path is a single HDF5 file.
     """
     if head.first_bytes.startswith(HDF5_SIGNATURE):
-        raise DataError(f"{path}: one HDF5 file alone; {_FOLDER_IS_NEEDED}")
+        raise DataError(f"{path}: a single HDF5 file; {_FOLDER_IS_NEEDED}")
     return path.is_dir() and bool(_sequence_files(path))
 
 
@@ -92,9 +92,9 @@ def read(path: Path, options: ReadOptions) -> Source:
         raise DataError(f"{path}: not a folder; {_FOLDER_IS_NEEDED}")
     sequences = [sequence for file in _sequence_files(path) for sequence in _open_sequences(file)]
     words, labels, modalities = _assign(path, sequences, dict(options.feature_sequences or {}))
-    videos_of, in_no_split = _split_videos(path, labels, options.folds)
-    contents = _Folder(words, labels, modalities, _known_segment_ids(path), frozenset(in_no_split))
-    next(iter(videos_of.values())).extend(in_no_split)  # some split has to say that they are left out
+    videos_of, unassigned = _split_videos(path, labels, options.folds)
+    contents = _Folder(words, labels, modalities, _known_segment_ids(path), frozenset(unassigned))
+    next(iter(videos_of.values())).extend(unassigned)  # the first split reports the videos that belong to no split
     splits = {
         split: [videos[start : start + VIDEOS_PER_SHARD] for start in range(0, len(videos), VIDEOS_PER_SHARD)]
         for split, videos in videos_of.items()
@@ -105,7 +105,7 @@ def read(path: Path, options: ReadOptions) -> Source:
     return Source(path, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors)
 
 
-# The files. HDF5 is imported where a file is opened: to tell other formats apart must not cost it.
+# The files. h5py is imported where a file is opened, so that recognising other formats does not import it.
 
 
 def _sequence_files(folder: Path) -> list[Path]:
@@ -118,7 +118,7 @@ def _is_hdf5(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-    except OSError:  # it is not ours, and no reason to refuse what lies beside it
+    except OSError:  # ignore unreadable files
         return False
 
 
@@ -166,7 +166,7 @@ def _read_videos(sequence: _Sequence, videos: list[str]) -> dict[str, tuple[np.n
     return found
 
 
-# Which sequence is what, and which video goes where
+# The role of each sequence, and the split of each video
 
 
 def _assign(
@@ -174,29 +174,34 @@ def _assign(
 ) -> tuple[_Sequence, _Sequence, dict[str, _Sequence]]:
     """Words, labels and the modalities among the sequences of a folder."""
     chosen = {name: _named_sequence(folder, sequences, name, wanted) for name, wanted in named.items()}
-    texts = [s for s in sequences if s.is_text and not s.matches(*_NOT_MODALITIES)]
-    numbers = [s for s in sequences if not s.is_text and not s.matches(*_NOT_MODALITIES)]
+    candidates = [sequence for sequence in sequences if not sequence.matches(*_NOT_MODALITIES)]
+    texts = [sequence for sequence in candidates if sequence.is_text]
+    numbers = [sequence for sequence in candidates if not sequence.is_text]
     words = chosen.pop("words", None) or _only(folder, "words", texts)
-    rated = [s for s in numbers if s.size in LABEL_SIZES and s.matches("label", "opinion")]
-    labels = chosen.pop("labels", None) or _only(folder, "labels", rated)
+    ratings = [
+        sequence for sequence in numbers if sequence.size in LABEL_SIZES and sequence.matches("label", "opinion")
+    ]
+    labels = chosen.pop("labels", None) or _only(folder, "labels", ratings)
     if named.keys() - {"words", "labels"}:
         return words, labels, chosen
-    features = [s for s in numbers if s is not labels]
+    features = [sequence for sequence in numbers if sequence is not labels]
     for name, extractors in _EXTRACTORS.items():
-        candidates = [sequence for sequence in features if sequence.matches(*extractors)]
-        if candidates:
-            chosen[name] = _only(folder, name, candidates)
+        matching = [sequence for sequence in features if sequence.matches(*extractors)]
+        if matching:
+            chosen[name] = _only(folder, name, matching)
     unknown = [sequence.label for sequence in features if sequence not in chosen.values()]
     if unknown:
         raise DataError(
             f"{folder}: cannot tell which modality {', '.join(unknown)} is; say so with "
-            'feature_sequences={"acoustic": "file or root name", ...}, which also leaves out what it does not name'
+            'feature_sequences={"acoustic": "file or root name", ...}; sequences that it does not name are left out'
         )
     return words, labels, chosen
 
 
 def _named_sequence(folder: Path, sequences: list[_Sequence], modality: str, wanted: str) -> _Sequence:
-    matching = [s for s in sequences if wanted in (s.root, s.path.name, s.path.stem)]
+    matching = [
+        sequence for sequence in sequences if wanted in (sequence.root, sequence.path.name, sequence.path.stem)
+    ]
     if len(matching) == 1:
         return matching[0]
     found = ", ".join(sequence.label for sequence in sequences)
@@ -216,7 +221,7 @@ def _only(folder: Path, what: str, candidates: list[_Sequence]) -> _Sequence:
 def _split_videos(
     folder: Path, labels: _Sequence, folds: Mapping[str, Sequence[str]] | None
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The videos of each split, and those that are in none."""
+    """The videos of each split, and the videos that belong to no split."""
     origin = "folds="
     if folds is None:
         file = folder / "folds.json"
@@ -227,17 +232,17 @@ def _split_videos(
     ):
         raise DataError(f"{folder}: {origin} must be {_FOLDS_EXAMPLE}")
     split_of = {video: split_name(split, folder) for split, videos in folds.items() for video in videos}
-    in_no_split = [video for video in labels.videos if video not in split_of]
-    if len(in_no_split) == len(labels.videos):
+    unassigned = [video for video in labels.videos if video not in split_of]
+    if len(unassigned) == len(labels.videos):
         raise DataError(
-            f"{folder}: none of its {len(in_no_split)} videos (the first is {in_no_split[0]}) is in a split of "
+            f"{folder}: none of its {len(unassigned)} videos (the first is {unassigned[0]}) is in a split of "
             f"{origin}; put a folds.json {_FOLDS_EXAMPLE} beside the .csd files or give folds="
         )
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for video in labels.videos:
         if video in split_of:
             splits[split_of[video]].append(video)
-    return {split: videos for split, videos in splits.items() if videos}, in_no_split
+    return {split: videos for split, videos in splits.items() if videos}, unassigned
 
 
 def _read_json(path: Path) -> Any:
@@ -270,10 +275,12 @@ def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]
 
 def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:
     labels = _read_videos(folder.labels, videos)
-    ids = {v: _segment_ids(v, times, folder.segment_ids.get(v, [])) for v, (_, times) in labels.items()}
-    for video in sorted(folder.in_no_split.intersection(videos)):
-        yield from (Skipped(name, "its video is in no split of the folds", fault=False) for name in ids[video])
-    videos = [video for video in videos if video not in folder.in_no_split]
+    ids = {
+        video: _segment_ids(video, times, folder.segment_ids.get(video, [])) for video, (_, times) in labels.items()
+    }
+    for video in sorted(folder.unassigned_videos.intersection(videos)):
+        yield from (Skipped(name, "its video is not in any split of the folds", fault=False) for name in ids[video])
+    videos = [video for video in videos if video not in folder.unassigned_videos]
     words = _read_videos(folder.words, videos)
     features = {}
     for name, sequence in folder.modalities.items():
@@ -289,7 +296,7 @@ def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replac
 
 
 def _segment_ids(video: str, segments: np.ndarray, known: list[tuple[float, float, str]]) -> list[str]:
-    """Released ids where the times tell them, else the segment's number, from 1, in the order of the label rows."""
+    """Each segment's released id, found by its times, or else its number among the label rows, counted from 1."""
     ids = []
     for number, segment in enumerate(segments, 1):
         same = [name for *times, name in known if np.allclose(times, segment, rtol=0, atol=0.01)]

@@ -1,4 +1,4 @@
-"""What a reader is, and what it is given."""
+"""The protocol of a reader, and its inputs."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class ReadOptions(NamedTuple):
     """How data is read.
 
     Attributes:
-        head: What was read of the data to recognise its format.
+        head: The beginning of the data, which was read to recognise its format.
         labels: Whether labels are wanted; without, a table need not have them.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.

@@ -1,4 +1,4 @@
-"""HDF5 files, of which only what they hold is read: links to elsewhere and values that they only claim are refused."""
+"""Safe reading of HDF5: links, and arrays that claim more data than the file holds, are refused."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,34 +10,34 @@ import numpy as np
 from ..files import DataError, broken_files_are_data_errors, read_head
 
 
-# HDF5's deflate shrinks by at most 1032; what claims more was not written, and would be made up while it is read.
+# HDF5's deflate shrinks by at most 1032; HDF5 would invent the bytes of an array that claims more.
 _MAX_COMPRESSION = 1032
 
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Opens a file for reading; whatever goes wrong while it is open is a DataError that names it."""
-    read_head(path)  # says what was saved in place of the data
+    """Opens a file for reading; every error while it is open becomes a DataError that names it."""
+    read_head(path)  # refuses web pages and LFS pointers
     with broken_files_are_data_errors(path, "HDF5 file"), h5py.File(path, "r") as file:
         yield file
 
 
 def child(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
-    """What a group of the file `path` holds under a name.
+    """The member `name` of a group in the file `path`.
 
     Raises:
-        DataError: It holds nothing under this name, or a link.
+        DataError: There is no member of this name, or it is a link.
     """
     link = group.get(name, getlink=True)
     if link is None:
         raise DataError(f"{path}: {group.name} has no {name!r}; the file is not complete, get it again")
     if not isinstance(link, h5py.HardLink):
-        raise DataError(f"{path}: {group.name}/{name} is a link to elsewhere, which is not followed; store the data")
+        raise DataError(f"{path}: {group.name}/{name} is a link, and links are not followed; store the data itself")
     return group[name]
 
 
 def read_matrix(group: h5py.Group, name: str, path: Path) -> np.ndarray:
-    """The two-dimensional array that a group of the file `path` holds under a name.
+    """The two-dimensional array `name` of a group in the file `path`.
 
     Raises:
         DataError: There is no such array, it is stored outside of the file, or it claims more than the file holds.

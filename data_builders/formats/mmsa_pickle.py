@@ -100,5 +100,7 @@ def _rows(aligned: bool, shard: tuple) -> Iterator[Row | Skipped | Replaced]:
         frames = {modality: values[span] for modality, values in frames.items()}
     else:
         frames = {modality: true_frames(values, lengths.get(modality)) for modality, values in frames.items()}
-    features = {m: spread_frames(values, len(words)) if len(values) else None for m, values in frames.items()}
+    features = {
+        modality: spread_frames(values, len(words)) if len(values) else None for modality, values in frames.items()
+    }
     yield {"id": name, "video_id": video_of(name), "words": words, "label": label, **features}

@@ -70,7 +70,7 @@ def _rows(shard: tuple) -> Iterator[Row | Replaced]:
     else:
         frames = {modality: values[unpadded_span(values)] for modality, values in frames.items()}
     count = len(frames.pop("text")) or max(map(len, frames.values()))
-    features = {m: spread_frames(values, count) if len(values) else None for m, values in frames.items()}
+    features = {modality: spread_frames(values, count) if len(values) else None for modality, values in frames.items()}
     yield {"id": name, "video_id": video, "words": [], "label": label, **features}
 
 

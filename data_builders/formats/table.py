@@ -4,7 +4,8 @@ Columns: `id`, `words` (a list, or text that is split at spaces; `text` means th
 predict on), and where known `video_id`, `split`, `start`, `end`, `word_start`, `word_end`. Every other column is a
 modality if its cells are lists of rows, one a word, or paths of `.npy` or `.npz` files. Paths are relative to the
 table, and the files lie inside its folder, or inside the folder that was given. A column `features` of `.npz` paths
-gives a modality for each array in these files. A modality that a file, a row or an `.npz` lacks is missing there.
+gives a modality for each array in these files. A modality that a file, a row or an `.npz` lacks is treated as missing
+for those rows.
 
 Splits come from the column `split`, or from the names of the files (`train.csv`, `test-00000-of-00004.parquet`); a
 single file of another name is the training split. CSV is separated by commas, and lists in it are JSON.
@@ -45,11 +46,11 @@ FEATURES_ARE_NORMALIZED = False
 
 _TIMES = ("start", "end", "word_start", "word_end")
 _PLAIN = frozenset(("id", "video_id", "label", "split", *TEXT_COLUMNS, *_TIMES))
-_ROWS_TO_DECIDE = 1000  # a column without features in so many rows is not a modality
+_ROWS_TO_DECIDE = 1000  # a column without features in this many rows is not a modality
 
 
 class _Table(NamedTuple):
-    """What is needed to make rows: it travels to worker processes."""
+    """What is needed to make rows; it is pickled for worker processes."""
 
     modalities: tuple[str, ...]
     timed: bool
@@ -79,7 +80,7 @@ def read(path: Path, options: ReadOptions) -> Source:
         options: Without `labels`, the column need not be there.
 
     Returns:
-        A source whose `format` is the one that all files name as what they were converted from, if they do.
+        A source; its `format` is the one that the files were converted from, if they all name the same one.
 
     Raises:
         DataError: A needed column is missing, all features of a column are bad, a file has no split, or is broken.
@@ -108,13 +109,13 @@ def read(path: Path, options: ReadOptions) -> Source:
 
 
 def _converted_from(notes: list[dict[str, Any]]) -> str:
-    """The format that all files name as the one that they were converted from, or else this one."""
+    """The format that all files were converted from if they name the same one, else `table`."""
     first = notes[0].get("config_name")
     return first if isinstance(first, str) and all(note.get("config_name") == first for note in notes) else FORMAT
 
 
 def _feature_extractors(notes: list[dict[str, Any]], modalities: Iterable[str]) -> dict[str, str]:
-    """What made the features, where `datasets` wrote all files and those that have a modality say the same of it."""
+    """The extractors of the features, where `datasets` wrote all files and they agree on a modality's extractor."""
     found: dict[str, set[Any]] = {name: set() for name in modalities}
     try:
         for extractors in map(noted_extractors, notes):
@@ -176,7 +177,7 @@ def _words(cell: Any) -> list[str]:
 
 
 def _is_list(text: str) -> bool:
-    """Whether a text is a JSON list or meant as one, cut or as Python prints it; `[laughs] ok` is not."""
+    """Whether a text is or was meant to be a JSON list (cut short, or as Python prints it); `[laughs] ok` is not."""
     if re.match(r"\[\s*['\"]", text):
         return True
     try:
@@ -201,7 +202,7 @@ def _from_json(cell: str) -> Any:
 
 
 def _label(cell: Any) -> Any:
-    """A number, or what holds one in an array, which is checked with the labels of all formats."""
+    """A label as a number, list or array; `checked_label` checks it, as for all formats."""
     if isinstance(cell, str) and cell.startswith("["):
         return _from_json(cell)
     return cell if isinstance(cell, list | np.ndarray) else _number(cell, "label")
@@ -222,7 +223,7 @@ def _modality(shard: Shard, cells: dict[str, Any], modality: str, num_words: int
     shared = cells.get("features")
     if _is_path(shared) and (modality == "features" or _is_missing(cells.get(modality))):
         path = array_path(shard.path, shard.root, shared)
-        return _checked(load_array(path, modality, num_words=num_words, lone=False), modality)
+        return _checked(load_array(path, modality, num_words=num_words, allow_other_name=False), modality)
     return _features(shard, cells.get(modality), modality, num_words)
 
 
@@ -255,44 +256,44 @@ def _is_path(cell: Any) -> TypeGuard[str]:
 
 
 def _modality_sizes(columns: set[str], shards: list[Shard]) -> dict[str, int]:
-    """The modalities among the columns and their sizes, each by the first row that tells.
+    """The modalities among the columns and their sizes, each from the first row that shows it.
 
     Raises:
-        DataError: a column has cells that are meant as features, and none of them can be read.
+        DataError: A column has cells that are meant as features, and none of them can be read.
     """
     sizes: dict[str, int] = {}
     faults: dict[str, str] = {}
-    undecided, good, plain, paths = set(columns), set(), set(), set()
+    undecided, readable, with_other_cells, with_bad_paths = set(columns), set(), set(), set()
     rows = ((shard, *row) for shard in shards for row in numbered_cells(shard))
     for count, (shard, index, cells) in enumerate(rows, 1):
         for column in sorted(undecided & cells.keys()):
             cell = cells[column]
             if not _may_be_features(cell):
-                plain.add(column)
+                with_other_cells.add(column)
                 continue
             try:
                 found = _sizes_of_cell(shard, cell, column, sizes)
             except DataError as error:
                 where = f"{shard.path}: sample {_name(shard, index, cells)}: column {column}"
                 faults.setdefault(column, f"{where}: {error}")
-                paths |= {column} if _is_path(cell) else set()
+                with_bad_paths |= {column} if _is_path(cell) else set()
                 continue
             sizes |= found
             if found:
-                good.add(column)
+                readable.add(column)
                 undecided -= set() if _is_path(cell) and column == "features" else {column}  # another may hold more
         if count >= _ROWS_TO_DECIDE:
-            undecided -= plain
+            undecided -= with_other_cells
         if not undecided:
             break
-    # A bracket may begin a note, but nothing else than features ends in .npy.
-    if wrong := sorted(faults.keys() - good - (plain - paths)):
+    # A column of text may have cells that start with '[', but only paths of features end in .npy or .npz.
+    if wrong := sorted(faults.keys() - readable - (with_other_cells - with_bad_paths)):
         raise DataError(f"{faults[wrong[0]]}; correct it, or leave the column out if it is not a modality")
     return dict(sorted(sizes.items()))
 
 
 def _may_be_features(cell: Any) -> bool:
-    """Whether a cell can be features, missing ones too."""
+    """Whether a cell can be features, or says that they are missing."""
     if isinstance(cell, list):
         return not cell or cell[0] is None or isinstance(cell[0], list | np.ndarray | numbers.Number)
     if isinstance(cell, str):
@@ -314,7 +315,7 @@ def _sizes_of_members(path: Path, known: dict[str, int]) -> dict[str, int]:
         if name in known or name in _PLAIN:
             continue
         try:
-            features = _checked(load_array(path, name, lone=False), name)
+            features = _checked(load_array(path, name, allow_other_name=False), name)
         except DataError as error:
             fault = fault or error
             continue

@@ -71,7 +71,7 @@ def test_shapes_that_do_not_fit(changes, message):
 
 @pytest.mark.parametrize("changes", [{"words": ["good", "\ud83d"]}, {"id": "\ud83d"}, {"video_id": "\ud83d"}])
 def test_strings_that_are_no_text(changes):
-    with pytest.raises(DataError, match=r"'.ud83d' is not text: half of a surrogate pair"):
+    with pytest.raises(DataError, match=r"'.ud83d' is not valid text: it has an unpaired surrogate"):
         checked_row(make_row(**changes), SIZES)
 
 

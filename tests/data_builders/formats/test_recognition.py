@@ -107,7 +107,7 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (b"PK\x03\x04abc", "zip archive"),
         (b"\x1f\x8babc", "gzip.*unpack"),
         (b"[\n1,\n", "JSON document"),
-        (b"\x89HDF\r\n\x1a\nabc", "one HDF5 file alone"),
+        (b"\x89HDF\r\n\x1a\nabc", "a single HDF5 file"),
         (b"a,b,c\n1,2,3\n", "names none of id, label, text, words"),
     ],
 )

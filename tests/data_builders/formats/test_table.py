@@ -363,7 +363,7 @@ def test_strings_that_are_no_text_are_bad_samples(tmp_path, cache, field):
     broken = {"words": ["a", "\ud83d"], "id": "v\ud83d", "video_id": "\ud83d"}[field]
     path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", field: broken}])
     with pytest.raises(
-        DataError, match=r"sample (bad_1|v.ud83d): .*'v?.ud83d' is not text.*on_error='skip'"
+        DataError, match=r"sample (bad_1|v.ud83d): .*'v?.ud83d' is not valid text.*on_error='skip'"
     ) as caught:
         load_aligned_dataset(path, cache_dir=cache)
     str(caught.value).encode()
