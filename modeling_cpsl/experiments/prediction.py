@@ -22,6 +22,7 @@ from data_builders.files import replacing_file
 from ..configuration_cpsl import CPSLConfigMixin
 from ..modeling_cpsl import CPSLModelMixin
 from ..pipeline_cpsl import TASK, MultimodalSentimentPipeline
+from .console import quiet_libraries
 
 
 _TEXT_COLUMNS = {"id": str, "split": str, "model": str, "digest": str}
@@ -41,6 +42,7 @@ WRITE_TABLE = {
 WAY_OUT = "remove it or name another output"
 
 
+@quiet_libraries()
 def predict_table(
     model: str,
     data: str,
@@ -106,7 +108,8 @@ def predict_table(
         "on_error": on_error,
     }
     predictions = sentiment((_utterance(dataset[index]) for index in missing.values()), **options)
-    progress = tqdm(predictions, total=len(missing), desc="predicting", unit="utt")
+    # `disable=None`: the bar shows on terminals only.
+    progress = tqdm(predictions, total=len(missing), desc="predicting", unit="utt", disable=None)
     out.parent.mkdir(parents=True, exist_ok=True)
     with journal.open("a", encoding="utf-8", buffering=1) as stream:
         for (digest, index), result in zip(missing.items(), progress, strict=True):

@@ -85,6 +85,7 @@ def test_what_is_done_is_not_done_again(trained_folder, tmp_path, capsys):
     out, data = tmp_path / "out.parquet", tmp_path / "data.jsonl"
     write_jsonl(corpus(12), data)
     assert predict_table(str(trained_folder), str(data), out, device="cpu") == (12, 0, 0)
+    assert capsys.readouterr() == ("", ""), "progress bars are for terminals"
     first = pd.read_parquet(out)
     write_jsonl(corpus(20), data)
     assert run(trained_folder, data, out) == 0
@@ -387,7 +388,8 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:3000])
     places = {"broken": broken, "model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
     assert run(*(argument.format(**places) for argument in arguments)) == 1
-    error = capsys.readouterr().err.split("error: ", 1)[1]
+    error = capsys.readouterr().err
+    assert error.startswith("cpsl predict: error: ")
     assert message in error and error.count("\n") == 1
     assert foreign.read_text() == "a,b\n1,2\n" and not (tmp_path / "out.csv").exists()
 
