@@ -25,6 +25,7 @@ from ..training.streaming import EncodedStream
 from ..uncertainty_cpsl import interval_coverage
 from . import records
 from .plots import has_modulation
+from .recipe import SWITCHES, switched_on
 
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,6 @@ CARD_FILE = "README.md"
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 TAGS = ("cpsl", "multimodal", "sentiment-analysis", "multimodal-sentiment-analysis")
 DATASET_NAMES = {"sample": "CPSL sample corpus (generated)", "mosi": "CMU-MOSI", "mosei": "CMU-MOSEI"}
-PARTS = {
-    "ame": "adaptive modality encoding (AME)",
-    "gm": "gradient modulation (GM)",
-    "ge": "gradient enhancement (GE)",
-    "cp": "conflict-aware penalty (CP)",
-    "sl": "statistical loss (SL)",
-}
 UNKNOWN_LICENSE = "unknown"
 
 
@@ -112,7 +106,7 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         modulated=has_modulation(records.read_log(output_dir)),
         name=model_name,
         names=list(config.modality_sizes),
-        parts=_parts_in_use(recipe, len(config.modality_sizes)),
+        parts=[SWITCHES[name] for name in switched_on(recipe, len(config.modality_sizes))],
         recipe=shown,
         recipe_yaml=yaml.safe_dump({k: v for k, v in shown.items() if v is not None}, sort_keys=False),
         results=results,
@@ -162,13 +156,6 @@ def _metadata(card: str | Path) -> dict[str, Any]:
         return metadata_load(card) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-
-
-def _parts_in_use(recipe: dict[str, Any], num_modalities: int) -> list[str]:
-    """The parts of the method that took part: with too few modalities some are off, whatever the recipe says."""
-    num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
-    is_possible = dict.fromkeys(PARTS, num_modulated > 1) | dict.fromkeys(("ame", "sl"), num_modalities > 0)
-    return [title for name, title in PARTS.items() if recipe[name] and is_possible[name]]
 
 
 def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[dict[str, Any]]:

@@ -20,8 +20,14 @@ from ..training.metrics import is_better_if_greater
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-# The parts of the method that can be switched off, in the paper's order.
-SWITCHES = ("ame", "gm", "ge", "cp", "sl")
+# The parts of the method that can be switched off, in the paper's order, and what they are called.
+SWITCHES = {
+    "ame": "adaptive modality encoding (AME)",
+    "gm": "gradient modulation (GM)",
+    "ge": "gradient enhancement (GE)",
+    "cp": "conflict-aware penalty (CP)",
+    "sl": "statistical loss (SL)",
+}
 # The rows of the paper's table 2: what is on in each.
 ABLATIONS = {
     "A0": "",
