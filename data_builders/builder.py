@@ -16,7 +16,7 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
-from .files import DataError, content_hash
+from .files import ON_ERROR, DataError, content_hash
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
 from .formats.recognition import get_reader, open_source
@@ -82,8 +82,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def __init__(
         self, data_dir: str | Path, *, cache_dir: str | Path | None = None, streaming: bool = False, **options: Any
     ):
-        if options.get("on_error", "raise") not in ("raise", "skip"):
-            raise DataError(f"on_error={options['on_error']!r} is neither 'raise' nor 'skip'; give one of them")
+        if (on_error := options.get("on_error", "raise")) not in ON_ERROR:
+            raise DataError(f"on_error={on_error!r} is unknown; give one of {', '.join(ON_ERROR)}")
         if isinstance(modalities := options.get("modalities"), str):
             raise DataError(f"modalities={modalities!r} is one string; give a list: {modalities.split(',')}")
         content = "streamed" if streaming else content_hash(Path(data_dir))

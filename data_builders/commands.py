@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import CommandParser
+from .files import ON_ERROR
 
 
 def inspect(arguments: Sequence[str]) -> None:
@@ -50,7 +51,7 @@ def _parser(command: str, description: str | None) -> CommandParser:
 def _loading_parser(command: str, description: str | None, *, out: str) -> CommandParser:
     parser = _parser(command, description)
     parser.add_argument("out", type=Path, help=out)
-    parser.add_argument("--on_error", choices=("raise", "skip"), default="raise", help="skip: leave bad samples out")
+    parser.add_argument("--on_error", choices=ON_ERROR, default="raise", help="skip: leave bad samples out")
     parser.add_argument("--num_proc", type=int, help="number of processes that read")
     return parser
 

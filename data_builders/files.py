@@ -16,6 +16,8 @@ import xxhash
 from safetensors import SafetensorError
 
 
+# What to do about a sample that is wrong: stop, or leave it out and continue.
+ON_ERROR = ("raise", "skip")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PICKLE_SIGNATURE = b"\x80"  # of protocol 2 and later
 

@@ -16,7 +16,7 @@ from .utterances_cpsl import UTTERANCE_FIELDS, name_in_errors
 
 
 TASK = "multimodal-sentiment"
-ON_ERROR = ("raise", "skip")
+ON_ERROR = ("raise", "skip")  # as in `data_builders`, which code on the Hub does not import
 # Utterances of similar length are batched within a window of this many batches, which is all that memory holds.
 BATCHES_IN_WINDOW = 16
 

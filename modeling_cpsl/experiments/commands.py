@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_builders.command_line import CommandParser
+from data_builders.files import ON_ERROR
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -21,8 +22,6 @@ def train(arguments: Sequence[str]) -> None:
 
 def predict(arguments: Sequence[str]) -> None:
     """Write a model's predictions for every utterance of a data set. The same command continues an interrupted one."""
-    from ..pipeline_cpsl import ON_ERROR
-
     parser = CommandParser(prog="cpsl predict", description=predict.__doc__)
     parser.add_argument("model", help="folder or Hub id of a CPSL model")
     parser.add_argument("data", help="a file or folder of any known format, or the name of a data set")

@@ -40,7 +40,7 @@ def test_names_need_their_data(cache):
         load_aligned_dataset("somewhere", data_dir="elsewhere", cache_dir=cache)
     with pytest.raises(DataError, match="absent: no such file"):
         load_aligned_dataset("absent", cache_dir=cache)
-    with pytest.raises(DataError, match="on_error='ignore' is neither"):
+    with pytest.raises(DataError, match="on_error='ignore' is unknown; give one of raise, skip"):
         load_aligned_dataset("absent", cache_dir=cache, on_error="ignore")
     with pytest.raises(
         DataError, match=r"modalities='acoustic,text' is one string; give a list: \['acoustic', 'text'\]"

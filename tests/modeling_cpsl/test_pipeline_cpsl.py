@@ -11,7 +11,8 @@ from datasets import IterableDataset
 from training_cases import make_trainer
 from transformers import pipeline
 
-from modeling_cpsl import MultimodalSentimentPipeline
+from data_builders import files
+from modeling_cpsl import MultimodalSentimentPipeline, pipeline_cpsl
 from modeling_cpsl.uncertainty_cpsl import conformal_half_width
 
 
@@ -371,6 +372,10 @@ def test_only_bad_ones(sentiment):
 def test_options_out_of_range(sentiment, options, message):
     with pytest.raises(ValueError, match=message):
         sentiment("great", **options)
+
+
+def test_bad_utterances_are_handled_as_bad_samples_of_a_data_set_are():
+    assert pipeline_cpsl.ON_ERROR == files.ON_ERROR
 
 
 def test_options_of_the_pipeline_hold_for_its_calls(trained_folder, utterances):

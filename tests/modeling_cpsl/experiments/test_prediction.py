@@ -1,5 +1,6 @@
 """`predict`: data of any format in, a table out, and an interrupted call can be continued."""
 
+import inspect
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from forked import ForkedProcess
 from transformers import pipeline
 
 from cpsl import main
+from modeling_cpsl.experiments import prediction
 from modeling_cpsl.experiments.prediction import READ_TABLE, WRITE_TABLE, predict_table
 from modeling_cpsl.pipeline_cpsl import MultimodalSentimentPipeline
 
@@ -402,6 +404,15 @@ def test_features_of_another_extractor_are_refused(trained_folder, small_csd, tm
     assert run(tmp_path / "model", small_csd, tmp_path / "out.csv") == 1
     message = "acoustic features are from 'COVAREP', but the model was trained on features from 'openSMILE'"
     assert message in capsys.readouterr().err
+
+
+def test_the_command_has_the_defaults_of_the_function(monkeypatch):
+    parameters = inspect.signature(predict_table).parameters.values()
+    defaults = {option.name: option.default for option in parameters if option.default is not option.empty}
+    given = {}
+    monkeypatch.setattr(prediction, "predict_table", lambda **options: given.update(options) or (0, 0, 0))
+    assert main(["predict", "model", "data", "out.csv"]) == 0
+    assert {name: given[name] for name in defaults} == defaults
 
 
 def test_bad_usage_has_status_2():
