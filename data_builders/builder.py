@@ -16,6 +16,7 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
+from .columns import repeated_ids, shared_videos
 from .files import ON_ERROR, DataError, content_hash
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
@@ -264,19 +265,15 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _log_warnings(self) -> None:
         path = self.config.data_dir
         splits = self.as_dataset()
-        ids = Counter(name for split in splits.values() for name in split["id"][:])
-        repeated = [name for name, count in ids.items() if count > 1]
-        if repeated:
+        if repeated := repeated_ids(splits):
             logger.warning("%s: %d ids occur more than once, the first is %s", path, len(repeated), repeated[0])
-        videos = {name: set(split["video_id"][:]) for name, split in splits.items()}
-        for one, other in itertools.combinations(videos, 2):
-            if shared := sorted(videos[one] & videos[other]):
-                logger.warning(
-                    "%s: %d videos are in both %s and %s, so speakers leak between them; the first is %s",
-                    path, len(shared), one, other, shared[0],
-                )  # fmt: skip
+        for (one, other), shared in shared_videos(splits).items():
+            logger.warning(
+                "%s: %d videos are in both %s and %s, so speakers leak between them; the first is %s",
+                path, len(shared), one, other, shared[0],
+            )  # fmt: skip
         for name, standard in (self.STANDARD_FOLDS or {}).items():
-            if others := sorted(videos.get(name, set()) - set(standard)):
+            if name in splits and (others := sorted(set(splits[name]["video_id"][:]) - set(standard))):
                 logger.warning(
                     "%s: %d videos of the %s split are not in %s's standard %s fold; the first is %s",
                     path, len(others), name, self.DATASET_NAME, name, others[0],

@@ -6,6 +6,7 @@ which makes the row format, know that.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -90,6 +91,19 @@ def row_counts(split: Dataset, column: str) -> np.ndarray:
         lists = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
         counts.append(lists.value_lengths().to_numpy(zero_copy_only=False))
     return np.concatenate(counts)
+
+
+def repeated_ids(splits: Mapping[str, Dataset]) -> list[str]:
+    """The ids that occur more than once in the splits together, in the order of the data."""
+    counts = Counter(name for split in splits.values() for name in split["id"][:])
+    return [name for name, count in counts.items() if count > 1]
+
+
+def shared_videos(splits: Mapping[str, Dataset]) -> dict[tuple[str, str], list[str]]:
+    """The videos that two splits have in common, in alphabetical order, for each two splits where there are any."""
+    videos = {name: set(split["video_id"][:]) for name, split in splits.items()}
+    pairs = itertools.combinations(videos, 2)
+    return {(one, other): sorted(shared) for one, other in pairs if (shared := videos[one] & videos[other])}
 
 
 def present_modalities(split: Split, modalities: Iterable[str], *, text: bool) -> list[list[str]]:

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 
 # What to do about a sample that is wrong: stop, or leave it out and continue.
 ON_ERROR = ("raise", "skip")
+# Deflate, with which ZIP and HDF5 compress, shrinks data by at most this factor: what claims more is not in the file.
+MAX_COMPRESSION = 1032
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PICKLE_SIGNATURE = b"\x80"  # of protocol 2 and later
 

@@ -1,7 +1,6 @@
 """Describes the content of a dataset, as text and as plots."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import datasets
 import numpy as np
 
 from .builder import AlignedSentimentBuilder, make_builder
-from .columns import modality_sizes, row_counts
+from .columns import modality_sizes, repeated_ids, row_counts, shared_videos
 from .files import DataError, replacing_file
 from .rows import LABEL_RANGE
 
@@ -158,10 +157,8 @@ def _lengths(split: datasets.Dataset) -> np.ndarray:
 
 
 def _leaks(splits: datasets.DatasetDict) -> list[str]:
-    ids = Counter(name for split in splits.values() for name in split["id"][:])
-    videos = Counter(video for split in splits.values() for video in set(split["video_id"][:]))
-    repeated = sorted(name for name, count in ids.items() if count > 1)
-    leaking = sorted(video for video, count in videos.items() if count > 1)
+    repeated = repeated_ids(splits)
+    leaking = sorted(set().union(*shared_videos(splits).values()))
     return [
         f"ids that occur more than once: {len(repeated)} {' '.join(repeated[:5])}".rstrip(),
         f"videos in more than one split: {len(leaking)} {' '.join(leaking[:5])}".rstrip(),

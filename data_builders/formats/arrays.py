@@ -8,14 +8,12 @@ from typing import IO
 
 import numpy as np
 
-from ..files import DataError, broken_files_are_data_errors, open_file, read_head
+from ..files import MAX_COMPRESSION, DataError, broken_files_are_data_errors, open_file, read_head
 from ..rows import check_shape
 
 
 _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _ZIP = b"PK\x03\x04"
-# Deflate shrinks by at most 1032; a member that claims more is a bomb.
-_MAX_COMPRESSION = 1032
 
 
 def array_path(table: Path, root: Path, reference: str) -> Path:
@@ -71,7 +69,7 @@ def load_array(
             if name not in members and len(members) != 1:
                 raise DataError(f"{path}: holds no array {name!r}; it holds: {', '.join(members)}")
             member = members.get(name) or next(iter(members.values()))
-            if member.file_size > _MAX_COMPRESSION * (member.compress_size + 1):
+            if member.file_size > MAX_COMPRESSION * (member.compress_size + 1):
                 raise DataError(f"{path}: array {name!r} claims {member.file_size} bytes that the file does not hold")
             with archive.open(member) as array:
                 return _read_array(array, member.file_size, name, num_words)

@@ -7,11 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..files import DataError, broken_files_are_data_errors, read_head
-
-
-# HDF5's deflate shrinks by at most 1032; HDF5 would invent the bytes of an array that claims more.
-_MAX_COMPRESSION = 1032
+from ..files import MAX_COMPRESSION, DataError, broken_files_are_data_errors, read_head
 
 
 @contextlib.contextmanager
@@ -45,6 +41,7 @@ def read_matrix(group: h5py.Group, name: str, path: Path) -> np.ndarray:
     dataset = child(group, name, path)
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.ndim != 2:
         raise DataError(f"{path}: {group.name}/{name} is not a two-dimensional array stored in this file")
-    if dataset.nbytes > _MAX_COMPRESSION * (dataset.id.get_storage_size() + 1):
+    # HDF5 would invent the bytes of an array that claims more than there is.
+    if dataset.nbytes > MAX_COMPRESSION * (dataset.id.get_storage_size() + 1):
         raise DataError(f"{path}: {dataset.name} claims {dataset.nbytes} bytes that the file does not hold")
     return dataset[()]

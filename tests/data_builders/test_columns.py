@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Array2D
+from datasets import Array2D, Dataset, DatasetDict
 from row_cases import MISSING, SIZES, WORDS, make_dataset, make_rows
 
 from data_builders.columns import (
@@ -14,7 +14,9 @@ from data_builders.columns import (
     modality_sizes,
     present_modalities,
     read_columns,
+    repeated_ids,
     row_counts,
+    shared_videos,
 )
 
 
@@ -79,3 +81,11 @@ def test_a_modality_without_rows_is_missing(dataset, text):
     for index, names in enumerate(found):
         expected = [name for name in ("acoustic", "visual") if (index, name) not in MISSING]
         assert names == [*expected, *(["text"] if text else [])]
+
+
+def test_repeated_ids_and_shared_videos_of_splits():
+    ids = {"train": ["b_1", "a_1", "b_1"], "validation": ["c_1"], "test": ["a_1", "a_2", "b_2"]}
+    columns = {name: {"id": split, "video_id": [sample[0] for sample in split]} for name, split in ids.items()}
+    splits = DatasetDict({name: Dataset.from_dict(split) for name, split in columns.items()})
+    assert repeated_ids(splits) == ["b_1", "a_1"]
+    assert shared_videos(splits) == {("train", "test"): ["a", "b"]}
