@@ -63,6 +63,9 @@ def predict_table(
     features share one result. While a call runs, results go to a journal, `<out>.partial.jsonl`; if the call is
     interrupted, the next one with the same `out` continues from there.
 
+    With `num_samples` above 1 this holds except for chance: results are means over random draws. What `out` holds
+    already stays as it is, but removed and computed again it would differ a little.
+
     Args:
         model: Folder or Hub id of a CPSL model.
         data: Anything that [`load_aligned_dataset`] reads; labels are not needed. A modality of the model that the
@@ -149,10 +152,11 @@ def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipelin
 
 
 def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: bool) -> str:
-    """What every result depends on: weights, settings of model and processor, calibration and options."""
+    """What every result depends on: weights, settings of model and processor, tokenizer, calibration and options."""
     config, processor = sentiment.model.config, sentiment.processor
     settings = {option.name: getattr(config, option.name) for option in fields(CPSLConfigMixin)}
     settings |= {"max_length": processor.max_length, "feature_statistics": processor.feature_statistics}
+    settings |= {"tokenizer": processor.tokenizer.backend_tokenizer.to_str()}
     settings |= {"num_samples": num_samples, "explain": explain}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for _, tensor in sorted(sentiment.model.state_dict().items()):

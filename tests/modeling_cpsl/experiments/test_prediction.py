@@ -146,12 +146,22 @@ def test_an_interrupt_says_how_to_continue(trained_folder, tmp_path, signal_in_b
     assert len((tmp_path / "out.csv.partial.jsonl").read_text().splitlines()) == 32
 
 
-def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, capsys):
+def changed_weights(model):
+    model.model.multimodal.out_proj.bias.data += 1
+
+
+def changed_tokenizer(model):
+    """The same words become other tokens."""
+    model.processor.tokenizer.add_tokens(["movie"])
+
+
+@pytest.mark.parametrize("change", [changed_weights, changed_tokenizer])
+def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, capsys, change):
     out = tmp_path / "out.jsonl"
     assert run(trained_folder, data, out) == 0
     before = out.read_text()
     other = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
-    other.model.multimodal.out_proj.bias.data += 1
+    change(other)
     other.model.save_pretrained(tmp_path / "other")
     other.processor.save_pretrained(tmp_path / "other")
     assert run(tmp_path / "other", data, out) == 1
