@@ -44,7 +44,9 @@ def make_data(segments: int) -> dict[str, list]:
         data[split] = []
         for index in range(round(segments * share)):
             length = int(np.clip(generator.gamma(3, 7), 1, 100))
-            words = [vocabulary[k] for k in generator.choice(len(vocabulary), length, p=weights / weights.sum())]
+            words = [
+                vocabulary[index] for index in generator.choice(len(vocabulary), length, p=weights / weights.sum())
+            ]
             visual = generator.standard_normal((length, VISUAL), np.float32)
             acoustic = generator.standard_normal((length, ACOUSTIC), np.float32)
             label = np.array([[generator.uniform(-3, 3)]], np.float32)

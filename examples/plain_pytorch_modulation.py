@@ -77,7 +77,8 @@ def train(modulate: bool, optimizer_name: str, target: str, num_epochs: int, see
         features, labels = make_split(2000, seed=2)
         logits = model(features)
         logits["fused"] = sum(logits.values())
-    return results | {f"accuracy_{name}": (v.argmax(1) == labels).float().mean().item() for name, v in logits.items()}
+    accuracies = {name: (values.argmax(1) == labels).float().mean().item() for name, values in logits.items()}
+    return results | {f"accuracy_{name}": accuracy for name, accuracy in accuracies.items()}
 
 
 def _true_class_probability(logits: Tensor, labels: Tensor) -> Tensor:

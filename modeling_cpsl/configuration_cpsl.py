@@ -20,7 +20,7 @@ from .utterances_cpsl import UTTERANCE_FIELDS
 # CMU-MOSI: 74 COVAREP columns and 47 FACET columns.
 DEFAULT_MODALITY_SIZES = {"acoustic": 74, "visual": 47}
 
-# Fields of a backbone's configuration that say which model it is and not how it is built.
+# Fields of a backbone's configuration that identify the model; all other fields describe its architecture.
 _BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "id2label", "label2id")
 
 # Names with another meaning in the data; tokenising adds the last two columns.
@@ -42,7 +42,7 @@ def _option(default: Any, help: str, choices: Collection[str] | None = None) -> 
     return field(default=default, metadata={"help": help} if choices is None else {"help": help, "choices": choices})
 
 
-# The default is None, which `__post_init__` replaces: whoever reads a config finds a dict.
+# The default is None, which `__post_init__` replaces: on a finished config it is always a dict.
 if TYPE_CHECKING:
     ModalitySizes = dict[str, int]
 else:
@@ -113,7 +113,7 @@ class CPSLConfigMixin(LossWeights):
         self.modality_sizes = dict(sorted(sizes.items()))
         self._check_fields()
         if not __name__.startswith("transformers_modules."):
-            # The package has registered its own pipeline; nobody should have to trust the folder's copy of it.
+            # The package has registered its own pipeline: without the folder's copy, trust_remote_code is not needed.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**{"num_labels": 1, **kwargs})
         if self.num_labels != 1:
@@ -128,7 +128,7 @@ class CPSLConfigMixin(LossWeights):
             if size < 1:
                 raise ValueError(f"modality_sizes: {name} has size {size}; it must be at least 1")
         if not self.use_text and not self.modality_sizes:
-            raise ValueError("use_text=False with modality_sizes={} leaves no modality at all")
+            raise ValueError("use_text=False with modality_sizes={} leaves the model without any modality")
         for option in dataclass_fields(CPSLConfigMixin):
             choices, value = option.metadata.get("choices"), getattr(self, option.name)
             if choices is not None and value not in choices:

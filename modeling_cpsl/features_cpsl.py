@@ -1,7 +1,7 @@
-"""Features by modality, and the arguments in which a model takes them: the only place that knows both.
+"""Converts between the dict of features by modality and a model's arguments.
 
-Inside, features are one dict by modality. A model's `forward` takes the two usual modalities as arguments of their
-own, `acoustic` and `visual`, and any other one in the dict `extra_features`.
+The package keeps features in one dict by modality. A model's `forward` takes the two usual modalities as
+arguments of their own, `acoustic` and `visual`, and any other one in the dict `extra_features`.
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ def collect_features(
     extra_features: Mapping[str, Values | None] | None = None,
     **other_inputs: Any,
 ) -> dict[str, Values]:
-    """The features among a model's arguments, by modality.
+    """Collects the features among a model's arguments into a dict by modality.
 
     Args:
         acoustic: Features of the modality `acoustic`, None where there are none.
         visual: Features of the modality `visual`, likewise.
         extra_features: Features of further modalities by name, likewise.
-        **other_inputs: Not looked at, so that a whole batch can be given: `collect_features(**batch)`.
+        **other_inputs: Ignored, so that a whole batch can be passed: `collect_features(**batch)`.
 
     Returns:
         The features that are not None.

@@ -37,11 +37,11 @@ else:
 
 
 class CPSLModelMixin(_Model):
-    """The common part of the CPSL models: forward pass, initialisation, and what a trainer needs to know of them."""
+    """The common part of the CPSL models: forward pass, initialisation, and what a trainer has to know of them."""
 
-    # Trainer must not hand us `num_items_in_batch`: it would stop dividing by the accumulation steps.
+    # Trainer must not pass `num_items_in_batch`: it would then not divide the loss by the accumulation steps.
     accepts_loss_kwargs = False
-    # A plain checkpoint brings heads that we do not use; ours are in `multimodal`.
+    # A plain checkpoint contains heads that are not used here; CPSL's are in `multimodal`.
     _keys_to_ignore_on_load_unexpected = (r"pooler\.", r"lm_predictions", r"mask_predictions", r"lm_head", r"cls\.")
 
     @classmethod

@@ -73,7 +73,7 @@ class CPSLProcessor(ProcessorMixin):
             end.
         use_text: Whether words are read. Without text each feature row is one token, and there are no special tokens.
         feature_extractors: Name of the program that extracted the features, by modality, such as
-            `{"acoustic": "COVAREP"}`; for a modality without a name it is not known. Features that are declared to
+            `{"acoustic": "COVAREP"}`; the extractor of any other modality is unknown. Features that are declared to
             come from another extractor are refused.
 
     Raises:
@@ -115,7 +115,7 @@ class CPSLProcessor(ProcessorMixin):
 
     @classmethod
     def get_attributes(cls) -> list[str]:
-        """Arguments that are saved in files of their own; by its name `feature_extractors` would be taken for one."""
+        """The sub-processors; ProcessorMixin itself would take `feature_extractors` for another one."""
         return ["tokenizer"]
 
     @property
@@ -146,7 +146,7 @@ class CPSLProcessor(ProcessorMixin):
                 the list, where the voice is missing.
             visual: (n, d_v), likewise.
             extra_features: (n, d_m) by name, likewise.
-            text: A string or a list of them instead of `words`. Its words are what stands between white space, so
+            text: A string or a list of them instead of `words`. It is split at white space, so
                 punctuation belongs to the word before it; features need one row for each of these.
             feature_extractors: Name of the program that extracted these features, by modality, to be checked against
                 the processor's.
@@ -355,7 +355,7 @@ class CPSLProcessor(ProcessorMixin):
                 )
 
     def decode_sentiment(self, logits: torch.Tensor | Sequence[float]) -> list[dict[str, Any]]:
-        """As [`decode_sentiment`], where a user of the processor looks for it.
+        """Same as [`decode_sentiment`], offered as a method of the processor.
 
         Args:
             logits: (B,), predicted sentiments.

@@ -165,7 +165,7 @@ class MultimodalRegressor(nn.Module):
         if isinstance(module, FeatureNormalizer):
             module.reset_buffers()
         elif isinstance(module, nn.Linear) and module in self._feature_layers():
-            # The text encoder's initializer_range suits its width; a few features would hardly be seen through it.
+            # The text encoder's initializer_range suits its width; few features would give an almost zero signal.
             init.xavier_uniform_(module.weight)
             if module in {encoder.variance_head for encoder in self.encoders.values()}:
                 init.constant_(module.bias, INITIAL_VARIANCE_BIAS)

@@ -1,4 +1,4 @@
-"""What a caller gives -> checked utterances. All that is refused of words and features is refused here."""
+"""Makes checked utterances from a caller's words and features. All checks of words and features are in this file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Utterance(NamedTuple):
     """An utterance that [`make_utterance`] has checked.
 
     Attributes:
-        name: What messages call it.
+        name: Its name in error messages.
         words: Its words; None where the text is missing or not read.
         features: (n, d_m) float32 arrays, one row a word, by modality; a modality that is missing is left out.
     """
@@ -51,7 +51,7 @@ class name_in_errors:  # noqa: N801 - read as a statement; contextlib's decorato
 
 
 def split_batch(words: Any, text: Any, features: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One call's arguments -> for each utterance the `words`, `text` and `features` of [`make_utterance`].
+    """Splits one call's arguments into the `words`, `text` and `features` of each utterance for [`make_utterance`].
 
     Args:
         words: The words of one utterance, a list of such lists, or None.
@@ -97,15 +97,15 @@ def make_utterance(
     modality_sizes: Mapping[str, int],
     use_text: bool = True,
 ) -> Utterance:
-    """Checks what a caller gives of one utterance.
+    """Checks the words and features of one utterance.
 
     The numbers of words and of feature rows are checked by [`check_row_counts`] when the utterance is encoded, as they
-    are for an utterance whose features are not at hand then.
+    are for an utterance whose features are not available at that point.
 
     Args:
-        name: What to call it in errors.
+        name: Its name in error messages.
         words: A list of strings; None where the text is missing.
-        text: A string instead, whose words are what stands between white space.
+        text: A string in place of `words`; it is split at white space.
         features: (n, d_m) by modality, in anything that holds numbers; None or no row where the modality is missing.
         modality_sizes: d_m of each modality that is known.
         use_text: Whether words are read at all.
@@ -197,7 +197,7 @@ def _checked_words(words: Any, text: Any) -> Sequence[str] | None:
             hint = "; give several utterances separately" if _is_list(word) else ""
             raise ValueError(f"word {position} is {word!r} ({type(word).__name__}), not a string{hint}")
         if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
-            raise ValueError(f"word {position} is {word!r}, which contains half of a character; cut it out")
+            raise ValueError(f"word {position} is {word!r}, which contains an unpaired surrogate; remove it")
     return words
 
 
@@ -214,14 +214,14 @@ def _as_array(modality: str, values: Any) -> np.ndarray:
 
 
 def _is_list(value: Any) -> bool:
-    """Whether a value is a list of things; a string is not."""
+    """Whether a value is a sequence or array; a string is not."""
     if isinstance(value, np.ndarray):
         return value.ndim > 0
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _depth(values: Any) -> int:
-    """How many indices lead to a number, as far as the first entry that is not missing shows."""
+    """The number of dimensions of nested lists or an array, judged by the first entry that is not missing."""
     if isinstance(values, torch.Tensor) or (isinstance(values, np.ndarray) and values.dtype != object):
         return values.ndim
     if not isinstance(values, list | tuple | np.ndarray):

@@ -168,20 +168,20 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
     Raises:
         ValueError: The data, the text encoder or an option does not fit.
     """
-    arguments = copy.copy(recipe.training)  # what the data decides in it is not for the recipe
+    arguments = copy.copy(recipe.training)  # changes made for this data must not reach the saved recipe
     set_seed(arguments.seed)
     with arguments.main_process_first(desc="data"):
         dataset = load_data(recipe.data)
         name_or_path = recipe.model.model_name_or_path
         if name_or_path == "sample":
             name_or_path = os.path.join(arguments.output_dir, SAMPLE_BACKBONE_FOLDER)
-            if arguments.local_process_index == 0:  # another would write what this one already reads
+            if arguments.local_process_index == 0:  # one process of a machine writes; the others read
                 make_sample_backbone(_words(dataset["train"]), name_or_path)
         backbone, tokenizer = load_backbone(name_or_path, recipe.data.max_length)
         processor = build_processor(recipe.data, dataset, tokenizer)
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         encoded = encode_dataset(dataset, processor, seed=seed)
-    if recipe.data.streaming:  # it is read forward, and shuffled already
+    if recipe.data.streaming:  # a stream is read in order, and is already shuffled
         arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False

@@ -21,7 +21,7 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Write a model's predictions for every utterance of a data set. The same command continues an interrupted one."""
+    """Write a model's predictions for every utterance of a data set. Run the same command again to resume."""
     parser = CommandParser(prog="cpsl predict", description=predict.__doc__)
     parser.add_argument("model", help="folder or Hub id of a CPSL model")
     parser.add_argument("data", help="a file or folder of any known format, or the name of a data set")

@@ -15,7 +15,7 @@ from ..training.metrics import METRICS
 from .records import CONFIG_FILE, RESULTS_FILE, read_resolved_config, read_results
 
 
-# In these options the repetitions of a run differ; what an ablation's name stands for is also said by its switches.
+# Options ignored when runs are grouped: repetitions differ in them, and an ablation's switches are options as well.
 _OPTIONS_OF_ONE_RUN = ("seed", "data_seed", "output_dir", "run_name", "hub_model_id", "ablation")
 
 

@@ -192,7 +192,7 @@ def quiet_libraries(is_main_process: bool = True) -> Iterator[None]:
     Downloads from the Hub keep their bars.
 
     Args:
-        is_main_process: False on the other processes of a run, which say only what is an error.
+        is_main_process: False on the other processes of a run, which log errors only.
     """
     library_logging = transformers.utils.logging
     had_bars = library_logging.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()

@@ -108,7 +108,9 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         names=list(config.modality_sizes),
         parts=[SWITCHES[name] for name in switched_on(recipe, len(config.modality_sizes))],
         recipe=shown,
-        recipe_yaml=yaml.safe_dump({k: v for k, v in shown.items() if v is not None}, sort_keys=False),
+        recipe_yaml=yaml.safe_dump(
+            {name: value for name, value in shown.items() if value is not None}, sort_keys=False
+        ),
         results=results,
         scored=scored,
         splits=splits,

@@ -48,7 +48,7 @@ ABLATIONS = {
     "C4": "ame gm ge sl",
     "C5": "ame gm cp sl",
 }
-# Options of one start of a run, which a recipe that repeats the run leaves out; tokens must not be shown at all.
+# Options that are not saved in the recipe that repeats a run; tokens must never be written down.
 _NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
 
 

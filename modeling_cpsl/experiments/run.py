@@ -109,7 +109,7 @@ def write_records(
 
 
 def calibrate(trainer: CPSLTrainer, split: Any) -> None:
-    """Fits the model's prediction intervals on the validation split, which trained no weight, and saves them."""
+    """Fits the model's prediction intervals on the validation split, which was not trained on, and saves them."""
     validation = records.read_predictions(trainer.args.output_dir, "validation")
     model = trainer.accelerator.unwrap_model(trainer.model)
     try:

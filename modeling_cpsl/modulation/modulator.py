@@ -1,6 +1,6 @@
 """Gradient modulation for multimodal training: OGM-style damping, the conflict-aware penalty and gradient enhancement.
 
-Knows torch and nothing else, and serves any model with one encoder and one error per modality. The error is the
+It depends on torch alone, and works with any model with one encoder and one error per modality. The error is the
 absolute error of a unimodal head in regression (arXiv:2605.28575, eq. 5-6), and one minus the probability of the true
 class in classification (OGM-GE, Peng et al., CVPR 2022, which compares those probabilities).
 """
@@ -24,7 +24,7 @@ from .sharded import deviation, local_part, mean_norm, normal_noise
 
 logger = logging.getLogger(__name__)
 
-# What is known of each modality after a step, in the order of the rows of a statistics tensor.
+# Per-modality statistics of a step, in the order of the rows of a statistics tensor.
 STATISTICS = ("error", "grad_norm", "coefficient", "conflict", "damped")
 
 
@@ -148,7 +148,9 @@ class GradientModulator:
         errors = sums / counts
 
         parameters = {name: self._with_gradient(name) for name in self._parameters}
-        norms = torch.stack([mean_norm([p.grad for p in group], errors.device) for group in parameters.values()])
+        norms = torch.stack(
+            [mean_norm([parameter.grad for parameter in group], errors.device) for group in parameters.values()]
+        )
         coefficients = torch.ones_like(errors)
         self._update_scales = {}
         if self.config.includes(epoch):
@@ -211,7 +213,9 @@ class GradientModulator:
         self._observed = None
 
     def _with_gradient(self, name: str) -> list[nn.Parameter]:
-        parameters = [p for p in self._parameters[name] if p.requires_grad and p.grad is not None]
+        parameters = [
+            parameter for parameter in self._parameters[name] if parameter.requires_grad and parameter.grad is not None
+        ]
         if not parameters and name not in self._warned:
             self._warned.add(name)
             warnings.warn(f"no parameter of {name!r} has a gradient: frozen, unused or replaced?", stacklevel=2)
@@ -232,7 +236,7 @@ class GradientModulator:
     def _modulate(self, name: str, parameters: list[nn.Parameter], coefficient: Tensor) -> None:
         if not parameters:
             return
-        gradients = [p.grad for p in parameters]
+        gradients = [parameter.grad for parameter in parameters]
         coefficient = coefficient.to(gradients[0].device)
         deviations = [deviation(gradient) for gradient in gradients] if self.config.enhance else []
         if self.config.target == "gradient":

@@ -118,8 +118,8 @@ def stack_scalars(values: Iterable[int | Tensor], like: Tensor | None = None) ->
     values = list(values)
     device = next(value.device for value in (like, *values) if isinstance(value, Tensor))
     # `torch.full` fills on the device, where `torch.tensor` would copy from the host and wait
-    tensors = [v if isinstance(v, Tensor) else torch.full((), v, device=device) for v in values]
-    return torch.stack([v.to(device, torch.promote_types(v.dtype, torch.float32)) for v in tensors])
+    tensors = [value if isinstance(value, Tensor) else torch.full((), value, device=device) for value in values]
+    return torch.stack([tensor.to(device, torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors])
 
 
 def _compare_with_others(values: Tensor, comparable: Tensor) -> tuple[Tensor, Tensor]:

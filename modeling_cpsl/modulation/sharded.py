@@ -1,6 +1,6 @@
-"""What knows that a gradient may be sharded over ranks (DTensor, as FSDP2 makes it): norms, deviations and noise.
+"""Support for gradients that are sharded over ranks (DTensor, as in FSDP2): norms, deviations and noise.
 
-Each function gives for a sharded gradient what it would give for the whole one.
+Each function returns for a sharded gradient the same as for the whole one.
 """
 
 import functools

@@ -160,7 +160,7 @@ class CPSLTrainingArguments(TrainingArguments):
         if self.train_sampling_strategy == "batch_rebalance":
             raise ValueError(
                 "train_sampling_strategy=batch_rebalance is not supported: its batches have different sizes, so that "
-                "the samples that only fill up the last one cannot be told; use group_by_length"
+                "the samples that only fill up the last one cannot be identified; use group_by_length"
             )
         if not math.isfinite(self.num_train_epochs):
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be a finite number")

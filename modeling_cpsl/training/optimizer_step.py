@@ -24,7 +24,7 @@ Batch = dict[str, Any]
 
 @dataclass
 class MicroBatch:
-    """What a training step knows of its micro-batch beside the model's inputs.
+    """What a training step knows about its micro-batch beside the model's inputs.
 
     Args:
         ids: Names of the samples.
@@ -78,7 +78,7 @@ def _first_samples(batch: Any, size: int) -> Any:
 
 
 def _without_modalities(batch: Batch) -> Batch:
-    """One sample that has no modality and so counts nowhere: DDP needs every rank to run every step."""
+    """One sample without any modality, which has weight 0: DDP needs every rank to run every step."""
     batch = _first_samples(batch, 1)
     absent = torch.zeros_like(batch["labels"], dtype=torch.bool)
     names = [*batch.get("modality_mask", {}), *(["text"] if "input_ids" in batch else [])]

@@ -13,10 +13,10 @@ from data_builders.columns import row_counts
 class EpochLengthGroupedSampler(LengthGroupedSampler):
     """transformers' [`LengthGroupedSampler`], in an order that follows from the seed and the epoch alone.
 
-    So it is the same on all ranks and after a restart.
+    The order is therefore the same on all ranks and after a restart.
 
     Args:
-        batch_size: Number of samples of like length that are drawn together.
+        batch_size: Number of samples of similar length that are drawn together.
         lengths: Length of each sample.
         seed: Seed of the order.
     """

@@ -1,4 +1,4 @@
-"""A split that is read and tokenised while it is used, in constant memory."""
+"""A split that is read and tokenised on the fly, in constant memory."""
 
 import os
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ SHUFFLE_BUFFER = 512
 class EncodedStream(torch.utils.data.Dataset):
     """A streamed split with a length and with rows as [`encode_dataset`] gives them.
 
-    A row is found by reading forward to it. So ask for rising indices: a lower one starts again at the first row. With
-    a sequential sampler each epoch is one pass. Ranks and workers share the rows as they do with any dataset: each
+    A row is found by reading forward to it. Read in ascending order; a lower index restarts the stream. With a
+    sequential sampler each epoch is one pass. Ranks and workers share the rows as they do with any dataset: each
     reads the whole stream and tokenises only the rows that it is asked for.
 
     Args:

@@ -1,4 +1,7 @@
-"""Trainers: gradient modulation for any model, and CPSL's own. Only here Trainer meets GradientModulator."""
+"""`Trainer` with gradient modulation, for any model and for CPSL.
+
+The only module that connects `Trainer` and `GradientModulator`.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,14 +60,14 @@ class GradientModulationMixin(_Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Tensor | tuple[Tensor, Any]:
-        """Trainer's, and in training hands the batch's errors to the modulator."""
+        """Extends `Trainer.compute_loss`: in training, passes the batch's errors to the modulator."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training and self.modulator is not None:
             self.modulator.observe(*_summed_errors(outputs))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Trainer's, then modulates the accumulated and reduced gradients, before clipping, once an optimizer step."""
+        """Extends `Trainer.training_step`: modulates the reduced gradients, before clipping, once a step."""
         loss = super().training_step(model, inputs, *args, **kwargs)
         if self.accelerator.sync_gradients and self.modulator is not None:
             scaler = self.accelerator.scaler
@@ -111,25 +114,25 @@ class _EpochLogger(TrainerCallback):
     def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         should_log = control.should_log or args.logging_strategy == IntervalStrategy.EPOCH
         self.trainer.log_epoch_means()
-        # A log takes this back, but Trainer's own row is still to come.
+        # `log` resets should_log; keep it for Trainer's own row.
         control.should_log = should_log
 
 
 class CPSLTrainer(GradientModulationMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
-    **One step is one step**, however it is cut into micro-batches and ranks: each sample of an optimizer step counts
+    **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
     once and with the same weight (one that the sampler repeated to fill up an epoch's last batch not at all), and the
     min-max bounds, the unimodal errors and thereby the modulation's coefficients, and the modalities that modality
     dropout leaves out are those of the whole step.
 
-    Whether two ways of cutting a step give the same *weights* depends on what the forward pass draws. With all dropout
-    probabilities 0 and `latent_noise="sample"` it draws nothing that depends on the cut: then the coefficients agree
-    to 1e-6 and the trained weights to 1e-5 of their length, as the tests show for accumulation and two processes. With
-    dropout, which is on by default, or with `latent_noise="batch"`, each micro-batch draws from its device's
-    generator, and two ways of cutting are two draws of the same training: with the same samples, weights of samples
-    and bounds, and with coefficients that are the same function of errors and gradients that differ. A run that is
-    resumed with the same cut continues bit for bit on a CPU. `docs/method.md` says more (section 9).
+    Whether two ways of splitting a step give the same *weights* depends on what the forward pass draws at random. With
+    all dropout probabilities 0 and `latent_noise="sample"` nothing that it draws depends on the split: then the
+    coefficients agree to 1e-6 and the trained weights to 1e-5 of their length, as the tests show for accumulation and
+    two processes. With dropout, which is on by default, or with `latent_noise="batch"`, each micro-batch draws from
+    its device's generator, and two splits differ like two seeds of these draws: the samples, their weights and the
+    bounds are the same, and the coefficients are the same function of errors and gradients that differ. A run that is
+    resumed with the same split continues bit for bit on a CPU. `docs/method.md` says more (section 9).
 
     Logged at the end of each epoch, as means over its samples or steps, with the prefix `train_`: all losses and the
     modulation's statistics. Evaluation has the same losses with the prefix `eval_`, and [`METRICS`].
@@ -141,9 +144,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             [`compute_loss`] and call this one in it.
 
     Raises:
-        ValueError: `args` are of another class, `compute_loss_func` is given, several devices without a launcher, not
-            one whole batch with `dataloader_drop_last`, a metric for the best model that is not computed, or a
-            modality to modulate that the model does not have.
+        ValueError: `args` are of another class, `compute_loss_func` is given, several devices without a launcher,
+            fewer samples than one batch with `dataloader_drop_last`, a metric for the best model that is not computed,
+            or a modality to modulate that the model does not have.
         NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
@@ -190,7 +193,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
-        """Trainer's, and adds to each micro-batch what is decided over the whole optimizer step."""
+        """Extends `Trainer.get_batch_samples`: adds to each micro-batch what is decided for the whole step."""
         try:
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except ValueError as error:  # the collator's, which names the sample; loaders read up to a batch ahead
@@ -220,7 +223,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         return batches, num_items
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Trainer's, with the modulation, and keeps what [`compute_loss`] has to know of the micro-batch for it."""
+        """Extends `GradientModulationMixin.training_step`: keeps the micro-batch's data for [`compute_loss`]."""
         self._micro_batch = inputs.pop("micro_batch")
         try:
             loss = super().training_step(model, inputs, *args, **kwargs)
@@ -249,19 +252,19 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple:
-        """Trainer's, without the samples' names, which are not an input of the model."""
+        """Extends `Trainer.prediction_step`: removes the samples' ids, which are not an input of the model."""
         inputs = {name: value for name, value in inputs.items() if name != "ids"}
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
-        """Keeps the step's statistics where they are logged every few steps."""
+        """Keeps the step's statistics for the log, if training is logged every few steps."""
         if self.args.logging_strategy == IntervalStrategy.STEPS:
             self._log_means.update(statistics)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's; its row of the steps since the last one has the mean loss, and the modulation's where kept."""
+        """Extends `Trainer.log`: the row of several steps has their mean loss and, if kept, mean statistics."""
         if "loss" in logs:
-            # Trainer's own mean is of the steps since a restart, for its sum is not kept in a checkpoint.
+            # Trainer's own mean starts anew at a restart, because its sum is not saved in a checkpoint.
             logs |= self._log_means.pop(self.accelerator)
         super().log(logs, start_time)
 
@@ -276,7 +279,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self.log({f"train_{name}": value for name, value in means.items()})
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """Trainer's, with the means of all losses over the samples among the metrics.
+        """Extends `Trainer.evaluation_loop`: adds the means of all losses over the samples to the metrics.
 
         With several processes the losses, unlike the metrics, also count the samples that fill up the last batch.
         """
@@ -287,7 +290,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         return output
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Trainer's draft, which `push_to_hub` writes, but never over a card that is more than such a draft."""
+        """Extends `Trainer.create_model_card`: never overwrites a card that is not Trainer's own draft."""
         card = Path(self.args.output_dir) / "README.md"
         if not card.exists() or "generated_from_trainer" in (ModelCard.load(card).data.tags or []):
             super().create_model_card(*args, **kwargs)
@@ -311,7 +314,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> None:
-        """None, for the dataset's order whatever the training's: predictions are written beside its ids."""
+        """None keeps the dataset's order, since predictions are written beside its ids."""
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
@@ -342,7 +345,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         with write_errors(checkpoint):
             if self.args.should_save:
-                # What an earlier run left of this step would make a checkpoint that is cut short look complete.
+                # A file of an earlier run at this step would make an incomplete checkpoint look complete.
                 (checkpoint / TRAINER_STATE_NAME).unlink(missing_ok=True)
             super()._save_checkpoint(model, trial)
 
@@ -371,7 +374,7 @@ def _logged_losses(losses: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summed_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
-    """Sums of the per-sample errors by modality, and the number of samples that have it."""
+    """Sums of the per-sample errors by modality, and the numbers of samples that have each modality."""
     errors = outputs["modality_errors"]
     presence = outputs.get("modality_presence") or {}
     sums = {name: error.detach().sum() for name, error in errors.items()}

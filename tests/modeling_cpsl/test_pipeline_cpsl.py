@@ -328,7 +328,7 @@ def bad_utterances():
         "no utterance": (3, "int"),
         "words are no strings": ({**good, "words": [1, 2]}, "word"),
         "both": ({**good, "text": "really great"}, "text"),
-        "half a character": ({"text": "great \ud83d movie"}, "word 1 .*half of a character"),
+        "half a character": ({"text": "great \ud83d movie"}, "word 1 .*unpaired surrogate"),
         "two texts": ({"text": ["great", "bad"]}, "give several utterances separately"),
         "lists of words": ({"words": [["great"], ["bad"]]}, "give several utterances separately"),
         "extractors by name": ({**good, "feature_extractors": "COVAREP"}, "must be a dict"),
