@@ -162,8 +162,9 @@ def test_every_row_of_table_2_trains(row, small_tables, tmp_path):
 
 @pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("modalities", ["text", "text,acoustic", "acoustic,visual", "text,visual,timing"])
-def test_any_choice_of_modalities_trains(modalities, tmp_path):
-    options = ["--modalities", modalities, "--output_dir", str(tmp_path), *QUICK, *TINY]
+def test_any_choice_of_modalities_trains(modalities, small_tables, tmp_path):
+    data = ["--dataset", str(small_tables), "--modalities", modalities]
+    options = [*data, "--output_dir", str(tmp_path), *QUICK, *TINY]
     assert main(["train", "sample", *options]) == 0
     config = json.loads((tmp_path / "config.json").read_text())
     names = set(modalities.split(","))
