@@ -143,10 +143,17 @@ def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
         os.close(handle)
         try:
             yield Path(temporary)
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else _mode_of_new_files())
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _mode_of_new_files() -> int:
+    """The mode that `open` gives to a new file; `mkstemp` makes private ones."""
+    umask = os.umask(0)  # it cannot be read without being set
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 @contextlib.contextmanager

@@ -71,17 +71,26 @@ def decode_sentiment(logits: torch.Tensor | np.ndarray | Sequence[float]) -> lis
     """Puts predictions into words.
 
     Args:
-        logits: (B,), predicted sentiments, finite.
+        logits: (B,), predicted sentiments.
 
     Returns:
         For each prediction a dict of `value` (float, clipped to the range), `acc7_class` (-3 ... 3), `label` (that
         class's name) and `polarity` (`negative` below 0, else `positive`: the rule of Acc-2).
 
+    Raises:
+        ValueError: The predictions have another shape, or one of them is not finite.
+
     Example:
         >>> decode_sentiment([-1.6])
         [{'value': -1.600000023841858, 'acc7_class': -2, 'label': 'negative', 'polarity': 'negative'}]
     """
-    values = clip_sentiment(np.atleast_1d(torch.as_tensor(logits).detach().float().cpu().numpy()))
+    predictions = np.atleast_1d(torch.as_tensor(logits).detach().float().cpu().numpy())
+    if predictions.ndim != 1:
+        raise ValueError(f"predictions have shape {predictions.shape}, expected (B,): one for each utterance")
+    if not np.isfinite(predictions).all():
+        index = int(np.flatnonzero(~np.isfinite(predictions))[0])
+        raise ValueError(f"prediction {index} is {predictions[index]}; only finite ones have a class")
+    values = clip_sentiment(predictions)
     lowest_class = int(SENTIMENT_RANGE[0])
     return [
         {

@@ -57,7 +57,7 @@ def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Datase
     output_dir = Path(output_dir)
     card = _make_card(output_dir, dataset)
     path, own_tags = output_dir / CARD_FILE, (TAGS[0], "generated_from_trainer")
-    if path.exists() and not any(tag in str(_metadata(path).get("tags")) for tag in own_tags):
+    if path.exists() and set(own_tags).isdisjoint(_tags(path)):
         logger.warning(
             "%s is not the model card of a training run: it was left as it is, and no card was written", path
         )
@@ -150,6 +150,11 @@ def _encoder(name_or_path: str) -> dict[str, str | None]:
         "hub_id": None if is_folder else name_or_path,
         "license": stated if isinstance(stated, str) else UNKNOWN_LICENSE,
     }
+
+
+def _tags(card: Path) -> list[str]:
+    tags = _metadata(card).get("tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _metadata(card: str | Path) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import pytest
@@ -57,6 +58,20 @@ def test_a_finished_write_replaces_the_file(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_written_file_has_the_mode_that_others_have(tmp_path):
+    before = os.umask(0o077)
+    try:
+        with replacing_file(tmp_path / "new") as temporary:
+            temporary.write_text("private, as the umask says")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "new").chmod(0o640)
+    with replacing_file(tmp_path / "new") as temporary:
+        temporary.write_text("as before")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), OSError("No space left"), None])

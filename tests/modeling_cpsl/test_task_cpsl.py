@@ -56,6 +56,19 @@ def test_decoded_predictions(values):
             assert decoded["polarity"] == ("negative" if value < 0 else "positive")
 
 
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([0.5, float("nan")], "prediction 1 is nan"),
+        ([float("inf")], "prediction 0 is inf"),
+        ([[1.0]], r"shape \(1, 1\)"),
+    ],
+)
+def test_predictions_without_a_class_are_refused(predictions, message):
+    with pytest.raises(ValueError, match=message):
+        decode_sentiment(predictions)
+
+
 def test_one_prediction_may_be_a_scalar():
     assert decode_sentiment(torch.tensor(2.6)) == decode_sentiment([2.6])
     assert decode_sentiment([2.6])[0]["label"] == "highly positive"

@@ -389,7 +389,13 @@ def test_coverage_is_measured_where_there_is_an_interval(finished, corpus):
 
 
 def test_readme_that_is_no_card_is_left_alone(finished, corpus, caplog):
-    for content in ("# My project", "---\ntags: 5\n---\n# Mine", "---\n{\n---\n"):
+    others = (
+        "# My project",
+        "---\ntags: 5\n---\n# Mine",
+        "---\n{\n---\n",
+        "---\ntags:\n- not-cpsl-at-all\n---\n# Mine",
+    )
+    for content in others:
         (finished / "README.md").write_text(content)
         write_model_card(finished, corpus)
         assert (finished / "README.md").read_text() == content
