@@ -268,6 +268,8 @@ def push(folder, endpoint):
     """Pushes a model, its processor and their pipeline; for a process of its own, whose Hub it changes."""
     huggingface_hub.constants.HF_HUB_OFFLINE = False
     huggingface_hub.constants.ENDPOINT = huggingface_hub.hf_api.api.endpoint = endpoint
+    # Made of the endpoint when it is imported: files would be asked of the real Hub, and that again and again.
+    huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     os.environ["HF_TOKEN"] = "hf_none"
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
