@@ -37,7 +37,7 @@ def pooled_feature_bounds(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     pooled = torch.stack(bounds).amax(dim=0)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(pooled, op=dist.ReduceOp.MAX)
-    return pooled * pooled.new_tensor([-1.0, 1.0])
+    return torch.stack([-pooled[0], pooled[1]])
 
 
 class FeatureNormalizer(nn.Module):

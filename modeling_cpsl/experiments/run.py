@@ -102,7 +102,8 @@ def write_records(
     records.write_resolved_config(options, folder)
     plots.plot_training_dynamics(history, folder / records.TRAINING_PLOT, best_step=state.best_global_step)
     if plots.has_modulation(history):
-        modulated_epochs = range(args.modulation_start_epoch, args.last_modulated_epoch + 1)
+        window = range(args.modulation_start_epoch, args.last_modulated_epoch + 1)
+        modulated_epochs = window if args.gm or args.cp else None  # without them it only shows statistics
         plots.plot_modulation(history, folder / records.MODULATION_PLOT, modulated_epochs=modulated_epochs)
     records.write_results(metrics, folder)
     write_model_card(folder, dataset)

@@ -98,7 +98,8 @@ def step_weights(counts: list[int], accelerator: Accelerator, device: torch.devi
     Returns:
         A scalar tensor for each micro-batch.
     """
-    total = accelerator.reduce(torch.tensor(float(sum(counts)), device=device), reduction="sum")
+    # `torch.full` fills on the device, where `torch.tensor` would copy from the host and wait
+    total = accelerator.reduce(torch.full((), float(sum(counts)), device=device), reduction="sum")
     return [count * len(counts) * accelerator.num_processes / total for count in counts]
 
 
