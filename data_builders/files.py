@@ -4,13 +4,16 @@ Everything else stands on this module, so it imports little.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import TextIO
 
 import xxhash
 from safetensors import SafetensorError
@@ -22,6 +25,8 @@ ON_ERROR = ("raise", "skip")
 MAX_COMPRESSION = 1032
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PICKLE_SIGNATURE = b"\x80"  # of protocol 2 and later
+# By process: its own record locks do not keep it out, and a fork has none of them.
+_HELD_LOCKS: set[tuple[int, Path]] = set()
 
 
 class DataError(ValueError):
@@ -199,3 +204,56 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
             raise FileExistsError(f"{path} exists already; remove it or name another folder")
         with write_errors(path):
             folder.rename(path)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Keeps everybody else who calls this from writing `path` within the block.
+
+    The lock is a record lock: it ends with its process, however that ends, and forked workers do not inherit it.
+
+    Args:
+        path: A file or a folder; the hidden file that is locked lies beside the file, or in the folder.
+
+    Raises:
+        WriteError: Somebody else is writing there, or nothing can be written there.
+    """
+    path = Path(path)
+    lock = (path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")).absolute()
+    held = os.getpid(), lock
+    if held in _HELD_LOCKS:  # opening and closing the file once more would release the lock
+        raise WriteError(_in_use(path, "this process"))
+    with write_errors(path):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked_file(path, lock)
+    _HELD_LOCKS.add(held)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        file.close()
+        _HELD_LOCKS.remove(held)
+
+
+def _locked_file(path: Path, lock: Path) -> TextIO:
+    """Opens the file `lock`, locks it and writes who holds it into it."""
+    while True:
+        file = lock.open("a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                raise WriteError(_in_use(path, file.read() or "another process")) from None
+        except OSError:
+            return file  # a file system without locks cannot keep anybody out
+        # Whoever held the lock may just have removed the file, and the next one would lock a new file.
+        if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            file.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=file, flush=True)
+            return file
+        file.close()
+
+
+def _in_use(path: Path, holder: str) -> str:
+    return f"{path}: {holder} is writing there; wait until it has finished, or name another place"

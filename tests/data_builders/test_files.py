@@ -1,12 +1,16 @@
 import os
 import pickle
+import signal
+import socket
 
 import pytest
+from forked import ForkedProcess
 
 from data_builders.files import (
     DataError,
     WriteError,
     broken_files_are_data_errors,
+    locked,
     new_folder,
     one_line,
     replacing_file,
@@ -124,3 +128,39 @@ class TestNewFolder:
         (tmp_path / "file").write_text("")
         with pytest.raises(WriteError, match="file/out: could not be written"), new_folder(tmp_path / "file" / "out"):
             pass
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_one_process_writes_and_the_others_are_told_who(tmp_path, is_folder):
+    path = tmp_path / "new" / "out"
+    if is_folder:
+        path.mkdir(parents=True)
+
+    def write():
+        with locked(path):
+            return 0
+
+    def refused(holder):
+        with pytest.raises(WriteError) as caught:
+            write()
+        return 0 if f"{path}: {holder} is writing there; wait until" in str(caught.value) else 1
+
+    def finish(function, *arguments):
+        process = ForkedProcess(function, *arguments)
+        process.start()
+        process.finish()
+        return process.exitcode
+
+    with locked(path):
+        assert refused("this process") == 0
+        myself = f"process {os.getpid()} on {socket.gethostname()}"
+        assert [finish(refused, myself) for _ in range(2)] == [0, 0]  # no worker's end ends the lock
+    assert write() == 0
+    assert list(tmp_path.rglob("*")) == [path.parent, *[path] * is_folder]
+
+    def killed():
+        with locked(path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert finish(killed) == -signal.SIGKILL
+    assert finish(write) == 0
