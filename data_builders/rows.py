@@ -4,6 +4,8 @@ A reader opens a file or folder and returns a `Source`. The builder asks it for 
 tables; nothing downstream knows where a row came from.
 """
 
+import functools
+import logging
 import math
 import re
 from collections import Counter
@@ -14,11 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import regex
 from datasets import Array2D, Features, List, Value
 
 from .files import DataError
 from .timing import timing_features
 
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 SPLIT_ALIASES = {
@@ -34,6 +39,11 @@ LABEL_RANGE = (-3.0, 3.0)
 LABEL_RANGE_TEXT = "[{:g}, {:g}]".format(*LABEL_RANGE)
 LABEL_SIZES = (1, 7)  # sentiment alone, or MOSEI's sentiment and six emotions
 MAX_VALUES = 1 << 26  # of one modality in one sample (256 MB): a small file can claim more than fits in memory
+
+# Of the scripts that are written without blanks between words: a character with its marks and punctuation, or others.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+_UNITS = regex.compile(rf"\p{{Ps}}*(?=[{_UNSPACED}])\X\p{{P}}*|[^{_UNSPACED}]+")
+_UNSPACED_CHARACTER = regex.compile(f"[{_UNSPACED}]")
 
 Row = dict[str, Any]
 
@@ -105,6 +115,35 @@ def as_text(value: Any) -> str:
         except UnicodeDecodeError:
             return value.decode("latin-1")
     return str(value)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell says that there is nothing: `None`, or NaN, which pandas writes in place of a string."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def words_of_text(text: Any) -> list[str]:
+    """The words of a transcript, a string or bytes; none where it is missing.
+
+    A word is what stands between blanks. Chinese, Japanese, Thai and others are written without them, so each of their
+    characters is a word, with the punctuation beside it; `iPhone` in such a text is one too.
+    """
+    if is_missing(text):
+        return []
+    text = as_text(text)
+    words = text.split()
+    if not _UNSPACED_CHARACTER.search(text):
+        return words
+    _say_that_characters_are_words()
+    return [unit for word in words for unit in _UNITS.findall(word)]
+
+
+@functools.cache  # says it once
+def _say_that_characters_are_words() -> None:
+    logger.warning(
+        "texts in a script without blanks between words: each character is taken for a word; "
+        "to divide them otherwise, give lists of words"
+    )
 
 
 def row_features(

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_builders import DataError
-from data_builders.rows import as_text, checked_label, checked_row, row_features, rows_to_table, split_name, video_of
+from data_builders import rows as rows_module
+from data_builders.rows import (
+    as_text,
+    checked_label,
+    checked_row,
+    row_features,
+    rows_to_table,
+    split_name,
+    video_of,
+    words_of_text,
+)
 
 
 def make_row(**changes):
@@ -153,3 +163,40 @@ def test_the_video_of_a_segment(segment, video):
 
 def test_bytes_are_utf8_or_latin1():
     assert as_text("é") == as_text("é".encode()) == as_text("é".encode("latin-1")) == "é"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a  bad\tfilm.", ["a", "bad", "film."]),
+        ("été \x1c좋은 영화", ["été", "좋은", "영화"]),
+        (b"caf\xc3\xa9", ["café"]),
+        ("", []),
+        (None, []),
+        (float("nan"), []),
+        (np.float64("nan"), []),
+        ("nan", ["nan"]),
+        ("今天很好。真的", ["今", "天", "很", "好。", "真", "的"]),
+        ("我爱iPhone 15手机", ["我", "爱", "iPhone", "15", "手", "机"]),
+        ("「すごい」ケーキ", ["「す", "ご", "い」", "ケ", "ー", "キ"]),
+        ("ดีมาก", ["ดี", "ม", "า", "ก"]),
+    ],
+)
+def test_the_words_of_a_text(text, words):
+    assert words_of_text(text) == words
+
+
+@given(text=st.text())
+def test_no_character_of_a_text_is_lost(text):
+    words = words_of_text(text)
+    assert "".join(words) == "".join(text.split()) and "" not in words
+
+
+def test_that_characters_are_words_is_said_once(caplog):
+    rows_module._say_that_characters_are_words.cache_clear()
+    for text in ("a film", "很好", "真的"):
+        words_of_text(text)
+    assert [record.message for record in caplog.records] == [
+        "texts in a script without blanks between words: each character is taken for a word; to divide them "
+        "otherwise, give lists of words"
+    ]
