@@ -1,6 +1,7 @@
 """What a training run leaves in its folder, written and read: log, results, resolved recipe, predictions."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class TrainingLog(TrainerCallback):
         """Rewrites the file; a run logs a few rows an epoch."""
         if state.is_world_process_zero:
             with replacing_file(Path(args.output_dir) / LOG_FILE) as path:
-                path.write_text("".join(json.dumps(row) + "\n" for row in state.log_history))
+                path.write_text("".join(_to_json(row) + "\n" for row in state.log_history))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writes the options into the checkpoint, to compare them with those of a run that resumes from it."""
@@ -50,18 +51,31 @@ class TrainingLog(TrainerCallback):
 
 def read_log(folder: str | os.PathLike) -> list[dict[str, float]]:
     """The rows of a run's `training_log.jsonl`."""
-    return [json.loads(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
+    return [_from_json(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
 
 
 def write_results(metrics: dict[str, float], folder: str | os.PathLike) -> None:
     """Writes `all_results.json`: every metric as `<split>_<name>`, and the times that were taken."""
     with replacing_file(Path(folder) / RESULTS_FILE) as path:
-        path.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+        path.write_text(_to_json(metrics, indent=2, sort_keys=True) + "\n")
 
 
 def read_results(folder: str | os.PathLike) -> dict[str, float]:
     """What [`write_results`] wrote."""
-    return json.loads((Path(folder) / RESULTS_FILE).read_text())
+    return _from_json((Path(folder) / RESULTS_FILE).read_text())
+
+
+def _to_json(metrics: Mapping[str, float], **layout: Any) -> str:
+    """Metrics as JSON, which has no NaN and no infinity: such a value is written as null."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
+    }
+    return json.dumps(finite, allow_nan=False, **layout)
+
+
+def _from_json(text: str) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in json.loads(text).items()}
 
 
 def write_resolved_config(config: dict[str, Any], folder: str | os.PathLike) -> None:

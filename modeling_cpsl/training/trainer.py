@@ -3,7 +3,8 @@
 The only module that connects `Trainer` and `GradientModulator`.
 """
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +289,21 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         means = self._eval_means.pop(self.accelerator)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
+
+    def hyperparameter_search(
+        self,
+        hp_space: Callable | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Extends `Trainer.hyperparameter_search`: the objective is `metric_for_best_model` unless one is given."""
+        if compute_objective is None:
+            metric = f"eval_{(self.args.metric_for_best_model or 'loss').removeprefix('eval_')}"
+            compute_objective = operator.itemgetter(metric)
+            direction = direction or ("maximize" if self.args.greater_is_better else "minimize")
+        return super().hyperparameter_search(hp_space, compute_objective, n_trials, direction or "minimize", **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Extends `Trainer.create_model_card`: never overwrites a card that is not Trainer's own draft."""

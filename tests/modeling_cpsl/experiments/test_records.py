@@ -1,9 +1,23 @@
 """The records of a run, and the table that compares runs."""
 
+import json
+
 import numpy as np
 import pandas as pd
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from modeling_cpsl.experiments.records import read_predictions, results_table, write_predictions
+from modeling_cpsl.experiments.records import (
+    LOG_FILE,
+    RESULTS_FILE,
+    TrainingLog,
+    read_log,
+    read_predictions,
+    read_results,
+    results_table,
+    write_predictions,
+    write_results,
+)
 from modeling_cpsl.training.metrics import METRICS
 
 
@@ -14,6 +28,22 @@ def test_predictions_round_trip(tmp_path):
     pd.testing.assert_frame_equal(frame, pd.read_parquet(tmp_path / "predictions_test.parquet"))
     assert frame.columns.tolist() == ["id", "label", "prediction", "prediction_text"]
     assert frame.loc[1].tolist() == ["b", -1.0, 0.0, 1.0]
+
+
+def test_a_metric_that_is_not_a_number_is_null_in_json(tmp_path):
+    write_results({"test_mae": 0.5, "test_corr": float("nan")}, tmp_path)
+    text = (tmp_path / RESULTS_FILE).read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"test_corr": None, "test_mae": 0.5}
+    assert read_results(tmp_path) == pytest.approx({"test_corr": float("nan"), "test_mae": 0.5}, nan_ok=True)
+
+
+def test_the_log_has_null_where_a_metric_is_not_a_number(tmp_path):
+    rows = [{"eval_corr": float("nan"), "epoch": 1.0, "step": 4}, {"loss": 0.5}]
+    state = TrainerState(log_history=rows)
+    TrainingLog({}).on_log(TrainingArguments(str(tmp_path), use_cpu=True), state, TrainerControl())
+    lines = (tmp_path / LOG_FILE).read_text().splitlines()
+    assert json.loads(lines[0], parse_constant=pytest.fail)["eval_corr"] is None
+    assert np.isnan(read_log(tmp_path)[0]["eval_corr"]) and read_log(tmp_path)[1] == rows[1]
 
 
 def test_table_has_a_column_a_split():

@@ -7,6 +7,8 @@ import torch
 from torch.utils.data import DataLoader, WeightedRandomSampler
 from training_cases import RecordingTrainer, make_trainer
 from transformers import TrainingArguments
+from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS, HyperParamSearchBackendBase
+from transformers.trainer_utils import HPSearchBackend
 
 from modeling_cpsl import CPSLTrainer
 
@@ -79,3 +81,38 @@ def test_a_model_may_be_made_for_each_training(tmp_path):
     assert trainer.state.global_step == 4 and not torch.equal(*weights)
     with pytest.raises(ValueError, match="args are TrainingArguments; CPSLTrainer needs CPSLTrainingArguments"):
         CPSLTrainer(one.model, TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+
+
+class GridSearch(HyperParamSearchBackendBase):
+    """Looks at one model, as far as the trainer sees a search."""
+
+    name = "grid"
+
+    @staticmethod
+    def is_available():
+        return True
+
+    def default_hp_space(self, trial):
+        return {}
+
+    def run(self, trainer, n_trials, direction, **kwargs):
+        metrics = trainer.evaluate()
+        return direction, trainer.compute_objective(metrics), metrics
+
+
+@pytest.mark.parametrize(
+    ("options", "direction", "metric"),
+    [
+        ({}, "minimize", "eval_mae"),
+        ({"metric_for_best_model": "eval_corr"}, "maximize", "eval_corr"),
+        ({"metric_for_best_model": None}, "minimize", "eval_loss"),
+    ],
+)
+def test_a_search_optimises_the_metric_that_picks_the_best_model(tmp_path, monkeypatch, options, direction, metric):
+    monkeypatch.setitem(ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, GridSearch)
+    one = make_trainer(tmp_path, **options)
+    parts = {name: getattr(one, name) for name in ("args", "train_dataset", "eval_dataset", "data_collator")}
+    trainer = CPSLTrainer(model_init=lambda: copy.deepcopy(one.model), **parts)
+    found, objective, metrics = trainer.hyperparameter_search(backend="optuna", n_trials=1)
+    assert (found, objective) == (direction, metrics[metric])
+    assert trainer.hyperparameter_search(None, lambda metrics: 7.0, 1, backend="optuna")[:2] == ("minimize", 7.0)
