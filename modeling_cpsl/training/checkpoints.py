@@ -1,17 +1,35 @@
 """Checkpoints of a run: which one can be trusted after the run was killed, and what is read from it to resume."""
 
+import contextlib
 import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+
+from data_builders.files import one_line
 
 
 logger = logging.getLogger(__name__)
+
+# What Trainer itself reads to go on, and would go on without. Where there are several ranks, names have their numbers.
+_TRAINING_STATE = {"optimizer.pt": "optimizer*", "scheduler.pt": "scheduler.pt", "rng_state.pth": "rng_state*.pth"}
+# Values of Trainer's state that it uses as what they should be, long after it has read them.
+_STATE_TYPES: dict[str, Any] = {
+    "global_step": int,
+    "max_steps": int,
+    "epoch": float | int | None,
+    "best_metric": float | int | None,
+    "best_global_step": int | None,
+    "best_model_checkpoint": str | None,
+    "log_history": list,
+}
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
@@ -33,6 +51,35 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
+def check_training_state(checkpoint: str | os.PathLike) -> None:
+    """Refuses a checkpoint that holds less than a training needs to go on as if it had not been stopped.
+
+    Raises:
+        ValueError: A file of the optimizer, its schedule or the random numbers is missing, or the trainer's state
+            cannot be read; names it.
+    """
+    with resuming_from(checkpoint):
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        wrong = [name for name, kind in _STATE_TYPES.items() if not isinstance(getattr(state, name), kind)]
+        if wrong or not all(isinstance(row, dict) for row in state.log_history):
+            raise TypeError(f"{TRAINER_STATE_NAME}: {', '.join(wrong) or 'log_history'} has a value of a wrong type")
+    for name, pattern in _TRAINING_STATE.items():
+        if not any(Path(checkpoint).glob(pattern)):
+            raise ValueError(_lacks(checkpoint, name))
+
+
+@contextlib.contextmanager
+def resuming_from(checkpoint: str | os.PathLike) -> Iterator[None]:
+    """Turns whatever the loading of a damaged checkpoint raises within the block into a ValueError of one line."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{checkpoint}: a training cannot go on from it ({one_line(error)[:200]}); name an earlier checkpoint, or "
+            "start anew in another output_dir"
+        ) from error
+
+
 def load_training_state(checkpoint: str | os.PathLike, name: str, device: torch.device) -> dict[str, Any]:
     """Reads a file that a checkpoint keeps beside the model, to resume the training.
 
@@ -46,9 +93,14 @@ def load_training_state(checkpoint: str | os.PathLike, name: str, device: torch.
     """
     path = Path(checkpoint, name)
     if not path.is_file():
-        raise ValueError(f"{checkpoint} has no {name}: a run cannot be resumed from a checkpoint of the model alone")
-    # Each rank loads to its current device; torch knows no `cpu:0`, as gloo's ranks are called.
-    return torch.load(path, map_location=device.type, weights_only=True)
+        raise ValueError(_lacks(checkpoint, name))
+    with resuming_from(checkpoint):
+        # Each rank loads to its current device; torch knows no `cpu:0`, as gloo's ranks are called.
+        return torch.load(path, map_location=device.type, weights_only=True)
+
+
+def _lacks(checkpoint: str | os.PathLike, name: str) -> str:
+    return f"{checkpoint} has no {name}: a run cannot be resumed from a checkpoint of the model alone"
 
 
 def _name(path: Path) -> re.Match | None:
@@ -58,8 +110,8 @@ def _name(path: Path) -> re.Match | None:
 def _step_of(checkpoint: Path) -> int | None:
     try:
         return json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["global_step"]
-    except (OSError, ValueError, KeyError):
+    except Exception:  # whatever was cut short or is not from a training
         return None
 
 
-__all__ = ["last_complete_checkpoint", "load_training_state"]
+__all__ = ["check_training_state", "last_complete_checkpoint", "load_training_state", "resuming_from"]

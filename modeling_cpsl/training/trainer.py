@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
 
 from data_builders.files import replacing_files, write_errors
 
 from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
-from .checkpoints import load_training_state
+from .checkpoints import check_training_state, last_complete_checkpoint, load_training_state, resuming_from
 from .contract import TrainableModel
 from .loss_watch import LossWatch
 from .means import MeanTracker
@@ -88,7 +88,8 @@ class GradientModulationMixin(_Trainer):
             self.modulator.attach(self.optimizer)
         if self.modulator is not None and resume_from_checkpoint is not None:
             state = load_training_state(resume_from_checkpoint, MODULATOR_FILE, self.args.device)
-            self.modulator.load_state_dict(state)
+            with resuming_from(resume_from_checkpoint):
+                self.modulator.load_state_dict(state)
         return prepared
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -172,7 +173,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
             _check_metric(args.metric_for_best_model, self.unwrapped_model)
         self._micro_batch: MicroBatch | None = None
-        self._epoch_means, self._log_means, self._eval_means = MeanTracker(), MeanTracker(), MeanTracker()
+        # Of the losses in training, over: the run, the epoch, and the steps since the last row of the log.
+        self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
+        self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
         self.add_callback(_EpochLogger(self))
 
@@ -190,6 +193,14 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             return None
         groups = {name: self.unwrapped_model.modality_parameters(name) for name in names}
         return GradientModulator(groups, self.args.modulation, seed=self.args.seed)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Extends `Trainer.train`: only a complete checkpoint is resumed from, and True finds the latest such one."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
+        if isinstance(resume_from_checkpoint, str):
+            check_training_state(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -231,7 +242,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         finally:
             self._micro_batch = None
         # The loss of a step is the sum of those of its micro-batches.
-        self._log_means.update({"loss": loss}, count=float(self.accelerator.sync_gradients))
+        self._train_means["log"].update({"loss": loss}, count=float(self.accelerator.sync_gradients))
         return loss
 
     def compute_loss(
@@ -242,7 +253,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         count = len(inputs["labels"]) if micro_batch is None else micro_batch.num_samples
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         losses = {"loss": loss} | _logged_losses(outputs["losses"])
-        (self._epoch_means if model.training else self._eval_means).update(losses, count)
+        if model.training:
+            self._train_means["run"].update({"loss": loss}, count)
+        (self._train_means["epoch"] if model.training else self._eval_means).update(losses, count)
         if micro_batch is not None:
             errors = {f"error of {name}": error.sum() for name, error in outputs["modality_errors"].items()}
             self._loss_watch.add(
@@ -260,19 +273,28 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
         """Keeps the step's statistics for the log, if training is logged every few steps."""
         if self.args.logging_strategy == IntervalStrategy.STEPS:
-            self._log_means.update(statistics)
+            self._train_means["log"].update(statistics)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Extends `Trainer.log`: the row of several steps has their mean loss and, if kept, mean statistics."""
+        """Extends `Trainer.log`: the row of several steps has their mean loss and, if kept, mean statistics.
+
+        The last row of a training has the mean loss over all samples of the run.
+        """
+        # Trainer's own means start anew at a restart, because their sums are not saved in a checkpoint.
+        if "train_runtime" in logs:
+            logs["train_loss"] = self._train_means["run"].pop(self.accelerator)["loss"]
         if "loss" in logs:
-            # Trainer's own mean starts anew at a restart, because its sum is not saved in a checkpoint.
-            logs |= self._log_means.pop(self.accelerator)
+            logs |= self._train_means["log"].pop(self.accelerator)
         super().log(logs, start_time)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        output = super()._finalize_training(*args, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
 
     def log_epoch_means(self) -> None:
         """Logs the means of all losses over the epoch's samples and of the modulation's statistics over its steps."""
         self._loss_watch.check(wait=True)
-        means = self._epoch_means.pop(self.accelerator)
+        means = self._train_means["epoch"].pop(self.accelerator)
         if not means:
             return
         if self.modulator is not None:
@@ -324,7 +346,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         if args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
             return super()._get_train_sampler(train_dataset)
         return EpochLengthGroupedSampler(
-            args.train_batch_size * args.gradient_accumulation_steps,
+            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
             sample_lengths(train_dataset),
             args.seed if args.data_seed is None else args.data_seed,
         )
@@ -335,19 +357,35 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.unwrapped_model.prepare_for_training()
-        self._epoch_means, self._log_means = MeanTracker(), MeanTracker()
+        self._train_means = {name: MeanTracker() for name in self._train_means}
         if resume_from_checkpoint is not None:
             state = load_training_state(resume_from_checkpoint, MEANS_FILE, self.args.device)
-            self._epoch_means.load_state_dict(state["epoch"], self.accelerator)
-            self._log_means.load_state_dict(state["log"], self.accelerator)
+            with resuming_from(resume_from_checkpoint):
+                for name, means in self._train_means.items():
+                    means.load_state_dict(state[name], self.accelerator)
         return prepared
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, num_epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        with resuming_from(resume_from_checkpoint):
+            return super()._init_training_state(max_steps, steps_per_epoch, num_epochs, resume_from_checkpoint, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        with resuming_from(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with resuming_from(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with resuming_from(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        state = {
-            "epoch": self._epoch_means.state_dict(self.accelerator),
-            "log": self._log_means.state_dict(self.accelerator),
-        }
+        state = {name: means.state_dict(self.accelerator) for name, means in self._train_means.items()}
         if self.args.should_save:
             torch.save(state, Path(output_dir) / MEANS_FILE)
 

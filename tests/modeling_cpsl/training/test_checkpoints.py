@@ -2,6 +2,8 @@
 
 import json
 import logging
+import pickle
+import shutil
 
 import pytest
 from training_cases import make_trainer
@@ -16,7 +18,7 @@ def make_checkpoint(folder, step, state=None):
     return path
 
 
-@pytest.mark.parametrize("state", ["", '{"global_step": 2', "{}", '{"global_step": 10}'])
+@pytest.mark.parametrize("state", ["", '{"global_step": 2', "{}", "[]", "[" * 10**5, '{"global_step": 10}'])
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog, state):
     whole = make_checkpoint(tmp_path, 10)
     cut = make_checkpoint(tmp_path, 20, state)
@@ -53,8 +55,63 @@ def test_a_later_step_is_later_whatever_its_name_sorts_like(tmp_path):
     assert last_complete_checkpoint(tmp_path) == str(latest)
 
 
+@pytest.fixture(scope="module")
+def stopped_run(tmp_path_factory):
+    """The folder of a training with a checkpoint in the middle of its second epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    make_trainer(folder, num_train_epochs=2, max_steps=6, save_strategy="steps", save_steps=6).train()
+    return folder / "run" / "checkpoint-6"
+
+
+def resume(checkpoint, tmp_path):
+    make_trainer(tmp_path, num_train_epochs=2).train(resume_from_checkpoint=str(checkpoint))
+
+
+NEEDED = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "modulator.pt", "running_means.pt"]
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_no_run_goes_on_without_a_part_of_its_state(stopped_run, tmp_path, name):
+    checkpoint = shutil.copytree(stopped_run, tmp_path / "checkpoint-6")
+    (checkpoint / name).unlink()
+    with pytest.raises(ValueError, match=rf"checkpoint-6 has no {name}: a run cannot be resumed from a checkpoint"):
+        resume(checkpoint, tmp_path)
+
+
+def _cut(content):
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("damage", [_cut, lambda content: b"", lambda content: pickle.dumps([1, {}])])
+@pytest.mark.parametrize("name", [*NEEDED, "model.safetensors", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_named_on_one_line(stopped_run, tmp_path, name, damage):
+    checkpoint = shutil.copytree(stopped_run, tmp_path / "checkpoint-6")
+    (checkpoint / name).write_bytes(damage((checkpoint / name).read_bytes()))
+    with pytest.raises(ValueError, match=r"checkpoint-6: a training cannot go on from it \(") as caught:
+        resume(checkpoint, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("state", [{"global_step": "6"}, {"log": 3}, {"best_metric": "a"}, {"log_history": [1]}, [6]])
+def test_a_state_of_wrong_types_is_named_on_one_line(stopped_run, tmp_path, state):
+    checkpoint = shutil.copytree(stopped_run, tmp_path / "checkpoint-6")
+    path = checkpoint / "trainer_state.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | state if isinstance(state, dict) else state))
+    with pytest.raises(ValueError, match=r"checkpoint-6: a training cannot go on from it \("):
+        resume(checkpoint, tmp_path)
+
+
+def test_the_latest_complete_checkpoint_is_found_from_python_too(stopped_run, tmp_path):
+    shutil.copytree(stopped_run, tmp_path / "run" / "checkpoint-6")
+    make_checkpoint(tmp_path / "run", 7, state="")
+    trainer = make_trainer(tmp_path, num_train_epochs=2)
+    trainer.train(resume_from_checkpoint=True)
+    assert len(trainer.samples) == 2
+
+
 def test_no_run_goes_on_from_a_model_alone(tmp_path):
     make_trainer(tmp_path, num_train_epochs=1, save_strategy="epoch", save_only_model=True).train()
     trainer = make_trainer(tmp_path, num_train_epochs=2)
-    with pytest.raises(ValueError, match=r"checkpoint-4 has no modulator\.pt: a run cannot be resumed"):
+    with pytest.raises(ValueError, match=r"checkpoint-4 has no optimizer\.pt: a run cannot be resumed"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))

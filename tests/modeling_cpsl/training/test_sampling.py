@@ -1,11 +1,19 @@
 """The order in which training reads its samples."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler
 from training_cases import make_trainer
+
+from modeling_cpsl.training.optimizer_step import drop_repetitions
+from modeling_cpsl.training.trainer import CPSLTrainer
 
 
 @pytest.mark.parametrize("use_text", [True, False])
@@ -24,3 +32,45 @@ def test_samples_of_like_length_share_a_batch(tmp_path, use_text):
     again = make_trainer(tmp_path, config_fields={"use_text": use_text}, **options)
     again.train()
     assert again.samples == trainer.samples
+
+
+def steps_of(rows, num_processes, batch_size, accumulation):
+    """The samples of each optimizer step of an epoch that is cut like this, as all ranks together see them."""
+    args = SimpleNamespace(
+        train_sampling_strategy="group_by_length",
+        train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        world_size=num_processes,
+        seed=5,
+        data_seed=None,
+    )
+    sampler = CPSLTrainer._get_train_sampler(SimpleNamespace(args=args), rows)
+    ranks = []
+    for rank in range(num_processes):
+        batch_sampler = BatchSampler(sampler, batch_size, drop_last=False)
+        if num_processes > 1:
+            batch_sampler = BatchSamplerShard(batch_sampler, num_processes, rank)
+        loader = SimpleNamespace(batch_sampler=batch_sampler, total_batch_size=num_processes * batch_size)
+        batches = [{"ids": ids, "labels": torch.zeros(len(ids))} for ids in batch_sampler]
+        steps = [batches[start : start + accumulation] for start in range(0, len(batches), accumulation)]
+        ranks.append([])
+        for step in steps:
+            accelerator = SimpleNamespace(
+                num_processes=num_processes,
+                process_index=rank,
+                gradient_state=SimpleNamespace(end_of_dataloader=step is steps[-1]),
+            )
+            counts = drop_repetitions(step, loader, rows, accelerator)
+            samples = [batch["ids"][:count] for batch, count in zip(step, counts, strict=True)]
+            ranks[-1].append(itertools.chain(*samples))
+    return [sorted(itertools.chain(*step)) for step in zip(*ranks, strict=True)]
+
+
+@given(st.sampled_from([2, 6, 8, 12]), st.lists(st.integers(1, 9), min_size=1, max_size=60))
+def test_every_cut_of_a_step_has_the_same_samples(step_size, lengths):
+    rows = [{"word_index": range(length)} for length in lengths]
+    divisors = [number for number in range(1, step_size + 1) if step_size % number == 0]
+    cuts = [cut for cut in itertools.product(divisors, repeat=3) if np.prod(cut) == step_size]
+    first, *others = [steps_of(rows, *cut) for cut in cuts]
+    assert sorted(itertools.chain(*first)) == list(range(len(rows)))
+    assert all(steps == first for steps in others)

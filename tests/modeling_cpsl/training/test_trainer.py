@@ -288,15 +288,14 @@ def test_a_metric_that_there_is_not_is_refused(tmp_path, fields):
         make_trainer(tmp_path, config_fields=fields, metric_for_best_model="pearson")
 
 
-def test_the_loss_of_a_resumed_call_is_of_its_own_steps(tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "logging_strategy": "steps"}
-    trainer = make_trainer(tmp_path, logging_steps=1, **options)
-    trainer.train()
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    resumed = make_trainer(tmp_path, logging_steps=4, **options)
-    checkpoint = tmp_path / "run" / "checkpoint-6"
-    make_trainer(tmp_path, logging_steps=4, **options).train()  # two steps of its checkpoint are not logged yet
-    assert resumed.train(resume_from_checkpoint=str(checkpoint)).training_loss == pytest.approx(np.mean(losses[6:]))
+def test_the_loss_of_a_training_is_the_mean_over_its_samples_whether_it_was_resumed_or_not(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "num_train_epochs": 3}
+    trainer = make_trainer(tmp_path, **options)
+    whole = trainer.train()
+    epochs = [row["train_loss"] for row in trainer.state.log_history if "train_task_loss" in row]
+    assert whole.training_loss == whole.metrics["train_loss"] == pytest.approx(np.mean(epochs))
+    resumed = make_trainer(tmp_path, **options).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    assert resumed.training_loss == resumed.metrics["train_loss"] == pytest.approx(whole.training_loss, rel=1e-6)
 
 
 def test_training_forgets_the_calibration_of_other_weights(tmp_path):
