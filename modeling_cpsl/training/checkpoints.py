@@ -69,11 +69,17 @@ def check_training_state(checkpoint: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def resuming_from(checkpoint: str | os.PathLike) -> Iterator[None]:
-    """Turns whatever the loading of a damaged checkpoint raises within the block into a ValueError of one line."""
+def resuming_from(checkpoint: str | os.PathLike | None) -> Iterator[None]:
+    """Turns whatever the loading of a damaged checkpoint raises within the block into a ValueError of one line.
+
+    Args:
+        checkpoint: None where nothing is resumed: errors then stay what they are.
+    """
     try:
         yield
     except Exception as error:
+        if checkpoint is None:
+            raise
         raise ValueError(
             f"{checkpoint}: a training cannot go on from it ({one_line(error)[:200]}); name an earlier checkpoint, or "
             "start anew in another output_dir"
