@@ -21,7 +21,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 # So small a model is as fast on one thread as on many, and leaves the other cores alone.
 train: setup
-	OMP_NUM_THREADS=1 $(BIN)/python run_train.py recipes/sample.yaml
+	OMP_NUM_THREADS=1 $(BIN)/python run_train.py recipes/sample.yaml --resume_from_checkpoint last
 
 test: setup
 	$(PYTEST) -m "not slow" $(T)

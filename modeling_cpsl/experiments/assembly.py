@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
@@ -169,12 +170,18 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
         ValueError: The data, the text encoder or an option does not fit.
     """
     arguments = copy.copy(recipe.training)  # changes made for this data must not reach the saved recipe
+    if arguments.resume_from_checkpoint == "last":
+        arguments.resume_from_checkpoint = last_complete_checkpoint(arguments.output_dir)
+        if arguments.resume_from_checkpoint is None:
+            logger.warning("%s has no complete checkpoint: the training starts anew", arguments.output_dir)
     set_seed(arguments.seed)
     with arguments.main_process_first(desc="data"):
         dataset = load_data(recipe.data)
         name_or_path = recipe.model.model_name_or_path
         if name_or_path == "sample":
             name_or_path = os.path.join(arguments.output_dir, SAMPLE_BACKBONE_FOLDER)
+            if arguments.process_index == 0 and arguments.resume_from_checkpoint is None:
+                shutil.rmtree(name_or_path, ignore_errors=True)  # a run that failed left the words of other data
             if arguments.local_process_index == 0:  # one process of a machine writes; the others read
                 make_sample_backbone(_words(dataset["train"]), name_or_path)
         backbone, tokenizer = load_backbone(name_or_path, recipe.data.max_length)
@@ -185,8 +192,6 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
         arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    if arguments.resume_from_checkpoint == "last":
-        arguments.resume_from_checkpoint = last_complete_checkpoint(arguments.output_dir)
     model = build_model(recipe.model, processor, backbone, name_or_path)
     try:
         trainer = CPSLTrainer(

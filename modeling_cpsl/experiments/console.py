@@ -55,8 +55,11 @@ class Console(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Opens the progress bar, which shows on terminals only."""
+        """Says where a resumed training goes on, and opens the progress bar, which shows on terminals only."""
         if state.is_world_process_zero:
+            if state.global_step:
+                place = f"step {state.global_step} of {state.max_steps}, epoch {_rounded(state.epoch)}"
+                print(f"resumed from {args.resume_from_checkpoint}: {place}")
             self._bar = tqdm(
                 total=state.max_steps,
                 initial=state.global_step,

@@ -1,5 +1,6 @@
 """A training from beginning to end: train, evaluate, calibrate, and leave the records of the run."""
 
+import contextlib
 import logging
 import os
 from dataclasses import fields
@@ -7,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HTTPError
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from data_builders.columns import read_columns
-from data_builders.files import replacing_files
+from data_builders.files import locked, replacing_files, write_errors
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..task_cpsl import clip_sentiment
+from ..training.checkpoints import last_complete_checkpoint, resuming_from
 from ..training.encoding import modality_sets
 from ..training.trainer import CPSLTrainer
 from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
@@ -38,7 +41,8 @@ def run(recipe: str | os.PathLike, **options: Any) -> dict[str, float]:
         The contents of `all_results.json`: every metric as `<split>_<name>`, and the times that were taken.
 
     Raises:
-        ValueError: An option, the data or the text encoder does not fit, or a loss became infinite or NaN.
+        ValueError: An option, the data or the text encoder does not fit, `output_dir` holds another run, or a loss
+            became infinite or NaN.
         OSError: A file cannot be read or written.
 
     Example:
@@ -54,6 +58,39 @@ def run(recipe: str | os.PathLike, **options: Any) -> dict[str, float]:
 
 def run_recipe(recipe: Recipe) -> dict[str, float]:
     """[`run`] for a recipe that has been read."""
+    args = recipe.training
+    with write_errors(args.output_dir):
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext() if args.process_index else locked(args.output_dir):
+        results = earlier_results(recipe)
+        if results is None:
+            return _train(recipe)
+    if args.process_index == 0:
+        print(f"{args.output_dir}: this run is complete, nothing was changed")
+    return results
+
+
+def earlier_results(recipe: Recipe) -> dict[str, float] | None:
+    """The results in `output_dir` where it holds this very run and that is to be resumed; None where there are none.
+
+    Raises:
+        ValueError: `output_dir` holds a run that is not to be resumed.
+    """
+    folder, checkpoint = Path(recipe.training.output_dir), recipe.training.resume_from_checkpoint
+    has_results = (folder / records.RESULTS_FILE).is_file()
+    if checkpoint == "last":
+        same = not _changed_options(records.read_resolved_config(folder), recipe.resolved())
+        return records.read_results(folder) if has_results and same else None
+    is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder.resolve()
+    if not is_resumed and (has_results or last_complete_checkpoint(folder)):
+        raise ValueError(
+            f"output_dir {folder} holds a run already; name another one, or continue that run with "
+            "--resume_from_checkpoint last"
+        )
+    return None
+
+
+def _train(recipe: Recipe) -> dict[str, float]:
     options = recipe.resolved()
     with quiet_libraries(is_main_process=recipe.training.process_index == 0):
         trainer, dataset = prepare(recipe)
@@ -143,7 +180,11 @@ def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, options: dict[str, A
             f"resume_from_checkpoint {checkpoint}: not a complete checkpoint; name a folder checkpoint-N, or `last`"
         )
     config = trainer.model.config
-    earlier_config = type(config).from_pretrained(checkpoint)
+    with resuming_from(checkpoint):
+        earlier_config = type(config).from_pretrained(checkpoint)
+        state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        before = records.read_resolved_config(checkpoint)
+        changed = _changed_options(before, options)
     for option in fields(CPSLConfigMixin):
         earlier, now = getattr(earlier_config, option.name), getattr(config, option.name)
         if earlier != now:
@@ -151,11 +192,21 @@ def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, options: dict[str, A
                 f"resume_from_checkpoint {checkpoint}: it was trained with {option.name}={earlier}, and this run has "
                 f"{now}; give the same, or start anew in another output_dir"
             )
-    before = records.read_resolved_config(checkpoint)
-    changed = [name for name in options if name in before and before[name] != options[name] and name != "output_dir"]
-    if changed and trainer.is_world_process_zero():
-        pairs = ", ".join(f"{name} {before[name]} -> {options[name]}" for name in changed)
-        logger.warning("resuming from %s with other options than it was trained with: %s", checkpoint, pairs)
+    if not changed:
+        return
+    pairs = ", ".join(f"{name} {before[name]} -> {options[name]}" for name in changed)
+    has_results = Path(trainer.args.output_dir, records.RESULTS_FILE).is_file()
+    if has_results and state.global_step >= state.max_steps and not {"num_train_epochs", "max_steps"} & {*changed}:
+        raise ValueError(
+            f"resume_from_checkpoint {checkpoint}: that run is complete, and has other options ({pairs}); "
+            "start anew in another output_dir"
+        )
+    logger.warning("resuming from %s with other options than it was trained with: %s", checkpoint, pairs)
+
+
+def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The options of two runs that differ; where both are is none of them."""
+    return [name for name in now if name in before and before[name] != now[name] and name != "output_dir"]
 
 
 __all__ = ["calibrate", "check_checkpoint", "evaluate_splits", "push", "run", "run_recipe", "write_records"]

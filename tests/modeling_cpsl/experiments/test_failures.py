@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from cpsl import main
 from data_builders import load_aligned_dataset
+from data_builders.files import locked
 from modeling_cpsl.experiments import recipe, records
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
@@ -174,16 +175,40 @@ def test_an_input_longer_than_the_positions_is_refused(data, tmp_path, capsys, b
 
 @pytest.mark.usefixtures("without_pictures")
 def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
-    """A model of another shape is refused, other options are told, the same ones are not."""
+    """A model of another shape is refused, other options are told, the same are not, and a complete run stays so."""
     command = ["recipes/sample.yaml", "--dataset", str(data / "good"), "--output_dir", str(tmp_path), *TINY]
-    assert main(["train", *command, "--num_train_epochs", "1"]) == 0
     again = [*command, "--resume_from_checkpoint", "last"]
+    assert main(["train", *again, "--num_train_epochs", "1"]) == 0
+    assert f"{tmp_path} has no complete checkpoint: the training starts anew\n" in caplog.text
     line = error_of(capsys, [*again, "--fusion", "sum"])
     assert "checkpoint-6: it was trained with fusion=gated, and this run has sum" in line
-    assert main(["train", *again, "--num_train_epochs", "1"]) == 0
-    assert "other options" not in caplog.text
-    assert main(["train", *again, "--num_train_epochs", "1", "--alpha", "2"]) == 0
-    assert "with other options than it was trained with: alpha 1.0 -> 2.0\n" in caplog.text
+    assert main(["train", *again, "--num_train_epochs", "2"]) == 0
+    assert f"resumed from {tmp_path / 'checkpoint-6'}: step 6 of 12, epoch 1\n" in capsys.readouterr().out
+    assert "with other options than it was trained with: num_train_epochs 1.0 -> 2.0\n" in caplog.text
+    caplog.clear()
+    before = files_in(tmp_path)
+    assert main(["train", *again, "--num_train_epochs", "2"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: this run is complete, nothing was changed\n"
+    line = error_of(capsys, [*again, "--num_train_epochs", "2", "--alpha", "2"])
+    assert "that run is complete, and has other options (alpha 1.0 -> 2.0); start anew in another" in line
+    assert f"output_dir {tmp_path} holds a run already" in error_of(capsys, [*command, "--seed", "1"])
+    assert files_in(tmp_path) == before and "other options" not in caplog.text
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_that_failed_does_not_block_its_repetition_with_corrected_data(data, tmp_path, capsys):
+    command = ["sample", "--output_dir", str(tmp_path), *TINY, "--max_steps", "2"]
+    assert "smell" in error_of(capsys, [*command, "--modulated_modalities", "smell"])  # the corpus has other words
+    assert (tmp_path / "sample_backbone").is_dir()
+    assert main(["train", *command, "--dataset", str(data / "good")]) == 0
+
+
+def test_two_runs_do_not_write_into_one_folder(data, tmp_path, capsys):
+    command = ["sample", "--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), *TINY]
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        assert "run: this process is writing there" in error_of(capsys, command)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "run"]
 
 
 def test_a_window_outside_the_epochs_does_not_matter_without_modulation(tmp_path):
@@ -260,12 +285,12 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint(data, tmp_path, limi
 
 @pytest.mark.slow
 def test_a_run_that_cannot_save_leaves_the_earlier_run_model(data, tmp_path):
-    options = ("--save_strategy", "no", "--load_best_model_at_end", "false")
-    command = ["train", *map(str, ("sample", *save_options(data, tmp_path, 1), "--seed", 1)), *TINY, *options]
+    options = ("--load_best_model_at_end", "false", "--learning_rate", "1e-2")
+    command = ["train", *map(str, ("sample", *save_options(data, tmp_path, 1), *options)), *TINY]
     assert main(command) == 0
     before = files_in(tmp_path)
-    options = (*options, "--seed", 1, "--learning_rate", "1e-2")
-    process = start(partial(fill_disk, "train_end", 4096), *save_options(data, tmp_path, 1), *options)
+    options = (*options, "--save_strategy", "no", "--resume_from_checkpoint", "last")
+    process = start(partial(fill_disk, "train_end", 4096), *save_options(data, tmp_path, 2), *options)
     errors = errors_of(process)
     assert process.exitcode == 1
     assert "Traceback" not in errors
