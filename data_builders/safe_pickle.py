@@ -16,19 +16,14 @@ import codecs
 import os
 import pickletools
 import struct
-from collections.abc import Iterable
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from .files import DataError, broken_files_are_data_errors, open_file, read_head
-from .pickle_constructors import KEY_TYPES, Constructors, Global, checked_keys
+from .pickle_constructors import Constructors, Global, checked_keys
+from .plain_values import check_plain
 
 
-MAX_NESTING = 100
 MAX_OPERATIONS = 100_000_000
-
-_SCALAR_TYPES = KEY_TYPES | {float, complex, bytearray}
 
 
 def safe_pickle_load(path: str | os.PathLike) -> Any:
@@ -46,15 +41,15 @@ def safe_pickle_load(path: str | os.PathLike) -> Any:
 
     Raises:
         DataError: The file is not a complete pickle; it asks for any other class or function, which the message names;
-            its object nests deeper than `MAX_NESTING` or contains itself; it takes more than `MAX_OPERATIONS` steps;
-            or it claims more array bytes than the file can hold.
+            it takes more than `MAX_OPERATIONS` steps or claims more bytes than the file can hold; or its object is
+            refused by [`check_plain`].
     """
     read_head(path)
     with broken_files_are_data_errors(path, "pickle"), open_file(path) as file:
         machine = _Machine(file, size=os.fstat(file.fileno()).st_size)
         try:
             value = machine.run()
-            _check_plain(value)
+            check_plain(value, machine.size)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         except (EOFError, TypeError) as error:
@@ -340,53 +335,6 @@ class _Machine:
     def build(self) -> None:
         state = self.stack.pop()
         self.constructors.set_state(self.stack[-1], state)
-
-
-def _children(value: Any) -> Iterable[Any]:
-    """What a container holds; nothing for a plain value.
-
-    Raises:
-        DataError: The value is not one of those that `safe_pickle_load` returns.
-    """
-    kind = type(value)
-    if kind is dict:
-        return value.values()
-    if kind in (list, tuple, set, frozenset):
-        return value
-    if kind is np.ndarray:
-        return value.ravel().tolist() if value.dtype.hasobject else ()
-    if kind in _SCALAR_TYPES or isinstance(value, np.generic):
-        return ()
-    name = value.name if kind is Global else kind.__name__.strip("_")
-    raise DataError(f"the pickle holds {name} itself, which is neither an array nor a plain container")
-
-
-def _check_plain(root: Any) -> None:
-    """Refuses values that are not plain, cycles, and nesting deeper than `MAX_NESTING`."""
-    heights: dict[int, int] = {}
-    path = [(root, iter(_children(root)), 0)]
-    open_ids = {id(root)}
-    while path:
-        value, children, height = path.pop()
-        for child in children:
-            if type(child) in _SCALAR_TYPES:
-                continue
-            if id(child) in open_ids:
-                raise DataError("the pickle holds a container that contains itself")
-            known = heights.get(id(child))
-            if known is None:
-                path += [(value, children, height), (child, iter(_children(child)), 0)]
-                open_ids.add(id(child))
-                break
-            height = max(height, known + 1)
-        else:
-            heights[id(value)] = height
-            open_ids.discard(id(value))
-            if path:
-                parent, siblings, parent_height = path.pop()
-                path.append((parent, siblings, max(parent_height, height + 1)))
-        if len(path) > MAX_NESTING or height > MAX_NESTING:
-            raise DataError(f"the pickle nests deeper than {MAX_NESTING}")
 
 
 _HANDLERS = {

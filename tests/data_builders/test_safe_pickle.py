@@ -237,6 +237,43 @@ def test_a_claim_is_refused_before_it_costs_memory(tmp_path, name):
     assert peak < 200 * len(BOMBS[name]) + 2_000_000
 
 
+def dumped_often(value, levels=10, references=10):
+    """A pickle that holds a value once and refers to it 10 billion times."""
+    for _ in range(levels):
+        value = [value] * references
+    return pickle.dumps(value)
+
+
+SHARED_TOO_OFTEN = {
+    "numbers": dumped_often(0.5),
+    "empty tuples": dumped_often(()),
+    "in a dict and a tuple": dumped_often({"words": ("a",)}),
+    "in an array of objects": dumped_often(np.array([None, 1], object)),
+    "a long text": pickle.dumps(["x" * 10_000] * 20_000),
+    "an array": pickle.dumps([np.zeros((100, 100))] * 5_000),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_TOO_OFTEN)
+def test_values_that_are_shared_too_often_are_refused(tmp_path, name):
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"x\.pkl: .* refers to the same values so often .* save each value once"):
+            load_bytes(tmp_path, SHARED_TOO_OFTEN[name])
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_samples_may_share_what_they_lack(tmp_path):
+    silence = np.zeros((50, 74), "f4")
+    words = [f"word{index}" for index in range(20)]
+    data = [((words, silence, silence), 0.5, f"v_{index}") for index in range(2_000)]
+    loaded = load_bytes(tmp_path, pickle.dumps({"train": data}))
+    assert loaded["train"][0][0][1] is loaded["train"][-1][0][2]
+    assert_same(load_bytes(tmp_path, pickle.dumps([[0] * 74] * 1_000)), [[0] * 74] * 1_000)
+
+
 def test_a_huge_memo_index_costs_nothing(tmp_path):
     tracemalloc.start()
     try:
