@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
-import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
@@ -21,7 +20,7 @@ from .files import ON_ERROR, DataError, content_hash
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
 from .formats.recognition import get_reader, open_source
-from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_features, rows_to_table
+from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_batches, row_features, rows_to_table
 from .timing import TIMING_FEATURES
 
 
@@ -29,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 # Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
 READER_VERSION = "1.5.0"
-ROWS_PER_TABLE = 256
-BYTES_PER_TABLE = 64 * 2**20
 
 
 class LeftOut(NamedTuple):
@@ -70,7 +67,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     Attributes:
         replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
         skipped (list of `LeftOut`): The samples that it left out, each with `id`, `reason` and `split`. Both are known
-            after `download_and_prepare`, even if it found the cache of an earlier build.
+            after `download_and_prepare`, even if it found the cache of an earlier build, and after `read_once`.
 
     Raises:
         DataError: An option is wrong, or there is no such file or folder.
@@ -111,6 +108,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         return datasets.DatasetInfo()
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return self._open()[1]
+
+    def _open(self) -> tuple[Source, list[datasets.SplitGenerator]]:
         source = open_source(
             Path(self.config.data_dir),
             format=self.config.format,
@@ -124,7 +124,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             sizes, source.timed, labels=self.config.labels, feature_extractors=source.feature_extractors
         )
         self.info.config_name = source.format
-        return [
+        return source, [
             datasets.SplitGenerator(
                 split,
                 gen_kwargs={
@@ -152,17 +152,38 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             )
         return {name: found[name] for name in wanted}
 
-    def _generate_tables(
-        self, shards: list, rows: Callable, sizes: dict[str, int], path: Path, split: str
-    ) -> Iterator[tuple[Key, pa.Table]]:
-        accepted = self._accepted_rows(itertools.chain.from_iterable(map(rows, shards)), sizes, path, split)
-        features = self.info.features
-        for index, batch in enumerate(_batches(accepted)):
-            table, replaced = rows_to_table(batch, features)
-            self.replaced += replaced
+    def read_once(self) -> tuple[int, Iterator[tuple[str, pa.Table]]]:
+        """Reads all rows in their order, without a cache and, from tables, in constant memory.
+
+        Returns:
+            About how many rows there are, and tables of them, each with the name of its split. Their features are in
+            `info`, and `skipped` and `replaced` are known when all has been read.
+        """
+        source, splits = self._open()
+
+        def tables() -> Iterator[tuple[str, pa.Table]]:
+            for split in splits:
+                for table in self._tables(**split.gen_kwargs):
+                    yield str(split.name), table
+            self._log_report()
+
+        return source.count_rows() if source.count_rows else sum(map(len, source.splits.values())), tables()
+
+    def _generate_tables(self, **options: Any) -> Iterator[tuple[Key, pa.Table]]:
+        for index, table in enumerate(self._tables(**options)):
             yield Key(0, index), table
         if self._streaming:
             self._log_once()
+
+    def _tables(
+        self, shards: list, rows: Callable, sizes: dict[str, int], path: Path, split: str
+    ) -> Iterator[pa.Table]:
+        accepted = self._accepted_rows(itertools.chain.from_iterable(map(rows, shards)), sizes, path, split)
+        features = self.info.features
+        for batch in row_batches(accepted):
+            table, replaced = rows_to_table(batch, features)
+            self.replaced += replaced
+            yield table
 
     def _prepare_split_single(self, *, gen_kwargs: dict[str, Any], job_id: int, **options: Any) -> Iterator[tuple]:
         """Builds one process's share of a split, and records beside the Arrow files what it left out."""
@@ -297,20 +318,6 @@ class SampleCorpus(AlignedSentimentBuilder):
     """The embedded sample corpus, which `data_builders.formats.sample` generates."""
 
     DATASET_NAME = "sample"
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Groups rows into one batch per table; large rows make smaller batches, so that memory is bounded."""
-    batch, size = [], 0
-    for row in rows:
-        batch.append(row)
-        size += sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
-        # `datasets` gathers tables of one row in memory, so a table has at least two.
-        if len(batch) == ROWS_PER_TABLE or (size >= BYTES_PER_TABLE and len(batch) > 1):
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def features_are_normalized(format_name: str) -> bool:

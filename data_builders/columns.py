@@ -80,6 +80,15 @@ def modality_rows(split: Split, name: str) -> Iterator[np.ndarray]:
         yield from feature_rows(table[name])
 
 
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table by column; features are arrays of shape (n, size), without copies."""
+    columns = [
+        list(feature_rows(column)) if isinstance(column.type, pa.ExtensionType) else column.to_pylist()
+        for column in table.columns
+    ]
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
 def row_counts(split: Dataset, column: str) -> np.ndarray:
     """How many words, tokens or feature rows each of N samples has in a column, of shape (N,).
 

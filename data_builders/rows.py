@@ -38,6 +38,8 @@ SPLIT_ALIASES = {
 LABEL_RANGE = (-3.0, 3.0)
 LABEL_RANGE_TEXT = "[{:g}, {:g}]".format(*LABEL_RANGE)
 LABEL_SIZES = (1, 7)  # sentiment alone, or MOSEI's sentiment and six emotions
+ROWS_PER_TABLE = 256
+BYTES_PER_TABLE = 64 * 2**20
 MAX_VALUES = 1 << 26  # of one modality in one sample (256 MB): a small file can claim more than fits in memory
 
 # Of the scripts that are written without blanks between words: a character with its marks and punctuation, or others.
@@ -81,6 +83,7 @@ class Source(NamedTuple):
             asked for), a (number of words, size) array or `None` for each modality and, if timed, `start`, `end`,
             `word_start`, `word_end`. `words` is empty where the source does not keep them.
         feature_extractors: The program that extracted the features, for modalities whose source names it.
+        count_rows: Says about how many rows there are, without reading them; None where each shard is one row.
     """
 
     path: Path
@@ -90,6 +93,7 @@ class Source(NamedTuple):
     splits: dict[str, list[Any]]
     rows: Callable[[Any], Iterator[Row | Skipped | Replaced]]
     feature_extractors: Mapping[str, str] = MappingProxyType({})
+    count_rows: Callable[[], int] | None = None
 
 
 def split_name(name: Any, path: Path) -> str:
@@ -273,6 +277,20 @@ def checked_label(label: Any) -> float:
     if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
         raise DataError(f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample")
     return value
+
+
+def row_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Groups rows into one batch for each Arrow table; large rows make smaller batches, so that memory is bounded."""
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
+        # `datasets` gathers tables of one row in memory, so a table has at least two.
+        if len(batch) == ROWS_PER_TABLE or (size >= BYTES_PER_TABLE and len(batch) > 1):
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counter[str]]:

@@ -30,6 +30,7 @@ from .contract import Head, ReadOptions
 from .table_files import (
     TEXT_COLUMNS,
     Shard,
+    count_rows,
     datasets_info,
     find_tables,
     kind_of,
@@ -105,7 +106,9 @@ def read(path: Path, options: ReadOptions) -> Source:
     timed = all(found >= set(_TIMES) for found in columns.values())
     rows = functools.partial(_rows, _Table(tuple(sizes), timed, labelled=options.labels))
     notes = [datasets_info(file) if kind == "parquet" else {} for file, kind in kinds.items()]
-    return Source(path, _converted_from(notes), sizes, timed, splits, rows, _feature_extractors(notes, sizes))
+    extractors = _feature_extractors(notes, sizes)
+    count = functools.partial(count_rows, kinds)
+    return Source(path, _converted_from(notes), sizes, timed, splits, rows, extractors, count)
 
 
 def _converted_from(notes: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from datasets import DatasetInfo, Features, IterableDataset
 
-from data_builders.columns import ROWS_AT_ONCE, feature_rows, read_columns
+from data_builders.columns import ROWS_AT_ONCE, read_columns, rows_of
 
 from ..processing_cpsl import CPSLProcessor, EncodedUtterance, warn_truncated
 
@@ -91,10 +91,8 @@ class EncodedStream(torch.utils.data.Dataset):
     def _decoded(self, table: pa.Table | None) -> list[dict[str, Any]]:
         if table is None:
             raise RuntimeError(f"the stream ended after {self._start} rows of {self.num_rows}: the data has changed")
-        found = table.column_names
-        columns = {name: table[name].to_pylist() for name in ("id", "label", "words") if name in found}
-        columns |= {name: list(feature_rows(table[name])) for name in self.processor.modality_sizes if name in found}
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        wanted = ("id", "label", "words", *self.processor.modality_sizes)
+        return rows_of(table.select([name for name in wanted if name in table.column_names]))
 
     def _tokenized(self, rows: list[dict[str, Any]]) -> list[EncodedUtterance]:
         return self.processor.tokenize(

@@ -6,6 +6,7 @@ import signal
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from forked import ForkedProcess
 
@@ -167,9 +168,32 @@ def test_an_utterance_of_nothing_is_a_fault_where_predictions_are_wanted(write_j
     assert builder.skipped == expected and builder.as_dataset()["train"]["id"] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.parquet", "x.pkl"])
+def test_rows_are_read_once_without_a_cache(mag_data, write_pickle, tmp_path, cache, name):
+    """In their order, with their number beforehand and what was left out afterwards."""
+    path = tmp_path / name
+    rows = [{"id": f"v_{k}", "words": "a" if k != 3 else ""} for k in range(600)]
+    if name == "x.pkl":
+        path = write_pickle(mag_data((3, 2, 1)))
+    elif name == "x.parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        frame = pd.DataFrame(rows)
+        frame.to_csv(path, index=False) if name == "x.csv" else frame.to_json(path, orient="records", lines=True)
+    builder = make_builder(path, labels=False, on_error="skip", streaming=True, cache_dir=cache)
+    num_rows, tables = builder.read_once()
+    assert "id" in builder.info.features
+    found = [(split, sample_id) for split, table in tables for sample_id in table["id"].to_pylist()]
+    whole = make_builder(path, labels=False, on_error="skip", cache_dir=cache)
+    assert not list(cache.rglob("*.arrow"))
+    whole.download_and_prepare()
+    assert found == [(name, sample_id) for name, split in whole.as_dataset().items() for sample_id in split["id"]]
+    assert builder.skipped == whole.skipped and num_rows - len(found) in (0, 1, 2)
+
+
 def test_large_rows_make_small_tables(mag_data, write_pickle, cache, monkeypatch):
     path = write_pickle(mag_data((10, 2, 2)))
-    monkeypatch.setattr("data_builders.builder.BYTES_PER_TABLE", 100)
+    monkeypatch.setattr("data_builders.rows.BYTES_PER_TABLE", 100)
     made = []
     monkeypatch.setattr("data_builders.builder.rows_to_table", lambda *a: made.append(len(a[0])) or rows_to_table(*a))
     assert len(load_aligned_dataset(path, cache_dir=cache)["train"]) == 10

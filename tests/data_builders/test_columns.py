@@ -16,6 +16,7 @@ from data_builders.columns import (
     read_columns,
     repeated_ids,
     row_counts,
+    rows_of,
     shared_videos,
 )
 
@@ -66,6 +67,15 @@ def test_columns_come_in_batches_in_the_order_of_the_rows(dataset, monkeypatch):
     assert [name for table in tables for name in table["id"].to_pylist()] == [row["id"] for row in make_rows()]
     shapes = [rows.shape for table in tables for rows in feature_rows(table["visual"])]
     assert shapes == [row["visual"].shape for row in make_rows()]
+
+
+def test_rows_are_those_that_were_written(dataset):
+    (table,) = read_columns(dataset["train"], ["id", "words", "visual"])
+    found = rows_of(table)
+    assert [row.keys() for row in found] == [{"id", "words", "visual"}] * len(WORDS)
+    for row, expected in zip(found, make_rows(), strict=True):
+        assert (row["id"], row["words"]) == (expected["id"], expected["words"])
+        assert np.array_equal(row["visual"], expected["visual"])
 
 
 def test_counts_are_lengths(dataset):
