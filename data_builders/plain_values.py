@@ -33,7 +33,7 @@ def check_plain(root: Any, file_size: int) -> None:
             file.
     """
     limit = MAX_COMPRESSION * max(file_size, _SMALL_FILE)
-    # By id, of the containers that were looked at to their end: how deep they nest, and their size written out in full.
+    # By id, of the containers that were looked at to their end: how deep they nest, and their size written out.
     known: dict[int, tuple[int, int]] = {}
     path = [(root, iter(_children(root)), 0, _own_size(root))]
     open_ids = {id(root)}
