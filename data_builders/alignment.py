@@ -1,18 +1,12 @@
 """From frames to words: every rule by which a word gets its feature row."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-
-def overlaps(intervals: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How long each of n intervals overlaps with each of m others, of shape (n, m), in the unit of the intervals.
-
-    Args:
-        intervals: Start and end, of shape (n, 2).
-        others: Start and end, of shape (m, 2).
-    """
-    first_end = np.minimum(intervals[:, None, 1], others[None, :, 1])
-    last_start = np.maximum(intervals[:, None, 0], others[None, :, 0])
-    return np.maximum(first_end - last_start, 0)
+from .files import DataError
+from .rows import is_missing
 
 
 def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray) -> np.ndarray:
@@ -26,12 +20,23 @@ def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray)
     Returns:
         The features of the words, of shape (n, size).
     """
-    weights = overlaps(words, intervals)
-    distance = np.abs(words.mean(axis=1)[:, None] - intervals.mean(axis=1)[None, :])
-    without_frame = weights.sum(axis=1) == 0
-    weights[without_frame, distance[without_frame].argmin(axis=1)] = 1
-    # Not a matrix product: BLAS starts threads for it, which cost more than the product itself, mostly in workers.
-    return np.einsum("nk,kd->nd", weights / weights.sum(axis=1, keepdims=True), features)
+    rows = np.empty((len(words), features.shape[1]))
+    middles = intervals.mean(axis=1)
+    order = np.argsort(intervals[:, 0], kind="stable")
+    starts, ends = intervals[order].T
+    # Only frames from `first` to `last` can overlap with a word: those before end and those after start too early.
+    first = np.searchsorted(np.maximum.accumulate(ends), words[:, 0], side="right")
+    last = np.searchsorted(starts, words[:, 1], side="left")
+    for index, (start, end) in enumerate(words):
+        near = slice(first[index], last[index])
+        weights = np.maximum(np.minimum(ends[near], end) - np.maximum(starts[near], start), 0)
+        total = weights.sum()
+        if total > 0:
+            # Not a matrix product: BLAS starts threads, which cost more than the product itself, mostly in workers.
+            rows[index] = np.einsum("k,kd->d", weights / total, features[order[near]])
+        else:
+            rows[index] = features[np.abs(middles - (start + end) / 2).argmin()]
+    return rows
 
 
 def spread_frames(features: np.ndarray, count: int) -> np.ndarray:
@@ -54,6 +59,36 @@ def spread_frames(features: np.ndarray, count: int) -> np.ndarray:
     return align_frames(features, frames, words)
 
 
+def share_out_frames(frames: Mapping[str, np.ndarray], num_words: int) -> dict[str, np.ndarray | None]:
+    """One row a word of each modality by [`spread_frames`]; `None` for a modality without frames.
+
+    Args:
+        frames: The frames of each modality, of shape (k, size), any k.
+        num_words: The number of words; where it is 0, because they are not known, there are as many rows as the
+            longest modality has frames.
+    """
+    count = num_words or max(map(len, frames.values()), default=0)
+    return {name: spread_frames(values, count) if len(values) else None for name, values in frames.items()}
+
+
+def frame_array(values: Any, modality: str) -> np.ndarray | None:
+    """The frames of a modality, given as an array or lists, of shape (k, size); `None` where there are none.
+
+    Raises:
+        DataError: They are not rows of numbers, all of one length.
+    """
+    if is_missing(values) or (isinstance(values, list) and not values):
+        return None
+    try:
+        array = np.asarray(values)
+        array = array.astype(np.float64) if array.dtype == object else array
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 2 or array.dtype.kind not in "fiub":
+        raise DataError(f"{modality} is not rows of numbers, all of one length")
+    return array
+
+
 def zero_non_finite(values: np.ndarray) -> tuple[np.ndarray, int]:
     """The values with 0 in place of those that are not finite, which would spoil a mean, and how many these were."""
     bad = ~np.isfinite(values)
@@ -67,7 +102,7 @@ def unpadded_span(*arrays: np.ndarray) -> slice:
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
 
 
-def true_frames(values: np.ndarray, length: int | None) -> np.ndarray:
+def true_frames(values: np.ndarray, length: Any) -> np.ndarray:
     """The frames of a padded array without the padding.
 
     Args:
@@ -76,9 +111,34 @@ def true_frames(values: np.ndarray, length: int | None) -> np.ndarray:
 
     Returns:
         The first `length` rows, or the last ones where the array is padded on the left.
+
+    Raises:
+        DataError: The length is not a whole number.
     """
     span = unpadded_span(values)
     if length is None:
         return values[span]
+    if np.ndim(length) or np.asarray(length).dtype.kind not in "iu" or length < 0:
+        raise DataError(f"{str(length)[:80]} is not a number of frames")
+    length = int(length)
     padded_left = span.stop > length and span.start >= len(values) - length
     return values[-length:] if padded_left else values[:length]
+
+
+def unpadded_frames(frames: Mapping[str, np.ndarray], lengths: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The true frames of each modality of a sample.
+
+    Where all modalities have equally many padded rows they are aligned with each other, and padding is what is zero in
+    all of them at either end. Otherwise each modality is padded by itself, see [`true_frames`].
+
+    Args:
+        frames: The padded arrays by modality, of shape (padded length, size).
+        lengths: The number of true frames by modality, where it is known.
+
+    Raises:
+        DataError: A length is not a whole number.
+    """
+    if len(frames) > 1 and len(set(map(len, frames.values()))) == 1:
+        span = unpadded_span(*frames.values())
+        return {name: values[span] for name, values in frames.items()}
+    return {name: true_frames(values, lengths.get(name)) for name, values in frames.items()}

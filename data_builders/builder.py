@@ -27,7 +27,7 @@ from .timing import TIMING_FEATURES
 logger = logging.getLogger(__name__)
 
 # Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
-READER_VERSION = "1.5.0"
+READER_VERSION = "1.6.0"
 
 
 class LeftOut(NamedTuple):

@@ -8,6 +8,7 @@ overlap in real data; a segment that lies within another and would be left witho
 """
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..alignment import align_frames, overlaps, zero_non_finite
+from ..alignment import align_frames, zero_non_finite
 from ..files import HDF5_SIGNATURE, DataError
 from ..folds import CMU_MOSI_FOLDS
 from ..rows import LABEL_SIZES, SPLITS, Replaced, Row, Skipped, Source, as_text, split_name
@@ -359,13 +360,25 @@ def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
         m arrays of word indices, in the order of the words.
     """
     middles = words.mean(axis=1)
-    holds = (segments[:, 0] <= middles[:, None]) & (middles[:, None] <= segments[:, 1])
-    holds &= segments[:, 1] > segments[:, 0]
     by_start = np.argsort(segments[:, 0], kind="stable")
-    score = np.where(holds, overlaps(words, segments), -1.0)[:, by_start]
-    owner = np.where(holds.any(axis=1), by_start[score.argmax(axis=1)], -1)
-    owned = [np.flatnonzero(owner == index) for index in range(len(segments))]
-    return [words if len(words) else np.flatnonzero(holds[:, index]) for index, words in enumerate(owned)]
+    starts, ends = segments[by_start].T
+    # Only segments from `first` to `last` can hold a midpoint: those before end and those after start too early.
+    first = np.searchsorted(np.maximum.accumulate(ends), middles, side="left")
+    last = np.searchsorted(starts, middles, side="right")
+    owner = np.full(len(words), -1)
+    for index, (start, end) in enumerate(words):
+        near = slice(first[index], last[index])
+        shared = np.minimum(ends[near], end) - np.maximum(starts[near], start)
+        shared[(ends[near] < middles[index]) | (ends[near] <= starts[near])] = -1
+        if (shared >= 0).any():
+            owner[index] = by_start[near][shared.argmax()]
+    order = np.argsort(owner, kind="stable")
+    borders = np.searchsorted(owner[order], np.arange(len(segments) + 1))
+    owned = [order[start:end] for start, end in itertools.pairwise(borders)]
+    for index, (start, end) in enumerate(segments):
+        if not len(owned[index]) and end > start:
+            owned[index] = np.flatnonzero((start <= middles) & (middles <= end))
+    return owned
 
 
 def frames_of_segment(

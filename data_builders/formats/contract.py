@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..files import read_head
+from ..files import DataError, read_head
 from ..rows import Source
 from .pickles import load_pickles
 
@@ -44,7 +44,7 @@ class ReadOptions(NamedTuple):
 
     Attributes:
         head: The beginning of the data, which was read to recognise its format.
-        labels: Whether labels are wanted; without, a table need not have them.
+        labels: Whether labels are wanted; without, the data need not have them.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.
     """
@@ -53,6 +53,19 @@ class ReadOptions(NamedTuple):
     labels: bool = True
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
+
+
+def no_labels(where: object, what: str) -> DataError:
+    """The error for data without labels where they are wanted.
+
+    Args:
+        where: The file, and the split if it has several.
+        what: What it lacks.
+    """
+    return DataError(
+        f"{where}: no {what}; data without labels can be predicted on with cpsl predict, and other commands that only "
+        "read data take --no_labels (in Python: labels=False)"
+    )
 
 
 class Reader(Protocol):

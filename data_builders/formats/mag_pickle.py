@@ -24,4 +24,4 @@ def recognizes(path: Path, head: Head) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Source:
     """Opens `mosi.pkl` or `mosei.pkl`."""
-    return read_samples(path, options.head.unpickled, FORMAT, _LAYOUTS)
+    return read_samples(path, options, FORMAT, _LAYOUTS)

@@ -25,4 +25,4 @@ def recognizes(path: Path, head: Head) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Source:
     """Opens a folder of `train.pkl`, `dev.pkl` and `test.pkl`, or one of them."""
-    return read_samples(path, options.head.unpickled, FORMAT, _LAYOUTS)
+    return read_samples(path, options, FORMAT, _LAYOUTS)

@@ -38,9 +38,10 @@ def open_source(path: Path, *, format: str | None = None, **options: Any) -> Sou
     source = reader.read(path, ReadOptions(head, **options))
     # A table names the format that it was converted from, and anybody can write a name there.
     name = source.format if source.format in READERS else reader.FORMAT
-    return source._replace(
-        format=name, splits={split: source.splits[split] for split in SPLITS if split in source.splits}
-    )
+    splits = {split: source.splits[split] for split in SPLITS if split in source.splits}
+    if not options.get("labels", True):  # a feature extractor writes empty splits beside the one to predict on
+        splits = {split: shards for split, shards in splits.items() if shards} or splits
+    return source._replace(format=name, splits=splits)
 
 
 def get_reader(format: str) -> Reader:

@@ -1,14 +1,21 @@
-"""What the pickles of the MAG and MISA families share: splits that are lists of `((...), label, segment)`."""
+"""What the pickles of the MAG and MISA families share: splits that are lists of `((...), label, segment)`.
+
+A sample without a label is `((...), segment)`, and one without a segment `((...), label)`. Words or features that are
+missing are `None`.
+"""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..alignment import spread_frames, true_frames, zero_non_finite
+from ..alignment import frame_array, share_out_frames, true_frames, zero_non_finite
+from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, split_name, video_of
+from .contract import ReadOptions, no_labels
 from .pickles import other_layout
 
 
@@ -29,74 +36,93 @@ class Layout(NamedTuple):
     lengths: dict[str, int]
 
 
+class _Sample(NamedTuple):
+    """A sample by its fields; `words`, `label` and `segment` are `None` where it has none, and so are features."""
+
+    words: list[str] | None
+    features: dict[str, np.ndarray | None]
+    lengths: dict[str, Any]
+    label: Any
+    segment: str | None
+
+
 def layout_of(data: Any, layouts: tuple[Layout, ...]) -> Layout | None:
-    """The layout of the first sample of an unpickled object that has one of them."""
+    """The layout of the first sample with words of an unpickled object that has one of them."""
     if not isinstance(data, dict) or not all(isinstance(split, list) for split in data.values()):
         return None
     for samples in data.values():
         for sample in samples[:10]:
             for layout in layouts:
-                if _fault(sample, layout) is None:
-                    return layout
+                try:
+                    if _parse(sample, layout).words is not None:
+                        return layout
+                except DataError:
+                    continue
     return None
 
 
-def _fault(sample: Any, layout: Layout) -> str | None:
-    """What is wrong with the structure of a sample."""
-    if not isinstance(sample, tuple | list) or len(sample) != 3:
-        return "it is not (features, label, segment)"
-    fields = sample[0]
+def _parse(sample: Any, layout: Layout) -> _Sample:
+    """The fields of a sample; a DataError says what is wrong with its structure."""
+    if not isinstance(sample, tuple | list) or len(sample) not in (2, 3):
+        raise DataError("it is not (features, label, segment)")
+    fields, *others = sample
     if not isinstance(fields, tuple | list) or len(fields) != layout.fields:
-        return f"its first part does not have {layout.fields} fields"
+        raise DataError(f"its first part does not have {layout.fields} fields")
     words = fields[layout.words]
-    if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(word, str | bytes) for word in words):
-        return "its words are not strings"
-    for modality, field in _FIELDS.items():
-        if not isinstance(fields[field], np.ndarray) or fields[field].ndim != 2:
-            return f"{modality} is not an array of feature rows"
-    for modality, field in layout.lengths.items():
-        if np.ndim(fields[field]) or np.asarray(fields[field]).dtype.kind not in "iu" or fields[field] < 0:
-            return f"the length of {modality} is not a whole number"
-    return None
+    if words is not None:
+        if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(w, str | bytes) for w in words):
+            raise DataError("its words are not strings")
+        words = list(map(as_text, words))
+    features = {modality: frame_array(fields[field], modality) for modality, field in _FIELDS.items()}
+    lengths = {modality: fields[field] for modality, field in layout.lengths.items()}
+    segment = others.pop() if isinstance(others[-1], str | bytes) else None
+    return _Sample(words, features, lengths, others[0] if others else None, segment and as_text(segment))
 
 
-def read_samples(path: Path, data: Any, format_name: str, layouts: tuple[Layout, ...]) -> Source:
+def read_samples(path: Path, options: ReadOptions, format_name: str, layouts: tuple[Layout, ...]) -> Source:
     """The source of an unpickled object whose samples have one of the layouts.
 
     Raises:
-        DataError: No sample has one of them.
+        DataError: No sample has one of them, or labels are wanted and no sample has one.
     """
+    data = options.head.unpickled
     layout = layout_of(data, layouts)
     if layout is None:
         raise other_layout(path, data, format_name)
-    splits: dict[str, list] = {}
+    splits = {
+        split_name(name, path): [(f"{name}-{index}", sample) for index, sample in enumerate(samples)]
+        for name, samples in data.items()
+    }
     sizes: dict[str, int] = {}
-    for name, samples in data.items():
-        splits[split_name(name, path)] = [(f"{name}-{index}", sample) for index, sample in enumerate(samples)]
-        for sample in samples:
-            if not sizes and _fault(sample, layout) is None:
-                sizes = {modality: sample[0][field].shape[1] for modality, field in sorted(_FIELDS.items())}
-    return Source(path, format_name, sizes, False, splits, functools.partial(_rows, layout))
+    labelled = False
+    for _, sample in itertools.chain(*splits.values()):
+        if labelled and len(sizes) == len(_FIELDS):
+            break
+        try:
+            parsed = _parse(sample, layout)
+        except DataError:
+            continue
+        labelled |= parsed.label is not None
+        sizes = {name: values.shape[1] for name, values in parsed.features.items() if values is not None} | sizes
+    if options.labels and not labelled:
+        raise no_labels(path, "sample with a label")
+    return Source(path, format_name, dict(sorted(sizes.items())), False, splits, functools.partial(_rows, layout))
 
 
 def _rows(layout: Layout, shard: tuple[str, Any]) -> Iterator[Row | Skipped | Replaced]:
     """The row of one sample, which is called by its place if it has no id."""
-    name, sample = shard
-    reason = _fault(sample, layout)
-    if reason is not None:
-        yield Skipped(name, reason)
-        return
-    fields, label, segment = sample
-    segment = as_text(segment) if isinstance(segment, str | bytes) else name
-    row: Row = {
-        "id": segment,
-        "video_id": video_of(segment),
-        "words": [as_text(word) for word in fields[layout.words]],
-    }
-    for modality, field in _FIELDS.items():
-        row[modality] = fields[field]
+    place, sample = shard
+    try:
+        words, features, lengths, label, segment = _parse(sample, layout)
+        name, words = segment or place, words or []
         if layout.lengths:
-            frames, replaced = zero_non_finite(true_frames(fields[field], int(fields[layout.lengths[modality]])))
-            yield Replaced(modality, replaced)
-            row[modality] = spread_frames(frames, len(row["words"])) if len(frames) else None
-    yield {**row, "label": label}
+            frames = {}
+            for modality, values in features.items():
+                if values is not None:
+                    frames[modality], replaced = zero_non_finite(true_frames(values, lengths[modality]))
+                    yield Replaced(modality, replaced)
+            features = features | share_out_frames(frames, len(words))
+    except DataError as error:
+        yield Skipped(place, str(error))
+        return
+    yield {"id": name, "video_id": video_of(name), "words": words, "label": label, **features}

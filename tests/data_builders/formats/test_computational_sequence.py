@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -57,6 +58,17 @@ def test_rows_are_overlap_weighted_means(words, frames, seed):
     found = align_frames(features, np.array(frames), np.array(words))
     for row, word in zip(found, words, strict=True):
         np.testing.assert_allclose(row, reference_row(features, frames, word), rtol=1e-12, atol=1e-12)
+
+
+def test_memory_is_bounded_by_words_and_frames_and_not_by_their_product():
+    """A file of 100 kB took 7 GB."""
+    times = np.stack([np.arange(3_000), np.arange(1, 3_001)], axis=1) / 4
+    tracemalloc.start()
+    rows = align_frames(np.arange(3_000.0)[:, None], times, times)
+    owners = assign_words(times, times[::2])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows[:, 0].tolist() == list(range(3_000)) and len(owners) == 1_500 and peak < 4e6
 
 
 def test_frames_are_cut_at_the_borders_of_their_segment():

@@ -41,7 +41,9 @@ WORDS, VISUAL, ACOUSTIC = ["a", "b"], np.ones((2, 4)), np.ones((2, 5))
         (((WORDS, VISUAL, ACOUSTIC), 3.5, "v_9"), r"v_9: label 3\.5 is outside"),
         (((WORDS, VISUAL, ACOUSTIC), np.nan, "v_9"), "v_9: label nan is outside"),
         (((WORDS, VISUAL), 1.0, "v_9"), "train-2: its first part does not have 3 fields"),
-        (((WORDS, VISUAL, None), 1.0, "v_9"), "train-2: acoustic is not an array of feature rows"),
+        (((WORDS, VISUAL, "x"), 1.0, "v_9"), "train-2: acoustic is not rows of numbers, all of one length"),
+        (((WORDS, VISUAL, [[1.0] * 5, [1.0]]), 1.0, "v_9"), "train-2: acoustic is not rows of numbers"),
+        (((WORDS, VISUAL, ACOUSTIC), "v_9"), "v_9: label 'None' is not a number"),
         ((WORDS, VISUAL, ACOUSTIC, 1.0), r"train-2: it is not \(features, label, segment\)"),
     ],
 )
@@ -54,3 +56,19 @@ def test_a_bad_sample_is_named_or_left_out(mag_data, write_pickle, cache, caplog
     splits = load_aligned_dataset(path, cache_dir=cache, on_error="skip")
     assert len(splits["train"]) == len(data["train"]) - 1
     assert "left out 1 samples" in caplog.text
+
+
+def test_what_a_sample_lacks_is_missing(mag_data, write_pickle, cache):
+    data = mag_data()
+    data["train"][:3] = [
+        ((WORDS, VISUAL, None), 1.0, "v_1"),
+        ((None, VISUAL, ACOUSTIC), 1.0, "v_2"),
+        ((WORDS, VISUAL.tolist(), ACOUSTIC), 1.0),
+    ]
+    train = load_aligned_dataset(write_pickle(data), cache_dir=cache)["train"].with_format("numpy")
+    assert list(train["id"][:3]) == ["v_1", "v_2", "train-2"]
+    assert [train[index]["acoustic"].shape for index in range(3)] == [(0, 5), (2, 5), (2, 5)]
+    assert [list(train[index]["words"]) for index in range(3)] == [WORDS, [], WORDS]
+    for split in data.values():
+        split[:] = [((words, visual, None), *others) for (words, visual, _), *others in split]
+    assert "acoustic" not in load_aligned_dataset(write_pickle(data), cache_dir=cache)["train"].features

@@ -145,17 +145,136 @@ def test_mmsa_files_that_are_not_whole(write_pickle, cache):
     frames = [(generator.normal(size=(3, 5)), generator.normal(size=(3, 20)), 0)] * 3
     split = mmsa_split(generator, TEXTS, frames, ["a", "b", "c"])
     for change, message in (
-        ({"regression_labels": np.zeros(2)}, "regression_labels does not have 3 values"),
-        ({"audio": np.zeros((3, 5))}, "audio is not an array of"),
-        ({"audio_lengths": [1, 2]}, "audio_lengths are not 3 whole numbers"),
-        ({"audio_lengths": [1, 2, "x"]}, "audio_lengths are not 3 whole numbers"),
-        ({"id": None}, "id does not have 3 values"),
+        ({"regression_labels": np.zeros(2)}, r"its columns differ in length \(audio 3, .*regression_labels 2\)"),
+        ({"audio_lengths": [1, 2]}, "its columns differ in length .*audio_lengths 2"),
+        ({"id": "abc"}, "id is not a list or an array"),
+        ({"raw_text": np.array("abc")}, "raw_text is not a list or an array"),
     ):
-        with pytest.raises(DataError, match=f"split train: {message}"):
+        with pytest.raises(DataError, match=rf"data\.pkl: split train: {message}"):
             load_aligned_dataset(write_pickle({"train": {**split, **change}}), cache_dir=cache)
-    del split["id"]
-    with pytest.raises(DataError, match="split train has no id"):
-        load_aligned_dataset(write_pickle({"train": split}), cache_dir=cache)
+    for change, message in (
+        ({"audio": np.zeros((3, 5))}, "sample a: column audio: acoustic is not rows of numbers, all of one length"),
+        ({"vision": [[[1, 2], [3]]] * 3}, "sample a: column vision: visual is not rows of numbers"),
+        ({"audio_lengths": [1, 2, "x"], "vision": None}, "sample c: x is not a number of frames"),
+        ({"audio_lengths": [1, -2, 3], "vision": None}, "sample b: -2 is not a number of frames"),
+        ({"audio": [np.ones((3, 5)), "x", np.ones((3, 5))]}, "sample b: acoustic is not rows of numbers"),
+    ):
+        with pytest.raises(DataError, match=rf"data\.pkl: {message}"):
+            load_aligned_dataset(write_pickle({"train": {**split, **change}}), cache_dir=cache)
+
+
+def test_mmsa_without_a_modality_or_ids(write_pickle, cache):
+    generator = np.random.default_rng(0)
+    frames = [(generator.normal(size=(n, 5)), generator.normal(size=(2 * n, 20)), 0) for n in (3, 1, 7)]
+    split = mmsa_split(generator, TEXTS, frames, ["v1$_$1", None, float("nan")], lengths=(40, 40))
+    del split["vision"], split["vision_lengths"]
+    train = load_aligned_dataset(write_pickle({"train": split}), cache_dir=cache)["train"].with_format("numpy")
+    assert "visual" not in train.features and list(train["id"]) == ["v1$_$1", "train-1", "train-2"]
+    for row, (audio, _, _) in zip(train, frames, strict=True):
+        np.testing.assert_array_equal(row["acoustic"], audio.astype(np.float32))
+
+
+@pytest.mark.parametrize("even", [True, False])
+@pytest.mark.parametrize("make", [list, lambda arrays: [array.tolist() for array in arrays], "objects"])
+def test_mmsa_lists_are_read_like_arrays(write_pickle, cache, even, make):
+    generator = np.random.default_rng(0)
+    frames = [(generator.normal(size=(n, 5)), generator.normal(size=(n, 20)), 4) for n in (3, 1, 9)]
+    split = mmsa_split(generator, TEXTS, frames, ["v1$_$1", "v1$_$2", "v2$_$10"])
+    expected = load_aligned_dataset(write_pickle({"test": split}), cache_dir=cache)["test"].with_format("numpy")
+    for column, index in (("audio", 0), ("vision", 1)):
+        arrays = list(split[column]) if even else [sample[index] for sample in frames]
+        if make == "objects":
+            split[column] = np.empty(3, object)
+            split[column][:] = arrays
+        else:
+            split[column] = make(arrays)
+    found = load_aligned_dataset(write_pickle({"test": split}), cache_dir=cache)["test"].with_format("numpy")
+    for row, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(row["acoustic"], other["acoustic"])
+        np.testing.assert_array_equal(row["visual"], other["visual"])
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""])
+def test_a_missing_transcript_is_no_word(write_pickle, cache, missing):
+    """Pandas gives NaN for an empty cell, and it became the word `nan`."""
+    generator = np.random.default_rng(0)
+    frames = [(generator.normal(size=(n, 5)), generator.normal(size=(2 * n, 20)), 0) for n in (3, 1, 4)]
+    split = mmsa_split(generator, TEXTS, frames, ["v1$_$1", "v1$_$2", "v2$_$10"], lengths=(40, 30))
+    split["raw_text"] = np.array([TEXTS[0], TEXTS[1], missing], object)
+    *_, row = load_aligned_dataset(write_pickle({"test": split}), cache_dir=cache)["test"].with_format("numpy")
+    assert list(row["words"]) == []
+    np.testing.assert_array_equal(row["visual"], frames[2][1].astype(np.float32))
+    np.testing.assert_array_equal(row["acoustic"], np.repeat(frames[2][0], 2, axis=0).astype(np.float32))
+
+
+def test_text_without_blanks_has_a_word_a_character(write_pickle, cache):
+    """As in CH-SIMS."""
+    generator = np.random.default_rng(0)
+    frames = [(generator.normal(size=(14, 5)), np.ones((7, 20)), 0)]
+    split = mmsa_split(generator, ["我不想嫁给李茶"], frames, ["v$_$1"], lengths=(20, 9))
+    [row] = load_aligned_dataset(write_pickle({"test": split}), cache_dir=cache)["test"].with_format("numpy")
+    assert list(row["words"]) == list("我不想嫁给李茶")
+    expected = frames[0][0].reshape(7, 2, 5).mean(axis=1)
+    np.testing.assert_allclose(row["acoustic"], expected, rtol=1e-5, atol=1e-7)
+
+
+# MMSA's feature extractor
+
+
+def test_empty_splits_of_a_feature_extractor(write_pickle, cache):
+    """It writes splits that a data set lacks as empty arrays or dicts, and labels that are not known as NaN."""
+    generator = np.random.default_rng(0)
+    split = mmsa_split(generator, TEXTS, [(np.ones((3, 5)), np.ones((3, 20)), 0)] * 3, ["a", "b", "c"])
+    split["regression_labels"][:] = np.nan
+    empty = {name: np.asarray(values)[:0] for name, values in split.items()}
+    for others in ({"train": empty, "valid": empty}, {"train": {}, "valid": {}}):
+        path = write_pickle({**others, "test": split})
+        splits = load_aligned_dataset(path, cache_dir=cache, labels=False)
+        assert list(splits) == ["test"] and splits["test"]["id"] == ["a", "b", "c"]
+        assert "label" not in splits["test"].features and splits["test"].features["visual"].shape[1] == 20
+        with pytest.raises(DataError, match="sample a: label nan is outside of"):
+            load_aligned_dataset(path, cache_dir=cache)
+
+
+@pytest.mark.parametrize("text", ["a bad film", None])
+def test_what_a_feature_extractor_writes_for_one_video(write_pickle, cache, text):
+    generator = np.random.default_rng(0)
+    result = {"audio": generator.normal(size=(6, 5)), "vision": generator.normal(size=(12, 20))}
+    result |= {"text": generator.normal(size=(3, 768)), "text_bert": np.ones((3, 3))}
+    result |= {"raw_text": text} if text else {}
+    splits = load_aligned_dataset(write_pickle(result, "clip7.pkl"), cache_dir=cache, labels=False)
+    [row] = splits["train"].with_format("numpy")
+    assert row["id"] == "clip7" and list(row["words"]) == (text.split() if text else [])
+    np.testing.assert_allclose(row["acoustic"], result["audio"].reshape(3, 2, 5).mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(row["visual"], result["vision"].reshape(3, 4, 20).mean(axis=1), rtol=1e-5)
+    columns = {name: np.stack([value] * 2) for name, value in result.items() if name != "raw_text"}
+    columns |= {"raw_text": [text] * 2} if text else {}
+    [one, other] = load_aligned_dataset(write_pickle(columns, "test.pkl"), cache_dir=cache, labels=False)["test"]
+    assert [one["id"], other["id"]] == ["test-0", "test-1"] and one["acoustic"] == other["acoustic"]
+
+
+# Without labels
+
+
+def without_labels(name, mag_data, generator):
+    """The object of a pickle of each family without labels, and what the error says that it lacks."""
+    if name == "mag":
+        return {split: [(f, segment) for f, _, segment in samples] for split, samples in mag_data().items()}
+    if name == "mmsa":
+        split = mmsa_split(generator, TEXTS, [(np.ones((3, 5)), np.ones((3, 20)), 0)] * 3, ["a", "b", "c"])
+        return {"test": {column: values for column, values in split.items() if column != "regression_labels"}}
+    if name == "misa":
+        return {split: [(f, s) for f, _, s in samples] for split, samples in misa_splits(generator).items()}
+    return {"test": {key: np.ones((3, 4, 5)) for key in ("text", "audio", "vision")}}
+
+
+@pytest.mark.parametrize("name", ["mag", "misa", "mmsa", "mult"])
+def test_files_without_labels_can_be_predicted_on(mag_data, write_pickle, cache, name):
+    path = write_pickle(without_labels(name, mag_data, np.random.default_rng(0)))
+    split = load_aligned_dataset(path, cache_dir=cache, labels=False)["test"]
+    assert len(split) == 3 and "label" not in split.features and all(map(len, split["acoustic"]))
+    with pytest.raises(DataError, match=r"data\.pkl: no .*label.*; .*cpsl predict.*--no_labels.*labels=False"):
+        load_aligned_dataset(path, cache_dir=cache)
 
 
 # MulT
