@@ -19,7 +19,7 @@ from .columns import repeated_ids, shared_videos
 from .files import ON_ERROR, DataError, content_hash
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
-from .formats.recognition import get_reader, open_source
+from .formats.recognition import get_reader, open_source, source_files
 from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_batches, row_features, rows_to_table
 from .timing import TIMING_FEATURES
 
@@ -84,7 +84,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             raise DataError(f"on_error={on_error!r} is unknown; give one of {', '.join(ON_ERROR)}")
         if isinstance(modalities := options.get("modalities"), str):
             raise DataError(f"modalities={modalities!r} is one string; give a list: {modalities.split(',')}")
-        content = "streamed" if streaming else content_hash(Path(data_dir))
+        content = "streamed" if streaming else _content_hash(Path(data_dir), options.get("format"))
         key = [READER_VERSION, content, options]
         try:
             super().__init__(
@@ -318,6 +318,10 @@ class SampleCorpus(AlignedSentimentBuilder):
     """The embedded sample corpus, which `data_builders.formats.sample` generates."""
 
     DATASET_NAME = "sample"
+
+
+def _content_hash(path: Path, format: str | None) -> str:
+    return content_hash(source_files(path, format=format), path if path.is_dir() else path.parent)
 
 
 def features_are_normalized(format_name: str) -> bool:

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +24,6 @@ ON_ERROR = ("raise", "skip")
 # Deflate, with which ZIP and HDF5 compress, shrinks data by at most this factor: what claims more is not in the file.
 MAX_COMPRESSION = 1032
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_PICKLE_SIGNATURE = b"\x80"  # of protocol 2 and later
 # By process: its own record locks do not keep it out, and a fork has none of them.
 _HELD_LOCKS: set[tuple[int, Path]] = set()
 
@@ -64,8 +63,11 @@ def broken_files_are_data_errors(path: str | os.PathLike, kind: str) -> Iterator
 
 def open_file(path: str | os.PathLike) -> BufferedReader:
     """Opens a file for reading bytes; a [`DataError`] says why it cannot be opened."""
+    path = Path(path)
     try:
-        return Path(path).open("rb")
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe would wait for ever
+            raise DataError(f"{path}: a pipe or device; write its content to a file first, and give that")
+        return path.open("rb")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except OSError as error:
@@ -91,26 +93,23 @@ def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
     return head
 
 
-def content_hash(path: Path) -> str:
-    """A hash of everything that a dataset is read from: the name and content of a file, or of all files of a folder.
+def content_hash(files: Iterable[Path], folder: Path) -> str:
+    """A hash of the content of files and of their names, which may say which split a file is.
 
-    The name counts because it may say which split a file is. A file may be a table that refers to arrays beside it
-    (`.npy`, `.npz`), so these count as well, except for pickles and HDF5 files, which refer to nothing.
+    Args:
+        files: The files; one that is missing counts as well, for it may appear.
+        folder: The folder to which their names are relative.
 
     Raises:
-        DataError: There is no such file or folder.
+        DataError: A file cannot be read.
     """
-    if path.is_dir():
-        folder, files = path, list(path.rglob("*"))
-    elif read_head(path).startswith((_PICKLE_SIGNATURE, HDF5_SIGNATURE)):
-        folder, files = path.parent, [path]
-    else:
-        folder, files = path.parent, [path, *path.parent.rglob("*.np[yz]")]
     digest = xxhash.xxh3_128()
-    for file in sorted(file for file in files if file.is_file()):
-        with open_file(file) as opened:
-            content = hashlib.file_digest(opened, xxhash.xxh3_128)
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{content.hexdigest()}\0".encode())
+    for file in sorted(set(files)):
+        content = ""
+        if file.is_file():
+            with open_file(file) as opened:
+                content = hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()
+        digest.update(os.fsencode(f"{os.path.relpath(file, folder)}\0{content}\0"))
     return digest.hexdigest()
 
 

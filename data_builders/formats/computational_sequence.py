@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..alignment import align_frames, zero_non_finite
-from ..files import HDF5_SIGNATURE, DataError
+from ..files import HDF5_SIGNATURE, DataError, read_head
 from ..folds import CMU_MOSI_FOLDS
 from ..rows import LABEL_SIZES, SPLITS, Replaced, Row, Skipped, Source, as_text, split_name
 from .contract import Head, ReadOptions
@@ -35,6 +35,7 @@ _EXTRACTORS = {
     "visual": ("facet", "openface", "visual", "vision"),
 }
 _FOLDER_IS_NEEDED = "give the folder with the .csd files of words and labels"
+_FOLDS_FILE, _SEGMENTS_FILE = "folds.json", "segments.json"
 _FOLDS_EXAMPLE = '{"train": [video ids], "validation": [...], "test": [...]}'
 _NOT_MODALITIES = ("glove", "wordvector", "word2vec", "bert", "phone")
 
@@ -67,15 +68,22 @@ class _Folder(NamedTuple):
     unassigned_videos: frozenset[str]
 
 
+def files(path: Path) -> list[Path]:
+    """The computational sequences of a folder, and the JSON files beside them that say more about their segments."""
+    sequences = _sequence_files(path) if path.is_dir() else []
+    beside = [path / _FOLDS_FILE, path / _SEGMENTS_FILE] if sequences else []
+    return [*sequences, *filter(Path.exists, beside)]
+
+
 def recognizes(path: Path, head: Head) -> bool:
-    """Whether a folder holds `.csd` files.
+    """Whether a folder holds computational sequences.
 
     Raises:
         DataError: The path is a single HDF5 file.
     """
     if head.first_bytes.startswith(HDF5_SIGNATURE):
         raise DataError(f"{path}: a single HDF5 file; {_FOLDER_IS_NEEDED}")
-    return path.is_dir() and bool(_sequence_files(path))
+    return bool(files(path))
 
 
 def read(path: Path, options: ReadOptions) -> Source:
@@ -110,17 +118,26 @@ def read(path: Path, options: ReadOptions) -> Source:
 
 
 def _sequence_files(folder: Path) -> list[Path]:
-    """The files of a folder that are computational sequences, or are named like them."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return [file for file in files if file.suffix in (".csd", ".hdf5") or _is_hdf5(file)]
+    """The computational sequences of a folder; beside one, an HDF5 file that cannot be read is taken for another."""
+    known = {file: _is_sequence(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    return [file for file, is_one in known.items() if is_one is not False] if True in known.values() else []
 
 
-def _is_hdf5(path: Path) -> bool:
+def _is_sequence(path: Path) -> bool | None:
+    """Whether a file is a computational sequence by its name or its layout; None for HDF5 that cannot be read."""
+    if path.suffix == ".csd":
+        return True
     try:
-        with path.open("rb") as file:
-            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-    except OSError:  # ignore unreadable files
+        if not read_head(path).startswith(HDF5_SIGNATURE):
+            return False
+    except DataError:
         return False
+    from .hdf5 import has_groups_with
+
+    try:
+        return has_groups_with("data", path)
+    except DataError:
+        return None
 
 
 def _open_sequences(path: Path) -> list[_Sequence]:
@@ -225,7 +242,7 @@ def _split_videos(
     """The videos of each split, and the videos that belong to no split."""
     origin = "folds="
     if folds is None:
-        file = folder / "folds.json"
+        file = folder / _FOLDS_FILE
         folds, origin = (_read_json(file), file.name) if file.exists() else (CMU_MOSI_FOLDS, "standard CMU-MOSI folds")
     if not isinstance(folds, dict) or not all(
         isinstance(videos, list | tuple) and all(isinstance(video, str) for video in videos)
@@ -258,7 +275,7 @@ def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]
 
     The rows of a `.csd` file do not carry ids, and their order is not always that of the release.
     """
-    file = folder / "segments.json"
+    file = folder / _SEGMENTS_FILE
     if not file.exists():
         return {}
     ids: dict[str, list[tuple[float, float, str]]] = {}

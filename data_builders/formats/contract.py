@@ -1,6 +1,7 @@
 """The protocol of a reader, and its inputs."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +37,9 @@ class Head:
         Raises:
             DataError: The file is not a pickle that can be read.
         """
+        # Of pickles, only those of protocol 0 are text; a list, dict or tuple begins in them like this.
+        if self.first_bytes and not re.search(rb"[\0-\x08\x0e-\x1a]|^\([dlt(]", self.first_bytes):
+            raise DataError(f"{self.path}: this is a text, and neither a table nor a pickle; give the data file")
         return load_pickles(self.path)
 
 
@@ -76,6 +80,12 @@ class Reader(Protocol):
 
     def recognizes(self, path: Path, head: Head) -> bool:
         """Whether a file or folder is in this format."""
+
+    def files(self, path: Path) -> list[Path]:
+        """The files that data in this format is read from; none where there is no such data.
+
+        A cache is good as long as none of them changes, so they are found without unpickling.
+        """
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Opens a file or folder of this format."""

@@ -18,6 +18,17 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+def has_groups_with(member: str, path: Path) -> bool:
+    """Whether a group at the top of a file has a member of this name.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    with open_hdf5(path) as file:
+        groups = [file[name] for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+        return any(isinstance(group, h5py.Group) and member in group for group in groups)
+
+
 def child(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
     """The member `name` of a group in the file `path`.
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from ..rows import Source
 from .contract import Head, ReadOptions
+from .pickles import pickle_files
 from .sample_lists import Layout, layout_of, read_samples
 
 
 FORMAT = "mag_pickle"
 FEATURES_ARE_NORMALIZED = True
+
+files = pickle_files
 
 _LAYOUTS = (Layout(fields=3, words=0, lengths={}),)
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from ..rows import Source
 from .contract import Head, ReadOptions
+from .pickles import pickle_files
 from .sample_lists import Layout, layout_of, read_samples
 
 
 FORMAT = "misa_pickle"
 FEATURES_ARE_NORMALIZED = True
+
+files = pickle_files
 
 _LAYOUTS = (Layout(fields=4, words=3, lengths={}), Layout(fields=6, words=3, lengths={"visual": 4, "acoustic": 5}))
 

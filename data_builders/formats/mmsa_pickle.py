@@ -19,11 +19,13 @@ from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, video_of, words_of_text
 from .array_splits import COLUMNS, Sample, column_splits, modality_sizes, read_samples, sample_frames
 from .contract import Head, ReadOptions, no_labels
-from .pickles import other_layout
+from .pickles import other_layout, pickle_files
 
 
 FORMAT = "mmsa_pickle"
 FEATURES_ARE_NORMALIZED = False
+
+files = pickle_files
 
 _LABELS = "regression_labels"
 _LENGTHS = {modality: f"{column}_lengths" for modality, column in COLUMNS.items()}

@@ -18,11 +18,13 @@ from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, video_of
 from .array_splits import COLUMNS, Sample, column_splits, modality_sizes, read_samples, sample_frames
 from .contract import Head, ReadOptions, no_labels
-from .pickles import other_layout
+from .pickles import other_layout, pickle_files
 
 
 FORMAT = "mult_pickle"
 FEATURES_ARE_NORMALIZED = False
+
+files = pickle_files
 
 
 def recognizes(path: Path, head: Head) -> bool:

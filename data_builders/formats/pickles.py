@@ -24,7 +24,7 @@ def load_pickles(path: Path) -> Any:
             list of one split and its name does not say which.
     """
     if path.is_dir():
-        files = _split_files(path)
+        files = pickle_files(path)
         _refuse_two_of_one_split(path, [file.name for file in files])
         return {file.stem: safe_pickle_load(file) for file in files}
     data = safe_pickle_load(path)
@@ -39,9 +39,11 @@ def load_pickles(path: Path) -> Any:
     return {path.stem: data}
 
 
-def _split_files(folder: Path) -> list[Path]:
-    """The pickles of a folder that have the name of a split, which is how MISA stores its splits."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".pkl", ".pickle") and file.is_file())
+def pickle_files(path: Path) -> list[Path]:
+    """A file, or the pickles of a folder that have the name of a split, which is how MISA stores its splits."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in (".pkl", ".pickle") and file.is_file())
     return [file for file in files if file.stem.lower() in SPLIT_ALIASES]
 
 

@@ -1,24 +1,37 @@
 """Which reader a file or folder needs, told from its content and never from its name."""
 
 import importlib
+import re
 from pathlib import Path
 from typing import Any, cast
 
-from ..files import DataError
+from ..files import DataError, read_head
 from ..rows import SPLITS, Source
 from . import READERS
 from .contract import Head, Reader, ReadOptions
 from .pickles import describe
 
 
-# What no reader can read. What is almost in a format is refused by that format's reader.
-_COMPRESSED = {
-    b"PK\x03\x04": "a zip archive (of NumPy arrays, or a PyTorch checkpoint)",
-    b"\x1f\x8b": "compressed with gzip",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ": "compressed with xz",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
+# What no reader can read, by what is at its beginning. What is almost in a format is refused by that format's reader.
+_UNPACK = "unpack it and give the data file"
+_NAME_IN_TABLE = "make a table with its path in the column of its modality, and give the table"
+_NO_DATA = "give the file of words, features and labels that was made from it"
+_UNREADABLE = {
+    rb"PK\x03\x04.{26}\[Content_Types\]": ("an Office document", "save the sheet as CSV in UTF-8"),
+    rb"PK\x03\x04.{26}\w+\.npy": ("an .npz file of NumPy arrays", _NAME_IN_TABLE),
+    rb"PK\x03\x04": ("a zip archive or a PyTorch checkpoint", _UNPACK),
+    rb"\x1f\x8b": ("compressed with gzip", _UNPACK),
+    rb"BZh": ("compressed with bzip2", _UNPACK),
+    rb"\xfd7zXZ": ("compressed with xz", _UNPACK),
+    rb"7z\xbc\xaf": ("a 7z archive", _UNPACK),
+    rb"Rar!": ("a RAR archive", _UNPACK),
+    rb"\x93NUMPY": ("a NumPy array", _NAME_IN_TABLE),
+    rb"ARROW1|\xff{4}": ("an Arrow file", "write it as Parquet"),
+    rb"MATLAB": ("a MATLAB file", "write it as a table, with features as .npy files"),
+    rb"\xd0\xcf\x11\xe0": ("an Office document", "save the sheet as CSV in UTF-8"),
+    rb"%PDF|\{\\rtf": ("a document", _NO_DATA),
+    rb"\x89PNG|\xff\xd8\xff|GIF8": ("an image", _NO_DATA),
+    rb"RIFF|ID3|\xff\xfb|fLaC|OggS|.{4}ftyp|\x1a\x45\xdf\xa3": ("audio or video", _NO_DATA),
 }
 
 
@@ -44,6 +57,22 @@ def open_source(path: Path, *, format: str | None = None, **options: Any) -> Sou
     return source._replace(format=name, splits=splits)
 
 
+def source_files(path: Path, *, format: str | None = None) -> list[Path]:
+    """The files that a file or folder of data is read from, see `contract.Reader.files`.
+
+    Args:
+        path: The file or folder.
+        format: The name of the format; `None` for the first that has files there.
+
+    Raises:
+        DataError: The format is unknown, or there is no such file or folder.
+    """
+    if not path.is_dir():
+        read_head(path)  # refuses what is missing, empty or no file
+    found = (get_reader(name).files(path) for name in ([format] if format else READERS))
+    return next(filter(None, found), [])
+
+
 def get_reader(format: str) -> Reader:
     """The reader of a format.
 
@@ -56,13 +85,18 @@ def get_reader(format: str) -> Reader:
 
 
 def _recognize(path: Path, head: Head) -> Reader:
-    for signature, description in _COMPRESSED.items():
-        if head.first_bytes.startswith(signature):
-            raise DataError(f"{path}: this is {description}; unpack it and give the data file")
+    for beginning, (description, way_out) in _UNREADABLE.items():
+        if re.match(beginning, head.first_bytes, re.DOTALL):
+            raise DataError(f"{path}: this is {description}; {way_out}")
     for reader in map(get_reader, READERS):
         if reader.recognizes(path, head):
             return reader
     if path.is_dir() and not head.unpickled:
+        if not {"dataset_dict.json", "state.json"}.isdisjoint(file.name for file in path.iterdir()):
+            raise DataError(
+                f"{path}: what save_to_disk of datasets writes; write each split as Parquet instead, "
+                'split.to_parquet("train.parquet"), and give their folder'
+            )
         raise DataError(
             f"{path}: the folder holds no .csd files, no tables (.parquet, .jsonl, .csv) and no train / dev / test "
             "pickles; give the file or folder of the data"

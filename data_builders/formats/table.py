@@ -11,6 +11,7 @@ Splits come from the column `split`, or from the names of the files (`train.csv`
 single file of another name is the training split. CSV is separated by commas, and lists in it are JSON.
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -30,6 +31,7 @@ from .contract import Head, ReadOptions
 from .table_files import (
     TEXT_COLUMNS,
     Shard,
+    array_references,
     count_rows,
     datasets_info,
     find_tables,
@@ -73,6 +75,17 @@ def recognizes(path: Path, head: Head) -> bool:
     return False
 
 
+def files(path: Path) -> list[Path]:
+    """The tables, and the files of arrays that they refer to."""
+    root, kinds, arrays = path if path.is_dir() else path.parent, table_kinds(path), []
+    for file, kind in kinds.items():
+        for reference in array_references(file, kind):
+            with contextlib.suppress(DataError):  # such a cell is reported when its row is read
+                array_path(file, root, reference)
+                arrays.append(file.parent / reference)
+    return [*kinds, *arrays]
+
+
 def read(path: Path, options: ReadOptions) -> Source:
     """Opens a table, or a folder of tables.
 
@@ -88,6 +101,11 @@ def read(path: Path, options: ReadOptions) -> Source:
     """
     root = path if path.is_dir() else path.parent
     kinds = table_kinds(path)
+    if not kinds:
+        raise DataError(
+            f"{path}: not a table: neither Parquet, nor JSON lines (one object a line), nor CSV with a column id, "
+            "label, words or text; save it as one of them"
+        )
     columns = {file: table_columns(file, kind) for file, kind in kinds.items()}
     splits: dict[str, list[Shard]] = {}
     for file, kind in kinds.items():

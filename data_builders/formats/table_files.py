@@ -97,25 +97,31 @@ def _split_header(line: str, separator: str) -> list[str]:
 
 
 def table_kinds(path: Path) -> dict[Path, str]:
-    """The kind of a file that is said to be a table, or of each table of a folder.
+    """The kind of each table of a folder, or of a file that is a table; by its name, CSV may have any columns."""
+    files = find_tables(path) if path.is_dir() else [path]
+    heads = {file: read_head(file) for file in files}
+    kinds = {file: kind_of(file, head) for file, head in heads.items()}
+    if path.suffix == ".csv" and _split_header(_first_line(heads.get(path, b"")), ","):
+        kinds[path] = "csv"
+    return {file: kind for file, kind in kinds.items() if kind is not None}
+
+
+def array_references(path: Path, kind: str) -> set[str]:
+    """The cells of a table that are names of `.npy` and `.npz` files.
 
     Raises:
-        DataError: The file is not a table, or the folder has none.
+        DataError: The table is broken.
     """
-    if path.is_dir():
-        found = {file: kind_of(file, read_head(file)) for file in find_tables(path)}
-        if not found:
-            raise DataError(f"{path}: the folder holds no .parquet, .jsonl or .csv table")
-        return {file: kind for file, kind in found.items() if kind is not None}
-    kind = kind_of(path, read_head(path)) or (
-        "csv" if path.suffix == ".csv" else None
-    )  # which need not have a recognised column
-    if kind is None:
-        expected = (
-            "neither Parquet, nor JSON lines (one object a line), nor CSV with a column id, label, words or text"
-        )
-        raise DataError(f"{path}: not a table: {expected}; save it as one of them")
-    return {path: kind}
+    with broken_files_are_data_errors(path, "table"):
+        if kind == "parquet":
+            names = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
+            cells = itertools.chain.from_iterable(pq.read_table(path, columns=names).to_pydict().values())
+        else:
+            with _open_text(path) as file:
+                if not any(".np" in line for line in file):  # much faster than to parse features
+                    return set()
+            cells = itertools.chain.from_iterable(row.values() for row in _text_cells(path, kind))
+        return {cell for cell in cells if isinstance(cell, str) and cell.endswith((".npy", ".npz"))}
 
 
 def datasets_info(path: Path) -> dict[str, Any]:

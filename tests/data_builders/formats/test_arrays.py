@@ -8,7 +8,6 @@ import pytest
 from table_cases import GOOD, write_jsonl
 
 from data_builders import DataError, load_aligned_dataset
-from data_builders.files import content_hash
 
 
 def test_paths_are_relative_to_the_table_and_stay_in_the_folder(tmp_path, cache):
@@ -60,11 +59,3 @@ def test_a_sample_has_a_bounded_number_of_values(tmp_path, cache, monkeypatch):
     path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "bad_1", "acoustic": "0.npy"}])
     with pytest.raises(DataError, match=r"sample bad_1: .*acoustic has shape \(2, 4\), which is more than 7 values"):
         load_aligned_dataset(path, cache_dir=cache)
-
-
-def test_the_cache_of_a_pickle_is_not_keyed_by_arrays_beside_it(tmp_path, mag_data, write_pickle):
-    pickle = write_pickle(mag_data())
-    table = write_jsonl(pickle.parent / "mine.jsonl", [GOOD])
-    before = content_hash(pickle), content_hash(table)
-    np.save(pickle.parent / "unrelated.npy", np.ones(3))
-    assert content_hash(pickle) == before[0] and content_hash(table) != before[1]

@@ -1,14 +1,20 @@
 """What every reader has, and which reader a file needs."""
 
 import importlib
+import os
 import pickle
 import pkgutil
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from table_cases import GOOD, write_jsonl
 
-from data_builders import DataError, features_are_normalized, formats, load_aligned_dataset
+from data_builders import DataError, features_are_normalized, formats, load_aligned_dataset, make_builder
+from data_builders.files import HDF5_SIGNATURE
 from data_builders.formats import READERS
 from data_builders.formats.contract import Head, ReadOptions
 from data_builders.formats.recognition import get_reader, open_source
@@ -29,6 +35,7 @@ def test_a_reader_keeps_the_contract(name, tmp_path):
     assert name == reader.FORMAT
     assert reader.FEATURES_ARE_NORMALIZED is features_are_normalized(name)
     assert reader.recognizes(tmp_path, Head(tmp_path)) is False  # an empty folder
+    assert name == "sample" or reader.files(tmp_path) == []
 
 
 def test_nothing_else_lists_formats():
@@ -41,6 +48,7 @@ def test_nothing_else_lists_formats():
 def test_a_new_format_is_a_module_and_its_name(tmp_path, cache, monkeypatch):
     (tmp_path / "lines.py").write_text(
         """
+from data_builders.formats.contract import Head
 from data_builders.rows import Source
 
 FORMAT = "lines"
@@ -48,6 +56,9 @@ FEATURES_ARE_NORMALIZED = False
 
 def recognizes(path, head):
     return head.first_bytes.startswith(b"#lines")
+
+def files(path):
+    return [path] if recognizes(path, Head(path)) else []
 
 def rows(line):
     yield {"id": line, "video_id": line, "words": line.split(), "label": 1.0}
@@ -85,6 +96,96 @@ def test_a_format_that_is_named_need_not_be_recognized(tmp_path):
     assert get_reader("sample").read(path, ReadOptions(Head(path))).format == "sample"
 
 
+@pytest.fixture
+def data_of(tmp_path, mag_data, write_pickle, small_corpus):
+    """A function that makes data in a format; returns its path and the files that are read."""
+
+    def make(name):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        if name == "computational_sequence":
+            (small_corpus / "segments.json").write_text('{"segments": []}')
+            return small_corpus, list(small_corpus.iterdir())
+        if name == "misa_pickle":
+            for split in ("train", "dev", "test"):
+                (folder / f"{split}.pkl").write_bytes(pickle.dumps([1]))
+            return folder, list(folder.iterdir())
+        if name in ("table", "folder of tables"):
+            np.save(folder / "0.npy", np.ones((2, 1)))
+            rows = [GOOD, {**GOOD, "id": "good_2", "acoustic": "0.npy"}]
+            table = write_jsonl(folder / "train.jsonl", rows)
+            if name == "table":
+                return table, [table, folder / "0.npy"]
+            pq.write_table(pa.table({"words": [["a"]], "acoustic": ["x/1.npz"]}), folder / "test.parquet")
+            (folder / "dev.csv").write_text("words,acoustic,label\na b,0.npy,1\n")
+            (folder / "x").mkdir()
+            np.savez(folder / "x" / "1.npz", acoustic=np.ones((1, 1)))
+            return folder, [*folder.glob("*.*"), folder / "x" / "1.npz"]
+        path = write_pickle(mag_data(), name="data/train.pkl")
+        return path, [path]
+
+    return make
+
+
+@pytest.mark.parametrize("name", [*(name for name in READERS if name != "sample"), "folder of tables"])
+def test_a_cache_lives_as_long_as_the_files_that_are_read(data_of, cache, name):
+    path, read = data_of(name)
+
+    def key():
+        return make_builder(path, cache_dir=cache).cache_dir
+
+    before, folder = key(), path if path.is_dir() else path.parent
+    (folder / "clip.mp4").write_bytes(b"1234ftyp")
+    np.save(folder / "unrelated.npy", np.ones(3))
+    with h5py.File(folder / "unrelated.h5", "w") as file:
+        file["weights"] = np.ones(3)
+    (folder / "broken link").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
+    assert key() == before
+    for file in read:
+        content = file.read_bytes()
+        if file.suffix == ".parquet":
+            pq.write_table(pa.table({"words": [["b"]], "acoustic": ["x/1.npz"]}), file)
+        else:
+            file.write_bytes(content + b"\n")
+        assert key() != before, file
+        file.write_bytes(content)
+    assert key() == before
+
+
+def test_an_array_that_appears_is_read(tmp_path, cache):
+    path = write_jsonl(tmp_path / "mine.jsonl", [GOOD, {**GOOD, "id": "good_2", "acoustic": "0.npy"}])
+    assert len(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]) == 1
+    np.save(tmp_path / "0.npy", np.ones((2, 1)))
+    assert len(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]) == 2
+
+
+def test_hdf5_of_others_does_not_make_a_folder_one_of_computational_sequences(tmp_path, cache, small_corpus):
+    for folder in (tmp_path / "tables", small_corpus):
+        folder.mkdir(exist_ok=True)
+        with h5py.File(folder / "weights.h5", "w") as file:
+            file["layer/kernel"] = np.ones(3)
+    write_jsonl(tmp_path / "tables" / "train.jsonl", [GOOD])
+    (tmp_path / "tables" / "broken.hdf5").write_bytes(HDF5_SIGNATURE)
+    assert load_aligned_dataset(tmp_path / "tables", cache_dir=cache)["train"].info.config_name == "table"
+    assert load_aligned_dataset(small_corpus, cache_dir=cache)["train"].info.config_name == "computational_sequence"
+    (small_corpus / "broken.hdf5").write_bytes(HDF5_SIGNATURE)  # it may have been another sequence
+    with pytest.raises(DataError, match=r"broken\.hdf5: not a readable HDF5 file"):
+        load_aligned_dataset(small_corpus, cache_dir=cache)
+
+
+def test_what_save_to_disk_writes_can_be_written_as_parquet(tmp_path, cache):
+    splits = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", [GOOD]), cache_dir=cache)
+    for name, saved in (("both", splits), ("one", splits["train"])):
+        saved.save_to_disk(tmp_path / name)
+        with pytest.raises(DataError, match=r'save_to_disk .*split\.to_parquet\("train\.parquet"\), and give their'):
+            load_aligned_dataset(tmp_path / name, cache_dir=cache)
+    (tmp_path / "written").mkdir()
+    splits["train"].to_parquet(tmp_path / "written" / "train.parquet")
+    again = load_aligned_dataset(tmp_path / "written", cache_dir=cache)
+    assert again["train"].to_dict() == splits["train"].to_dict()
+
+
 def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle, cache):
     path = write_pickle(mag_data(), name="train.csv")
     assert load_aligned_dataset(path, cache_dir=cache)["train"].info.config_name == "mag_pickle"
@@ -105,10 +206,18 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (b"", "the file is empty"),
         (pickle.dumps({"train": [1, 2]})[:-3], "download is incomplete"),
         (b"PK\x03\x04abc", "zip archive"),
+        (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Office document; save the sheet as CSV"),
+        (b"PK\x03\x04" + bytes(26) + b"acoustic.npy", "an .npz file of NumPy arrays; make a table with its path"),
+        (b"\x93NUMPY\x01\0", "a NumPy array; make a table with its path"),
+        (b"%PDF-1.7", "a document"),
+        (b"\0\0\0\x20ftypisom", "audio or video; give the file of words"),
+        ("Ein Satz.\nÄh\n".encode() * 99, "a text, and neither a table nor a pickle"),
+        (b"just words\n", "a text, and neither a table nor a pickle"),
         (b"\x1f\x8babc", "gzip.*unpack"),
         (b"[\n1,\n", "JSON document"),
         (b"\x89HDF\r\n\x1a\nabc", "a single HDF5 file"),
         (b"a,b,c\n1,2,3\n", "names none of id, label, text, words"),
+        (pickle.dumps([1], protocol=0), "the list of one split"),
     ],
 )
 def test_files_that_are_no_data_are_called_by_their_name(tmp_path, cache, content, message):
