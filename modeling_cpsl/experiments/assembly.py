@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    DebertaV2Config,
+    MPNetConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,6 +35,7 @@ from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
 from .console import without_loading_reports
+from .continuation import kept_and_new, kept_statistics, restart_bounds
 from .recipe import DataArguments, Recipe
 from .records import SAMPLE_BACKBONE_FOLDER, TrainingLog
 from .sample_backbone import make_sample_backbone
@@ -60,22 +63,34 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
 
 
 def build_processor(
-    arguments: DataArguments, dataset: DatasetDict | IterableDatasetDict, tokenizer: PreTrainedTokenizerBase
+    arguments: DataArguments,
+    dataset: DatasetDict | IterableDatasetDict,
+    tokenizer: PreTrainedTokenizerBase,
+    trained: CPSLProcessor | None = None,
 ) -> CPSLProcessor:
-    """The processor for this data, with the training split's feature statistics where they are needed."""
+    """The processor for this data, with the training split's feature statistics where they are needed.
+
+    Args:
+        arguments: How the data is prepared.
+        dataset: The data.
+        tokenizer: The text encoder's.
+        trained: The processor of a CPSL model that is trained further, whose statistics are kept where they hold.
+    """
     train = dataset["train"]
-    sizes = modality_sizes(train)
+    sizes, extractors = modality_sizes(train), feature_extractors(train)
     standardize = {"auto": not features_are_normalized(train.info.config_name), "true": True, "false": False}
     statistics = None
     if standardize[arguments.standardize_features]:
-        statistics = {name: compute_feature_statistics(modality_rows(train, name)) for name in sizes}
+        statistics = {} if trained is None else kept_statistics(trained, sizes, extractors)
+        fitted = [name for name in sizes if name not in statistics]
+        statistics |= {name: compute_feature_statistics(modality_rows(train, name)) for name in fitted}
     return CPSLProcessor(
         tokenizer,
         modality_sizes=sizes,
         feature_statistics=statistics,
         max_length=arguments.max_length,
         use_text=arguments.use_text,
-        feature_extractors=feature_extractors(train),
+        feature_extractors=extractors,
     )
 
 
@@ -85,7 +100,7 @@ def load_backbone(name_or_path: str, max_length: int) -> tuple[PreTrainedConfig,
         backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
     except (ValueError, OSError) as error:
         raise ValueError(f"model_name_or_path {name_or_path}: {error}") from error
-    if backbone.model_type not in CPSL_MODELS:
+    if _model_class(backbone) is None:
         raise ValueError(
             f"model_name_or_path {name_or_path}: CPSL has no model over a text encoder of model_type "
             f"{backbone.model_type!r}; choose one of {', '.join(CPSL_MODELS)}"
@@ -102,19 +117,28 @@ def load_backbone(name_or_path: str, max_length: int) -> tuple[PreTrainedConfig,
     return backbone, tokenizer
 
 
+def _model_class(backbone: PreTrainedConfig) -> Any:
+    """The CPSL class over a text encoder, plain or already in a CPSL model; None where there is none."""
+    return next((model for model in CPSL_MODELS.values() if issubclass(model.config_class, type(backbone))), None)
+
+
 def _longest_input(backbone: PreTrainedConfig) -> float:
     """Length in subwords that an encoder's position embeddings reach; DeBERTa-v3 has none."""
-    if backbone.model_type == "deberta-v2" and not backbone.position_biased_input:
+    if isinstance(backbone, DebertaV2Config) and not backbone.position_biased_input:
         return math.inf
     # MPNet counts positions from the one behind its padding's.
-    return backbone.max_position_embeddings - (2 if backbone.model_type == "mpnet" else 0)
+    return backbone.max_position_embeddings - (2 if isinstance(backbone, MPNetConfig) else 0)
 
 
 def build_model(
     arguments: Any, processor: CPSLProcessor, backbone: PreTrainedConfig, name_or_path: str
-) -> PreTrainedModel:
-    """The CPSL model over a checkpoint's text encoder; ValueError where the checkpoint does not hold all of that."""
-    model_class = CPSL_MODELS[backbone.model_type]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The CPSL model over a checkpoint's text encoder, with what else of it fits, and transformers' loading report.
+
+    Raises:
+        ValueError: The checkpoint does not hold all of the text encoder.
+    """
+    model_class = _model_class(backbone)
     options = {option.name for option in fields(CPSLConfigMixin)} & asdict(arguments).keys()
     config = model_class.config_class.from_backbone(
         backbone,
@@ -132,7 +156,7 @@ def build_model(
     except (OSError, SafetensorError) as error:
         raise ValueError(f"model_name_or_path {name_or_path}: its weights cannot be read: {error}") from error
     _check_encoder_weights(model, info, name_or_path)
-    return model
+    return model, info
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -185,14 +209,19 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
             if arguments.local_process_index == 0:  # one process of a machine writes; the others read
                 make_sample_backbone(_words(dataset["train"]), name_or_path)
         backbone, tokenizer = load_backbone(name_or_path, recipe.data.max_length)
-        processor = build_processor(recipe.data, dataset, tokenizer)
+        trained = CPSLProcessor.from_pretrained(name_or_path) if isinstance(backbone, CPSLConfigMixin) else None
+        processor = build_processor(recipe.data, dataset, tokenizer, trained)
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         encoded = encode_dataset(dataset, processor, seed=seed)
     if recipe.data.streaming:  # a stream is read in order, and is already shuffled
         arguments.train_sampling_strategy = "sequential"
     if "validation" not in encoded:
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    model = build_model(recipe.model, processor, backbone, name_or_path)
+    model, info = build_model(recipe.model, processor, backbone, name_or_path)
+    if trained is not None:
+        restart_bounds(model, processor, trained)
+        if arguments.process_index == 0:
+            print(f"trained further: {name_or_path}; {kept_and_new(model, processor, backbone, trained, info)}")
     try:
         trainer = CPSLTrainer(
             model,

@@ -126,8 +126,8 @@ ModelArguments = make_dataclass(
             field(
                 default="microsoft/deberta-v3-base",
                 metadata={
-                    "help": "Text encoder, DeBERTa-v2/v3, BERT or MPNet: a folder or Hub id; `sample`: a small one "
-                    "with random weights."
+                    "help": "Text encoder, DeBERTa-v2/v3, BERT or MPNet, or a trained CPSL model, which is trained "
+                    "further: a folder or Hub id; `sample`: a small encoder with random weights."
                 },
             ),
         ),

@@ -30,7 +30,7 @@ def backbone(tmp_path):
 def build(folder, config, tokenizer):
     dataset = DatasetDict(train=load_aligned_dataset("sample")["train"].select(range(3)))
     processor = assembly.build_processor(recipe.DataArguments(), dataset, tokenizer)
-    return assembly.build_model(recipe.ModelArguments(), processor, config, str(folder))
+    return assembly.build_model(recipe.ModelArguments(), processor, config, str(folder))[0]
 
 
 def test_a_complete_encoder_is_loaded_without_a_word(backbone, caplog):
