@@ -1,17 +1,21 @@
 """CMU-MultimodalSDK computational sequences: a folder of `.csd` files with words, labels and feature sequences.
 
 A `.csd` file is HDF5: `{root}/data/{video}/features` and `/intervals` (seconds), one row a word, a frame or an opinion
-segment. Segments are the intervals of the labels. A word belongs to the segment that holds its midpoint (of several:
-the one it overlaps most, then the earlier), and its row of a modality is the mean of that segment's frames weighted by
-their overlap with the word, or the nearest frame where none overlaps. `sp` marks a pause and is not a word. Segments
-overlap in real data; a segment that lies within another and would be left without words shares the other's.
+segment. Segments are the intervals of the labels. Without labels they are those of `segments.json` beside the files,
+`{"video": [[start, end], ...]}` in seconds, and other videos are cut at their longest pauses. A sequence that the SDK
+has aligned has segments, `{video}[{number}]`, in place of videos.
+
+A word belongs to the segment that holds its midpoint (of several: the one it overlaps most, then the earlier), and its
+row of a modality is the mean of that segment's frames weighted by their overlap with the word, or the nearest frame
+where none overlaps. `sp` marks a pause and is not a word. Segments overlap in real data; a segment that lies within
+another and would be left without words shares the other's.
 """
 
 import functools
-import itertools
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +25,8 @@ from ..alignment import align_frames, zero_non_finite
 from ..files import HDF5_SIGNATURE, DataError, read_head
 from ..folds import CMU_MOSI_FOLDS
 from ..rows import LABEL_SIZES, SPLITS, Replaced, Row, Skipped, Source, as_text, split_name
-from .contract import Head, ReadOptions
+from ..segments import assign_words, cut_at_pauses, frames_of_segment
+from .contract import Head, ReadOptions, no_labels
 
 
 FORMAT = "computational_sequence"
@@ -62,9 +67,9 @@ class _Folder(NamedTuple):
     """What is needed to read videos; it is pickled for worker processes."""
 
     words: _Sequence
-    labels: _Sequence
+    labels: _Sequence | None
     modalities: dict[str, _Sequence]
-    segment_ids: dict[str, list[tuple[float, float, str]]]
+    known_segments: dict[str, list[tuple[float, float, str]]]
     unassigned_videos: frozenset[str]
 
 
@@ -92,17 +97,19 @@ def read(path: Path, options: ReadOptions) -> Source:
     Args:
         path: The folder.
         options: In `feature_sequences`, `words` and `labels` may be named too. Without `folds`, those of `folds.json`
-            beside the files are taken, else the standard folds of CMU-MOSI.
+            beside the files are taken, else the standard folds of CMU-MOSI; where neither labels are wanted nor a
+            video is in these, all videos are `train`.
 
     Raises:
-        DataError: Words or labels are not found, a modality is ambiguous, no video is in a fold, or a file is broken.
+        DataError: Words, or labels that are wanted, are not found, a modality is ambiguous, no video is in a fold, or
+            a file is broken.
     """
     if not path.is_dir():
         raise DataError(f"{path}: not a folder; {_FOLDER_IS_NEEDED}")
     sequences = [sequence for file in _sequence_files(path) for sequence in _open_sequences(file)]
-    words, labels, modalities = _assign(path, sequences, dict(options.feature_sequences or {}))
-    videos_of, unassigned = _split_videos(path, labels, options.folds)
-    contents = _Folder(words, labels, modalities, _known_segment_ids(path), frozenset(unassigned))
+    words, labels, modalities = _assign(path, sequences, options)
+    videos_of, unassigned = _split_videos(path, (labels or words).videos, options)
+    contents = _Folder(words, labels, modalities, _known_segments(path), frozenset(unassigned))
     next(iter(videos_of.values())).extend(unassigned)  # the first split reports the videos that belong to no split
     splits = {
         split: [videos[start : start + VIDEOS_PER_SHARD] for start in range(0, len(videos), VIDEOS_PER_SHARD)]
@@ -188,9 +195,10 @@ def _read_videos(sequence: _Sequence, videos: list[str]) -> dict[str, tuple[np.n
 
 
 def _assign(
-    folder: Path, sequences: list[_Sequence], named: dict[str, str]
-) -> tuple[_Sequence, _Sequence, dict[str, _Sequence]]:
+    folder: Path, sequences: list[_Sequence], options: ReadOptions
+) -> tuple[_Sequence, _Sequence | None, dict[str, _Sequence]]:
     """Words, labels and the modalities among the sequences of a folder."""
+    named = options.feature_sequences or {}
     chosen = {name: _named_sequence(folder, sequences, name, wanted) for name, wanted in named.items()}
     candidates = [sequence for sequence in sequences if not sequence.matches(*_NOT_MODALITIES)]
     texts = [sequence for sequence in candidates if sequence.is_text]
@@ -199,7 +207,9 @@ def _assign(
     ratings = [
         sequence for sequence in numbers if sequence.size in LABEL_SIZES and sequence.matches("label", "opinion")
     ]
-    labels = chosen.pop("labels", None) or _only(folder, "labels", ratings)
+    labels = chosen.pop("labels", None) or (_only(folder, "labels", ratings) if ratings else None)
+    if options.labels and labels is None:
+        raise no_labels(folder, "sequence of labels")
     if named.keys() - {"words", "labels"}:
         return words, labels, chosen
     features = [sequence for sequence in numbers if sequence is not labels]
@@ -210,8 +220,8 @@ def _assign(
     unknown = [sequence.label for sequence in features if sequence not in chosen.values()]
     if unknown:
         raise DataError(
-            f"{folder}: cannot tell which modality {', '.join(unknown)} is; say so with "
-            'feature_sequences={"acoustic": "file or root name", ...}; sequences that it does not name are left out'
+            f"{folder}: cannot tell which modality {', '.join(unknown)} is; move it out of the folder, or "
+            f"{_naming('acoustic')}, which leaves out what is not named"
         )
     return words, labels, chosen
 
@@ -231,16 +241,21 @@ def _only(folder: Path, what: str, candidates: list[_Sequence]) -> _Sequence:
         return candidates[0]
     found = ", ".join(sequence.label for sequence in candidates) or "none"
     raise DataError(
-        f"{folder}: one sequence of {what} is needed and these look like it: {found}; "
-        f'name it with feature_sequences={{"{what}": "file or root name"}}'
+        f"{folder}: one sequence of {what} is needed and these look like it: {found}; keep one in the folder, or "
+        f"{_naming(what)}"
     )
 
 
-def _split_videos(
-    folder: Path, labels: _Sequence, folds: Mapping[str, Sequence[str]] | None
-) -> tuple[dict[str, list[str]], list[str]]:
+def _naming(what: str) -> str:
+    return (
+        f"name its file or root with --feature_sequences {what}=NAME of cpsl train "
+        f'(in Python: feature_sequences={{"{what}": NAME}})'
+    )
+
+
+def _split_videos(folder: Path, videos: list[str], options: ReadOptions) -> tuple[dict[str, list[str]], list[str]]:
     """The videos of each split, and the videos that belong to no split."""
-    origin = "folds="
+    folds, origin = options.folds, "folds="
     if folds is None:
         file = folder / _FOLDS_FILE
         folds, origin = (_read_json(file), file.name) if file.exists() else (CMU_MOSI_FOLDS, "standard CMU-MOSI folds")
@@ -250,17 +265,22 @@ def _split_videos(
     ):
         raise DataError(f"{folder}: {origin} must be {_FOLDS_EXAMPLE}")
     split_of = {video: split_name(split, folder) for split, videos in folds.items() for video in videos}
-    unassigned = [video for video in labels.videos if video not in split_of]
-    if len(unassigned) == len(labels.videos):
+    split_of = {video: split_of.get(video) or split_of.get(_whole_video(video), "") for video in videos}
+    unassigned = [video for video in videos if not split_of[video]]
+    if unassigned == videos and not options.labels and folds is CMU_MOSI_FOLDS:
+        return {SPLITS[0]: videos}, []
+    if unassigned == videos:
         raise DataError(
-            f"{folder}: none of its {len(unassigned)} videos (the first is {unassigned[0]}) is in a split of "
-            f"{origin}; put a folds.json {_FOLDS_EXAMPLE} beside the .csd files or give folds="
+            f"{folder}: none of its {len(videos)} videos (the first is {videos[0]}) is in a split of {origin}; "
+            f"put a folds.json {_FOLDS_EXAMPLE} beside the .csd files (in Python: or give folds=)"
         )
-    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for video in labels.videos:
-        if video in split_of:
-            splits[split_of[video]].append(video)
-    return {split: videos for split, videos in splits.items() if videos}, unassigned
+    splits = {split: [video for video in videos if split_of[video] == split] for split in SPLITS}
+    return {split: found for split, found in splits.items() if found}, unassigned
+
+
+def _whole_video(video: str) -> str:
+    """The video that an aligned segment `{video}[{number}]` was cut from."""
+    return re.sub(r"\[\d+\]$", "", video)
 
 
 def _read_json(path: Path) -> Any:
@@ -270,36 +290,52 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"{path}: not readable JSON ({error})") from None
 
 
-def _known_segment_ids(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
-    """The (start, end, released id) of each video's segments, from `segments.json` where it lies beside the files.
+def _known_segments(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
+    """The (start, end, id) of each video's segments, from `segments.json` where it lies beside the files.
 
-    The rows of a `.csd` file do not carry ids, and their order is not always that of the release.
+    It is `{"video": [[start, end], ...]}`, or `{"segments": [...]}` with the id, video_id, start and end of each, for
+    the rows of a `.csd` file do not carry ids, and their order is not always that of the release.
     """
     file = folder / _SEGMENTS_FILE
     if not file.exists():
         return {}
-    ids: dict[str, list[tuple[float, float, str]]] = {}
+    content = _read_json(file)
+    found: dict[str, list[tuple[float, float, str]]] = {}
     try:
-        for segment in _read_json(file)["segments"]:
+        listed = content["segments"] if "segments" in content else _numbered(content)
+        for segment in listed:
             times = float(segment["start"]), float(segment["end"])
-            ids.setdefault(segment["video_id"], []).append((*times, str(segment["id"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: needs segments with id, video_id, start and end ({error!r})") from None
-    return ids
+            if not all(map(math.isfinite, times)):
+                raise ValueError(f"{times} is not finite")
+            found.setdefault(segment["video_id"], []).append((*times, str(segment["id"])))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f'{file}: needs {{"video": [[start, end], ...]}}, or segments with id, video_id, start and end ({error!r})'
+        ) from None
+    return found
+
+
+def _numbered(segments: dict[str, list[list[float]]]) -> Iterator[dict[str, Any]]:
+    for video, times in segments.items():
+        for number, (start, end) in enumerate(times, 1):
+            yield {"id": f"{video}_{number}", "video_id": video, "start": start, "end": end}
 
 
 # Rows
 
 
 def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:
-    labels = _read_videos(folder.labels, videos)
-    ids = {
-        video: _segment_ids(video, times, folder.segment_ids.get(video, [])) for video, (_, times) in labels.items()
-    }
+    words = {video: _spoken(*found) for video, found in _read_videos(folder.words, videos).items()}
+    if folder.labels:
+        labels = _read_videos(folder.labels, videos)
+    else:
+        segments = {video: _unlabelled_segments(folder, video, times) for video, (_, times) in words.items()}
+        labels = {video: (np.full((len(times), 1), np.nan), times) for video, times in segments.items()}
+    known = folder.known_segments
+    ids = {video: _segment_ids(video, times, known.get(video, [])) for video, (_, times) in labels.items()}
     for video in sorted(folder.unassigned_videos.intersection(videos)):
         yield from (Skipped(name, "its video is not in any split of the folds", fault=False) for name in ids[video])
     videos = [video for video in videos if video not in folder.unassigned_videos]
-    words = _read_videos(folder.words, videos)
     features = {}
     for name, sequence in folder.modalities.items():
         features[name] = _read_videos(sequence, videos)
@@ -308,17 +344,31 @@ def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replac
             features[name][video] = values, times
             yield Replaced(name, replaced)
     for video in videos:
-        values, segments = labels[video]
+        values, times = labels[video]
         frames = {name: found.get(video) for name, found in features.items()}
-        yield from _video_rows(video, ids[video], segments, values, words.get(video), frames)
+        yield from _video_rows(video, ids[video], times, values, words.get(video, ([], np.zeros((0, 2)))), frames)
+
+
+def _unlabelled_segments(folder: _Folder, video: str, words: np.ndarray) -> np.ndarray:
+    """Start and end of a video's segments, of shape (m, 2), where no labels tell them."""
+    if _whole_video(video) != video:
+        return np.array([[words[:, 0].min(), words[:, 1].max()]]) if len(words) else np.zeros((0, 2))
+    known = folder.known_segments.get(video)
+    return np.array([times for *times, _ in known]).reshape(-1, 2) if known else cut_at_pauses(words)
 
 
 def _segment_ids(video: str, segments: np.ndarray, known: list[tuple[float, float, str]]) -> list[str]:
-    """Each segment's released id, found by its times, or else its number among the label rows, counted from 1."""
+    """The id of each segment: its released one, found by its times, or else its number, counted from 1.
+
+    A segment that the SDK has aligned is its own video, whose name is the id.
+    """
+    if _whole_video(video) != video and len(segments) == 1:
+        return [video]
+    times = np.array([times for *times, _ in known]).reshape(-1, 2)
     ids = []
     for number, segment in enumerate(segments, 1):
-        same = [name for *times, name in known if np.allclose(times, segment, rtol=0, atol=0.01)]
-        ids.append(same[0] if len(same) == 1 else f"{video}_{number}")
+        same = np.flatnonzero((np.abs(times - segment) <= 0.01).all(axis=1))
+        ids.append(known[same[0]][2] if len(same) == 1 else f"{video}_{number}")
     return ids
 
 
@@ -327,10 +377,10 @@ def _video_rows(
     ids: list[str],
     segments: np.ndarray,
     labels: np.ndarray,
-    words: tuple[np.ndarray, np.ndarray] | None,
+    words: tuple[list[str], np.ndarray],
     frames: dict[str, tuple[np.ndarray, np.ndarray] | None],
 ) -> Iterator[Row | Skipped]:
-    texts, times = _spoken(*words) if words else ([], np.zeros((0, 2)))
+    texts, times = words
     words_of = assign_words(times, segments)
     for index, (name, segment) in enumerate(zip(ids, segments, strict=True)):
         positions = words_of[index]
@@ -341,7 +391,7 @@ def _video_rows(
         else:
             row = {
                 "id": name,
-                "video_id": video,
+                "video_id": _whole_video(video),
                 "words": [texts[position] for position in positions],
                 "label": labels[index],
                 "start": segment[0],
@@ -360,66 +410,3 @@ def _spoken(features: np.ndarray, times: np.ndarray) -> tuple[list[str], np.ndar
     texts = [as_text(word).strip() for word in features[:, 0]]
     order = [index for index in np.argsort(times[:, 0], kind="stable") if texts[index] not in ("", PAUSE)]
     return [texts[index] for index in order], times[order]
-
-
-def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
-    """The words of each segment.
-
-    A word belongs to the segment that holds its midpoint; of several, to the one that it overlaps most, then to the
-    one that starts earlier. A segment that lies within another and would be left without words shares those whose
-    midpoint it holds.
-
-    Args:
-        words: Start and end of n words in seconds, of shape (n, 2).
-        segments: Start and end of m segments in seconds, of shape (m, 2); they may overlap.
-
-    Returns:
-        m arrays of word indices, in the order of the words.
-    """
-    middles = words.mean(axis=1)
-    by_start = np.argsort(segments[:, 0], kind="stable")
-    starts, ends = segments[by_start].T
-    # Only segments from `first` to `last` can hold a midpoint: those before end and those after start too early.
-    first = np.searchsorted(np.maximum.accumulate(ends), middles, side="left")
-    last = np.searchsorted(starts, middles, side="right")
-    owner = np.full(len(words), -1)
-    for index, (start, end) in enumerate(words):
-        near = slice(first[index], last[index])
-        shared = np.minimum(ends[near], end) - np.maximum(starts[near], start)
-        shared[(ends[near] < middles[index]) | (ends[near] <= starts[near])] = -1
-        if (shared >= 0).any():
-            owner[index] = by_start[near][shared.argmax()]
-    order = np.argsort(owner, kind="stable")
-    borders = np.searchsorted(owner[order], np.arange(len(segments) + 1))
-    owned = [order[start:end] for start, end in itertools.pairwise(borders)]
-    for index, (start, end) in enumerate(segments):
-        if not len(owned[index]) and end > start:
-            owned[index] = np.flatnonzero((start <= middles) & (middles <= end))
-    return owned
-
-
-def frames_of_segment(
-    features: np.ndarray, intervals: np.ndarray, segments: np.ndarray, index: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The frames within one segment, cut at its borders.
-
-    A sequence that has one row a segment is taken row by row, because segments overlap and the row of a neighbour
-    does not belong to this segment.
-
-    Args:
-        features: The frames of a video, of shape (n, size).
-        intervals: Their start and end in seconds, of shape (n, 2).
-        segments: Start and end of the video's segments in seconds, of shape (m, 2).
-        index: Which segment is wanted.
-
-    Returns:
-        Features of shape (k, size) and intervals of shape (k, 2), or `None` where the segment has no frame.
-    """
-    if intervals.shape == segments.shape and np.allclose(intervals, segments, rtol=0, atol=1e-3):
-        return features[[index]], segments[[index]]
-    start, end = segments[index]
-    inside = (intervals[:, 0] < end) & (intervals[:, 1] > start)
-    inside |= (intervals[:, 0] == intervals[:, 1]) & (start <= intervals[:, 0]) & (intervals[:, 0] <= end)
-    if not inside.any():
-        return None
-    return features[inside], np.clip(intervals[inside], start, end)

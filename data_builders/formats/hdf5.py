@@ -35,7 +35,7 @@ def child(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset
     Raises:
         DataError: There is no member of this name, or it is a link.
     """
-    link = group.get(name, getlink=True)
+    link = group.get(name, getlink=True) if isinstance(group, h5py.Group) else None
     if link is None:
         raise DataError(f"{path}: {group.name} has no {name!r}; the file is not complete, get it again")
     if not isinstance(link, h5py.HardLink):

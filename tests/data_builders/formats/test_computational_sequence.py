@@ -1,92 +1,11 @@
 import json
-import tracemalloc
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_builders import DataError, load_aligned_dataset, make_builder
 from data_builders.folds import CMU_MOSI_FOLDS
-from data_builders.formats.computational_sequence import align_frames, assign_words, frames_of_segment
-
-
-def overlap(one, other):
-    return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
-
-
-def reference_owner(word, segments):
-    """The rule, read aloud: the segment that holds the midpoint; ties: most overlap, then the earlier."""
-    middle = (word[0] + word[1]) / 2
-    holding = [i for i, (start, end) in enumerate(segments) if start <= middle <= end and end > start]
-    return min(holding, key=lambda i: (-overlap(word, segments[i]), segments[i][0], i), default=None)
-
-
-def reference_row(features, intervals, word):
-    weights = [overlap(interval, word) for interval in intervals]
-    if sum(weights) == 0:
-        middle = (word[0] + word[1]) / 2
-        return features[min(range(len(intervals)), key=lambda i: abs(sum(intervals[i]) / 2 - middle))]
-    return sum(w * f for w, f in zip(weights, features, strict=True)) / sum(weights)
-
-
-# A grid of quarters makes ties and touching borders common.
-intervals = st.tuples(st.integers(0, 40), st.integers(0, 12)).map(lambda pair: (pair[0] / 4, (pair[0] + pair[1]) / 4))
-
-
-@settings(max_examples=200, deadline=None)
-@given(words=st.lists(intervals, max_size=12), segments=st.lists(intervals, min_size=1, max_size=6))
-def test_words_go_to_the_segment_that_holds_their_midpoint(words, segments):
-    found = assign_words(np.array(words).reshape(-1, 2), np.array(segments))
-    owners = [reference_owner(word, segments) for word in words]
-    for index, (mine, (start, end)) in enumerate(zip(found, segments, strict=True)):
-        expected = [position for position, owner in enumerate(owners) if owner == index]
-        if not expected and end > start:
-            expected = [p for p, word in enumerate(words) if start <= sum(word) / 2 <= end]
-        assert mine.tolist() == expected
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    words=st.lists(intervals, min_size=1, max_size=8),
-    frames=st.lists(intervals, min_size=1, max_size=10),
-    seed=st.integers(0, 99),
-)
-def test_rows_are_overlap_weighted_means(words, frames, seed):
-    features = np.random.default_rng(seed).normal(size=(len(frames), 3))
-    found = align_frames(features, np.array(frames), np.array(words))
-    for row, word in zip(found, words, strict=True):
-        np.testing.assert_allclose(row, reference_row(features, frames, word), rtol=1e-12, atol=1e-12)
-
-
-def test_memory_is_bounded_by_words_and_frames_and_not_by_their_product():
-    """A file of 100 kB took 7 GB."""
-    times = np.stack([np.arange(3_000), np.arange(1, 3_001)], axis=1) / 4
-    tracemalloc.start()
-    rows = align_frames(np.arange(3_000.0)[:, None], times, times)
-    owners = assign_words(times, times[::2])
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert rows[:, 0].tolist() == list(range(3_000)) and len(owners) == 1_500 and peak < 4e6
-
-
-def test_frames_are_cut_at_the_borders_of_their_segment():
-    features = np.array([[1.0], [2.0], [4.0]])
-    frames = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]])
-    segments = np.array([[0.0, 1.5], [1.5, 3.0]])
-    inside, times = frames_of_segment(features, frames, segments, 0)
-    assert inside.tolist() == [[1.0], [2.0]] and times.tolist() == [[0.0, 1.0], [1.0, 1.5]]
-    # The word reaches into the next segment, whose frames must not count: (0.5 * 1 + 0.5 * 2) / 1.
-    assert align_frames(inside, times, np.array([[0.5, 2.4]])).tolist() == [[1.5]]
-    assert frames_of_segment(features, frames, np.array([[5.0, 6.0]]), 0) is None
-
-
-def test_one_row_a_segment_is_taken_row_by_row():
-    segments = np.array([[0.0, 2.0], [0.0, 1.0], [0.5, 3.0]])
-    for index in range(3):
-        inside, _ = frames_of_segment(np.array([[1.0], [2.0], [3.0]]), segments.copy(), segments, index)
-        assert inside.tolist() == [[index + 1.0]]
 
 
 def test_a_small_folder(small_corpus, cache):
@@ -169,10 +88,65 @@ def test_mosei_labels_of_seven_columns(small_corpus, write_csd, cache):
     assert load_aligned_dataset(small_corpus, cache_dir=cache)["train"]["label"] == [2, -1]
 
 
+# Without labels
+
+
+def ids_and_words(split):
+    return {row["id"]: " ".join(row["words"]) for row in split}
+
+
+def test_without_labels_segments_are_given_or_end_at_pauses(small_corpus, cache, monkeypatch):
+    (small_corpus / "Opinion_Labels.csd").unlink()
+    with pytest.raises(DataError, match=r"csd: no sequence of labels; .*cpsl predict.*--no_labels.*labels=False"):
+        load_aligned_dataset(small_corpus, cache_dir=cache)
+    (small_corpus / "segments.json").write_text(json.dumps({"one": [[0.5, 2.0], [0.0, 0.5]], "three": [[0.0, 2.0]]}))
+    monkeypatch.setattr("data_builders.segments.WORDS_PER_SEGMENT", 2)
+    splits = load_aligned_dataset(small_corpus, cache_dir=cache, labels=False)
+    assert ids_and_words(splits["train"]) == {"one_1": "bad film", "one_2": "a"}
+    assert ids_and_words(splits["validation"]) == {"two_1": "a bad", "two_2": "film"}
+    assert ids_and_words(splits["test"]) == {"three_1": "a bad film"}
+    row = splits["train"].with_format("numpy")[0]
+    assert "label" not in row and row["acoustic"].shape == (2, 3) and row["start"] == 0.5
+
+
+def test_without_labels_folds_are_not_needed(small_corpus, cache):
+    (small_corpus / "Opinion_Labels.csd").unlink()
+    (small_corpus / "folds.json").unlink()
+    splits = load_aligned_dataset(small_corpus, cache_dir=cache, labels=False)
+    assert {name: split["id"] for name, split in splits.items()} == {"train": ["one_1", "three_1", "two_1"]}
+
+
+@pytest.mark.parametrize(
+    "content", [[1], {"one": [[0.0]]}, {"one": [["a", 1]]}, {"one": [[0, float("nan")]]}, {"segments": [{"id": "x"}]}]
+)
+def test_segments_that_cannot_be_read(small_corpus, cache, content):
+    (small_corpus / "segments.json").write_text(json.dumps(content))
+    with pytest.raises(
+        DataError, match=r'segments\.json: needs \{"video": \[\[start, end\], \.\.\.\]\}, or segments with'
+    ):
+        load_aligned_dataset(small_corpus, cache_dir=cache)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_sequences_that_are_aligned_already(small_corpus, write_csd, cache, labels):
+    """The SDK gives each segment of a video its own entry."""
+    for path in small_corpus.glob("*.csd"):
+        path.unlink()
+    keys = ["one[0]", "one[1]", "two[10]"]
+    write_csd("words.csd", "words", {key: (["a", "sp", "film"], [(1, 2), (2, 3), (3, 4)]) for key in keys})
+    write_csd("COVAREP.csd", "COVAREP", {key: (np.eye(3), [(1, 2), (2, 3), (3, 4)]) for key in keys})
+    if labels:
+        write_csd("Labels.csd", "Opinion Labels", {key: ([[1.0]], [(1, 4)]) for key in keys})
+    splits = load_aligned_dataset(small_corpus, cache_dir=cache, labels=labels)
+    assert splits["train"]["id"] == keys[:2] and splits["validation"]["id"] == keys[2:]
+    assert splits["train"]["video_id"] == ["one", "one"] and splits["train"][0]["words"] == ["a", "film"]
+    assert splits["train"][1]["acoustic"] == [[1, 0, 0], [0, 0, 1]] and splits["train"][0]["end"] == 4
+
+
 def test_which_sequence_is_which(small_corpus, write_csd, cache):
     frames = {video: (np.ones((4, 2)), np.ones((4, 2)) * [0, 1]) for video in ("one", "two", "three")}
     write_csd("mystery.csd", "x", frames)
-    with pytest.raises(DataError, match=r"cannot tell which modality mystery\.csd \(x\) is.*feature_sequences="):
+    with pytest.raises(DataError, match=r"cannot tell which modality mystery\.csd \(x\) is.*feature_sequences ac"):
         load_aligned_dataset(small_corpus, cache_dir=cache)
     named = load_aligned_dataset(small_corpus, cache_dir=cache, feature_sequences={"visual": "mystery"})
     assert named["train"].features["visual"].shape[1] == 2 and "acoustic" not in named["train"].features
