@@ -1,5 +1,6 @@
 # make train: set up and train on the embedded sample corpus.   make test: set up and test.   See README.md.
 # make test T=tests/modeling_cpsl/training: test one room.   make test-all: the slow tests too.
+# make test-nightly: many more damaged files for each boundary that takes foreign ones.
 PYTHON ?= python3
 BIN := .venv/bin
 T ?= tests
@@ -7,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=lo
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 INSTALLED := .venv/installed
 
-.PHONY: setup train test test-all lint
+.PHONY: setup train test test-all test-nightly lint
 
 setup: $(INSTALLED)
 
@@ -28,6 +29,9 @@ test: setup
 
 test-all: setup
 	$(PYTEST) $(T)
+
+test-nightly: setup
+	CPSL_DAMAGED_INPUTS=1000 $(PYTEST) tests/test_boundaries.py
 
 lint: setup
 	$(BIN)/ruff check .

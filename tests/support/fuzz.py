@@ -1,202 +1,135 @@
-"""Feeds mutated files to the readers: each must load or raise a DataError, quickly, and run nothing.
+"""Damages the files of one boundary, again and again: each is read or refused on one line, and none runs anything.
 
-`python tests/support/fuzz.py KIND COUNT SEED` makes COUNT files out of valid ones of KIND (pickle, hdf5, table) by
-flipping, cutting, splicing and inflating, and reads each to its last row. It ends with one line of JSON, unless it
-crashes, hangs or meets an error that is not a DataError. The memory of the whole process is limited.
+`python tests/support/fuzz.py MODULE BOUNDARY COUNT` takes a boundary of `tests/support/MODULE.py`. It ends with one
+line of JSON, unless it crashes, hangs, or meets an error that no user should see; then the damage is printed. The
+inputs are the same at every call.
 """
 
 import faulthandler
-import io
+import importlib
 import json
 import logging
-import pickle
-import random
 import resource
+import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
-import h5py
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data_builders.files import DataError
-from data_builders.formats import READERS
-from data_builders.formats.recognition import get_reader, open_source
-from data_builders.rows import checked_row, is_empty
+from boundaries import file_content
+from hypothesis import HealthCheck, Phase, given, note, reject, settings
+from hypothesis import strategies as st
+from mutations import ODD_VALUES, changed_bytes, changed_value
 
 
-SECONDS_A_FILE = 60  # of wall time: a busy machine lets a process wait
+CPU_SECONDS_AN_INPUT = 20
 MEMORY_HEADROOM = 1 << 30
+# What a process does that starts another program, runs code that it was given, or talks to somebody.
 FORBIDDEN_EVENTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "exec")
 
 
-def mag_samples(generator, count=3):
-    lengths = generator.integers(1, 5, count)
-    return [
-        ((["good", "film", "é", "x"][:n], generator.normal(size=(n, 3)), generator.normal(size=(n, 4))), 0.5, f"v_{i}")
-        for i, n in enumerate(lengths)
-    ]
+@st.composite
+def damaged_folder(draw, boundary):
+    """A folder of which one file is damaged: the bytes of its files by their names, and the damaged one's name."""
+    folder = dict(draw(st.sampled_from(boundary.folders)))
+    name = draw(st.sampled_from(sorted(folder)))
+    ways = ["bytes"] if isinstance(folder[name], bytes) else ["value", "value", "bytes"]
+    try:
+        if draw(st.sampled_from(ways)) == "value":
+            folder[name] = draw(changed_value(folder[name], (*ODD_VALUES, *boundary.odd_values)))
+            content = {name: file_content(name, value) for name, value in folder.items()}
+        else:
+            content = {name: file_content(name, value) for name, value in folder.items()}
+            content[name] = draw(changed_bytes(content[name], list(content.values())))
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ):  # what such a file cannot hold
+        reject()
+    return content, name
 
 
-def pickle_seeds():
-    generator = np.random.default_rng(0)
-    mag = {split: mag_samples(generator) for split in ("train", "dev", "test")}
-    misa = {
-        "train": [(([1], f[1], f[2], f[0]), np.array([[label]]), name) for f, label, name in mag_samples(generator)]
-    }
-    mmim = {
-        "dev": [
-            (([1], f[1], f[2], f[0], len(f[1]), len(f[2])), label, name) for f, label, name in mag_samples(generator)
-        ]
-    }
-    arrays = {"audio": generator.normal(size=(2, 5, 3)), "vision": generator.normal(size=(2, 7, 4)).astype("f4")}
-    mmsa = {"raw_text": ["good film", "bad"], "id": ["a$_$1", "a$_$2"], "regression_labels": np.zeros(2), **arrays}
-    mmsa["audio_lengths"] = mmsa["vision_lengths"] = [4, 5]
-    mult = {
-        "labels": np.zeros((2, 1, 1)),
-        "id": np.array(["a", "b"]),
-        "text": generator.normal(size=(2, 5, 6)),
-        **arrays,
-    }
-    values = [mag, misa, mmim, {"train": mmsa}, {"valid": mult}]
-    return [("data.pkl", pickle.dumps(value, protocol)) for value in values for protocol in range(6)]
+def is_told_on_one_line(error):
+    """Whether the command line reports an error on one line, and it does not hide that the memory was used up."""
+    told = isinstance(error, ValueError | OSError) and len(str(error).splitlines()) == 1
+    while error is not None:
+        told = told and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error)
+        error = error.__cause__ or error.__context__
+    return told
 
 
-def hdf5_seeds():
-    generator = np.random.default_rng(0)
-    words = np.array([[b"good"], [b"sp"], [b"film"]])
-    sequences = {
-        "words": (words, [[0, 1], [1, 2], [2, 3]]),
-        "Opinion Labels": (np.array([[1.0], [-1.0]], "f4"), [[0, 1.5], [1.5, 3]]),
-        "COVAREP": (generator.normal(size=(6, 4)), [[k / 2, k / 2 + 0.5] for k in range(6)]),
-    }
-    seeds = []
-    for name, (features, intervals) in sequences.items():
-        stream = io.BytesIO()
-        with h5py.File(stream, "w") as file:
-            for video in ("one", "two"):
-                group = file.create_group(f"{name}/data/{video}")
-                group.create_dataset("features", data=features, compression="gzip" if len(features) == 6 else None)
-                group["intervals"] = np.array(intervals, float)
-        seeds.append((f"{name}.csd", stream.getvalue()))
-    return seeds
+def is_importing():
+    """Whether Python runs the code of a module of its own: what is needed for the first time is imported then."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
-def table_seeds():
-    rows = [
-        {"id": f"v_{k}", "words": ["a", "b"], "acoustic": [[0.5, k], [1.0, 2.0]], "label": k / 2} for k in range(6)
-    ]
-    stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), stream, row_group_size=4)
-    npz, npy = io.BytesIO(), io.BytesIO()
-    np.savez_compressed(npz, acoustic=np.ones((2, 3)))
-    np.save(npy, np.ones((2, 3)))
-    return [
-        ("data.parquet", stream.getvalue()),
-        ("data.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()),
-        ("data.csv", b'id,words,acoustic,label\na,"[""x""]","[[1, 2]]",1\nb,y z,"[[1, 2], [3, 4]]",-2\n'),
-        ("x.npz", npz.getvalue()),
-        ("x.npy", npy.getvalue()),
-    ]
-
-
-def mutate(data, others, random_numbers):
-    """One to four random changes of a file: bytes flipped, cut out, repeated, spliced in, or made huge."""
-    data = bytearray(data)
-    for _ in range(random_numbers.randint(1, 4)):
-        position = random_numbers.randrange(len(data) + 1)
-        length = random_numbers.randint(1, 16)
-        change = random_numbers.randrange(6)
-        if change == 0 and data:
-            data[position % len(data)] ^= 1 << random_numbers.randrange(8)
-        elif change == 1:
-            data[position : position + length] = random_numbers.randbytes(length)
-        elif change == 2:
-            del data[position : position + length]
-        elif change == 3:
-            other = random_numbers.choice(others)
-            start = random_numbers.randrange(len(other))
-            data[position:position] = other[start : start + random_numbers.randint(1, 200)]
-        elif change == 4:
-            data[position : position + 8] = random_numbers.choice([b"\xff", b"\x7f", b"\x00"]) * random_numbers.choice(
-                [1, 4, 8]
-            )
-        elif random_numbers.random() < 0.3:
-            del data[position:]
-    return bytes(data)
-
-
-def read_all(path):
-    """Reads every row of a file or folder, as a build does."""
-    source = open_source(path)
-    for shards in source.splits.values():
-        for shard in shards:
-            for item in source.rows(shard):
-                if isinstance(item, dict) and not is_empty(item, source.modality_sizes):
-                    try:
-                        checked_row(item, source.modality_sizes)
-                    except DataError:
-                        continue
-
-
-def lay_out(kind, folder, seeds, index, content):
-    """Writes a corpus in which one file is the mutated one; returns the path to read."""
-    name = seeds[index][0]
-    if kind == "pickle":
-        (folder / name).write_bytes(content)
-        return folder / name
-    if kind == "hdf5":
-        for position, (other, original) in enumerate(seeds):
-            (folder / other).write_bytes(content if position == index else original)
-        (folder / "folds.json").write_text('{"train": ["one"], "test": ["two"]}')
-        return folder
-    (folder / name).write_bytes(content)
-    if name.startswith("x."):
-        row = {"words": ["a", "b"], "label": 1, "acoustic": name}
-        (folder / "data.jsonl").write_text(json.dumps(row) + "\n")
-        return folder / "data.jsonl"
-    return folder / name
-
-
-def main(kind, count, seed):
-    for name in READERS:  # else their own import is counted as something that a file ran
-        get_reader(name)
-    seeds = {"pickle": pickle_seeds, "hdf5": hdf5_seeds, "table": table_seeds}[kind]()
-    contents = [content for _, content in seeds]
+def main(module, name, count):
+    boundary = importlib.import_module(module).BOUNDARIES[name]
+    outcomes, slowest = Counter(), 0.0
+    events = []
     logging.disable()
+    warnings.simplefilter("ignore")
+
+    def read(content):
+        with tempfile.TemporaryDirectory() as folder:
+            for file, data in content.items():
+                (Path(folder) / file).write_bytes(data)
+            events.clear()
+            boundary.read(Path(folder))
+
+    for folder in boundary.folders:
+        read({file: file_content(file, value) for file, value in folder.items()})
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_HEADROOM,) * 2)
-    events = []
-    sys.addaudithook(lambda event, _: events.append(event) if event in FORBIDDEN_EVENTS else None)
-    random_numbers = random.Random(seed)
-    outcomes, slowest = Counter(), 0.0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for content_index, (_, content) in enumerate(seeds):
-            read_all(lay_out(kind, folder, seeds, content_index, content))
-        events.clear()
-        for _ in range(count):
-            index = random_numbers.randrange(len(seeds))
-            path = lay_out(kind, folder, seeds, index, mutate(contents[index], contents, random_numbers))
-            faulthandler.dump_traceback_later(SECONDS_A_FILE, exit=True)
-            started = time.process_time()
-            try:
-                read_all(path)
-                outcomes["loaded"] += 1
-            except DataError as error:
-                assert "\n" not in str(error)
-                outcomes["refused"] += 1
-            slowest = max(slowest, time.process_time() - started)
-            faulthandler.cancel_dump_traceback_later()
-    # The peak of this process alone: what getrusage says includes the process that started it.
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
-    print(json.dumps({**outcomes, "events": events, "slowest_seconds": round(slowest, 3), "peak_mb": peak}))
+
+    def watch(event, _):
+        if event in FORBIDDEN_EVENTS and not is_importing():
+            events.append(event)
+
+    sys.addaudithook(watch)
+    faulthandler.register(signal.SIGPROF, chain=True)  # it also ends a parser that Python cannot interrupt
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(damaged_folder(boundary))
+    def check(damaged):
+        nonlocal slowest
+        content, file = damaged
+        started = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS_AN_INPUT)
+        try:
+            read(content)
+            outcomes["read"] += 1
+        except Exception as error:
+            outcomes["refused"] += 1
+            note(f"{file}: {content[file][:2000]!r}")
+            if not is_told_on_one_line(error):
+                raise
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        slowest = max(slowest, time.process_time() - started)
+        note(f"{file}: {content[file][:2000]!r}")
+        assert not events
+
+    check()
+    print(json.dumps({**outcomes, "slowest_seconds": round(slowest, 3)}))
 
 
 if __name__ == "__main__":
     faulthandler.enable()
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,118 @@
+"""Boundaries that take data: valid files of every format, read to their last row as a build reads them."""
+
+import itertools
+import pickle
+from pathlib import Path
+
+import numpy as np
+from boundaries import Boundary
+from mutations import NESTED_LISTS, ODD_ARRAYS, SHARED_LISTS
+
+from data_builders import make_builder
+
+
+def read_data(path: Path) -> None:
+    """Reads every row, with labels and without; a folder of one file stands for that file."""
+    files = list(path.iterdir())
+    named = [file for file in files if file.name.startswith("data.")]
+    for labels in (True, False):
+        builder = make_builder(str((named or [path])[0]), labels=labels, on_error="skip", streaming=True)
+        for _ in builder.read_once()[1]:
+            pass
+
+
+def _mag(generator):
+    return [
+        ((["good", "film", "é", "x"][:n], generator.normal(size=(n, 3)), generator.normal(size=(n, 4))), 0.5, f"v_{n}")
+        for n in (1, 3, 4)
+    ]
+
+
+def _misa(generator):
+    return [
+        (
+            ([1, 2], generator.normal(size=(2, 3)), generator.normal(size=(2, 4)), ["a", "b"]),
+            np.array([[k]]),
+            f"v[{k}]",
+        )
+        for k in (1.0, -1.0)
+    ]
+
+
+def _mmim(generator):
+    arrays = generator.normal(size=(9, 3)), generator.normal(size=(7, 4))
+    return [((np.array([1, 2]), *arrays, ["a", "b"], np.array(4), 5), np.array([[1.0]]), "v_1")]
+
+
+def _columns(generator):
+    return {"audio": generator.normal(size=(2, 5, 3)), "vision": generator.normal(size=(2, 7, 4)).astype("f4")}
+
+
+def _mmsa(generator):
+    texts = {"raw_text": ["good film", "bad"], "id": ["a$_$1", "a$_$2"], "regression_labels": np.zeros(2)}
+    return texts | _columns(generator) | {"audio_lengths": [4, 5], "vision_lengths": np.array([4, 5])}
+
+
+def _mult(generator):
+    texts = {"labels": np.zeros((2, 1, 1)), "id": np.array(["a", "b"]), "text": generator.normal(size=(2, 5, 6))}
+    return texts | _columns(generator)
+
+
+def _sequences(generator):
+    words = np.array([[b"good"], [b"sp"], [b"film"]])
+    sequences = {
+        "words": (words, [[0, 1], [1, 2], [2, 3]]),
+        "Opinion Labels": (np.array([[1.0], [-1.0]], "f4"), [[0, 1.5], [1.5, 3]]),
+        "COVAREP": (generator.normal(size=(6, 4)), [[k / 2, k / 2 + 0.5] for k in range(6)]),
+    }
+    files = {
+        f"{name}.csd": {
+            name: {
+                "data": {
+                    video: {"features": features, "intervals": np.array(intervals, float)} for video in ("one", "two")
+                }
+            }
+        }
+        for name, (features, intervals) in sequences.items()
+    }
+    segments = [{"id": "one_1", "video_id": "one", "start": 0.0, "end": 1.5}]
+    return files | {"folds.json": {"train": ["one"], "test": ["two"]}, "segments.json": {"segments": segments}}
+
+
+def _rows(count=6, **cells):
+    features = [[0.5, 1.0], [1.0, 2.0]]
+    return [
+        {"id": f"v_{k}", "words": ["a", "b"], "acoustic": features, "label": k / 2 - 1, "split": "train"} | cells
+        for k in range(count)
+    ]
+
+
+def _data_boundaries():
+    generator = np.random.default_rng(0)
+    in_pickles = (*ODD_ARRAYS, SHARED_LISTS, NESTED_LISTS, (1, 2), {1, 2}, np.float32(2.5))
+    lists = {"mag_pickle": _mag, "misa_pickle": _misa, "mmim_pickle": _mmim}
+    columns = {"mmsa_pickle": _mmsa, "mult_pickle": _mult}
+    pickles = {name: {"train": make(generator), "dev": make(generator)} for name, make in (lists | columns).items()}
+    boundaries = {}
+    for name, value in pickles.items():
+        folders = [{"data.pkl": value}, {f"{split}.pkl": samples for split, samples in value.items()}]
+        if name in columns:
+            folders = folders[:1]
+        folders += [{"data.pkl": pickle.dumps(value, protocol=0)}]
+        boundaries[name] = Boundary(folders, read_data, in_pickles)
+    timed = {"start": 0.0, "end": 2.0, "word_start": [0.0, 1.0], "word_end": [1.0, 2.0], "video_id": "v"}
+    text = {"words": '["a", "b"]', "acoustic": "[[1, 2], [3, 4]]"}
+    references = [_rows(2, acoustic="x.npz"), _rows(2, acoustic="y.npy"), _rows(2, features="x.npz", acoustic=None)]
+    arrays = {"x.npz": {"acoustic": np.ones((2, 3)), "visual": np.ones((2, 2))}, "y.npy": np.ones((2, 3), "f4")}
+    return boundaries | {
+        "csd": Boundary([_sequences(generator)], read_data, tuple(ODD_ARRAYS)),
+        "csv": Boundary([{"data.csv": _rows(3, **text)}, {"data.csv": _rows(3, text="a b", **text)}], read_data),
+        "jsonl": Boundary([{"data.jsonl": _rows()}, {"data.jsonl": _rows(2, **timed)}], read_data),
+        "parquet": Boundary([{"data.parquet": _rows()}, {"data.parquet": _rows(2, **timed)}], read_data),
+        "arrays": Boundary(
+            [{"data.jsonl": list(itertools.chain(*references)), **arrays}], read_data, tuple(ODD_ARRAYS)
+        ),
+    }
+
+
+BOUNDARIES = _data_boundaries()
