@@ -70,8 +70,8 @@ def write_model_card(output_dir: str | os.PathLike, dataset: Mapping[str, Datase
 def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream]) -> ModelCard:
     results, recipe = records.read_results(output_dir), records.read_resolved_config(output_dir)
     config, processor = AutoConfig.from_pretrained(output_dir), CPSLProcessor.from_pretrained(output_dir)
-    encoder, shown = _encoder(recipe["model_name_or_path"]), _without_paths(recipe)
-    model_name = _without_paths(str(output_dir.resolve()))
+    encoder, shown = _encoder(recipe["model_name_or_path"]), records.without_paths(recipe)
+    model_name = records.without_paths(str(output_dir.resolve()))
     data = {
         "type": Path(shown["dataset"]).name,
         "name": DATASET_NAMES.get(recipe["dataset"], Path(shown["dataset"]).name),
@@ -146,7 +146,7 @@ def _encoder(name_or_path: str) -> dict[str, str | None]:
     card = Path(name_or_path, CARD_FILE) if is_folder else try_to_load_from_cache(name_or_path, CARD_FILE)
     stated = _metadata(card).get("license") if isinstance(card, str | Path) else None
     return {
-        "name": _without_paths(str(Path(name_or_path).resolve())) if is_folder else name_or_path,
+        "name": records.without_paths(str(Path(name_or_path).resolve())) if is_folder else name_or_path,
         "hub_id": None if is_folder else name_or_path,
         "license": stated if isinstance(stated, str) else UNKNOWN_LICENSE,
     }
@@ -170,7 +170,7 @@ def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[d
         {
             "name": name,
             "size": size,
-            "extractor": _without_paths(processor.feature_extractors.get(name)),
+            "extractor": records.without_paths(processor.feature_extractors.get(name)),
             "standardized": name in processor.feature_statistics,
             "of_utterance": train_facts["of_utterance"][name],
         }
@@ -217,19 +217,6 @@ def _interval(config: Any, output_dir: Path, test: Any, processor: CPSLProcessor
             scores = clip_sentiment(rows["prediction"])
             interval["measured"] = interval_coverage(scores, rows["label"], rows["half_width"])
     return interval
-
-
-def _without_paths(value: Any) -> Any:
-    """`value` as it can be shown: without paths of this machine, and nothing that ends a line or a code span."""
-    if isinstance(value, dict):
-        return {name: _without_paths(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    path = Path(value)
-    text = path.name if path.is_absolute() or ".." in path.parts else value
-    return "".join(character if character.isprintable() else " " for character in text).replace("`", "'")
 
 
 __all__ = ["CARD_FILE", "write_model_card"]

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ..training.metrics import METRICS
 RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
 TRAINING_PLOT, MODULATION_PLOT = "training_dynamics.png", "modulation.png"
 SAMPLE_BACKBONE_FOLDER = "sample_backbone"
+# What of a run's folder stays on the machine: checkpoints, ids and labels of the data, paths and tokens.
+NOT_SHARED = ("*/*", ".*", "predictions_*", "training_args.bin", CONFIG_FILE)
 # Whose versions a resolved recipe notes.
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "cpsl")
 
@@ -124,6 +127,29 @@ def _predictions_path(folder: str | os.PathLike, split: str) -> Path:
     return Path(folder) / f"predictions_{split}.parquet"
 
 
+def without_paths(value: Any) -> Any:
+    """`value` as it can be shown: without paths of this machine, and nothing that ends a line or a code span."""
+    if isinstance(value, dict):
+        return {name: without_paths(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value)
+    text = path.name if path.is_absolute() or ".." in path.parts else value
+    return "".join(character if character.isprintable() else " " for character in text).replace("`", "'")
+
+
+def shared_files(folder: str | os.PathLike) -> dict[str, Path | bytes]:
+    """What of a run's folder may be shared, paths or contents by name; the resolved recipe shows no paths."""
+    files: dict[str, Path | bytes] = {
+        path.name: path
+        for path in sorted(Path(folder).iterdir())
+        if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in NOT_SHARED)
+    }
+    return files | {CONFIG_FILE: yaml.safe_dump(without_paths(read_resolved_config(folder)), sort_keys=False).encode()}
+
+
 def results_table(metrics: Mapping[str, float], splits: Sequence[str]) -> str:
     """The metrics as a table to read, a row a metric and a column a split."""
     table = {split: [metrics[f"{split}_{name}"] for name in METRICS] for split in splits}
@@ -134,6 +160,7 @@ __all__ = [
     "CONFIG_FILE",
     "LOG_FILE",
     "MODULATION_PLOT",
+    "NOT_SHARED",
     "RESULTS_FILE",
     "SAMPLE_BACKBONE_FOLDER",
     "TRAINING_PLOT",
@@ -143,6 +170,8 @@ __all__ = [
     "read_resolved_config",
     "read_results",
     "results_table",
+    "shared_files",
+    "without_paths",
     "write_predictions",
     "write_resolved_config",
     "write_results",

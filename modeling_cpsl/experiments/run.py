@@ -7,9 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HTTPError
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils.hub import hf_api
 
 from data_builders.columns import read_columns
 from data_builders.files import locked, replacing_files, write_errors
@@ -104,7 +106,7 @@ def _train(recipe: Recipe) -> dict[str, float]:
             if trainer.is_world_process_zero():
                 write_records(trainer, metrics, options, dataset)
             console.report(metrics, [name for name in dataset if name != "train"])
-        if trainer.args.push_to_hub:
+        if trainer.args.push_to_hub and trainer.is_world_process_zero():
             push(trainer)
         trainer.accelerator.wait_for_everyone()
         trainer.accelerator.end_training()
@@ -165,11 +167,16 @@ def calibrate(trainer: CPSLTrainer, split: Any) -> None:
 
 
 def push(trainer: CPSLTrainer) -> None:
-    """Uploads the run's folder; ValueError where that fails, when everything else is done."""
+    """Uploads what of the run's folder may be shared; ValueError where that fails, when everything else is done."""
+    args, name = trainer.args, trainer.hub_model_id
+    additions = [CommitOperationAdd(path, file) for path, file in records.shared_files(args.output_dir).items()]
     try:
-        trainer.push_to_hub()
+        hf_api().create_commit(
+            name, additions, commit_message="End of training", token=args.hub_token, revision=args.hub_revision
+        )
     except (HTTPError, OSError, ValueError) as error:
-        command = f"hf upload {trainer.hub_model_id} {trainer.args.output_dir} --exclude 'checkpoint-*'"
+        left_out = " ".join(f"--exclude '{pattern}'" for pattern in records.NOT_SHARED)
+        command = f"hf upload {name} {args.output_dir} {left_out}"
         raise ValueError(f"push_to_hub: {error}; the run itself is complete, push it with `{command}`") from error
 
 

@@ -107,6 +107,8 @@ class CPSLTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Checkpoint to resume from; `last`: the latest complete one in output_dir, if any."},
     )
+    # Every save would upload the folder as it is, unfinished and with what is not to be shared.
+    hub_strategy: str = field(default="end", metadata={"help": "When to push to the Hub: end, after everything."})
     # Every trainable parameter of a CPSL model takes part in every step.
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Look for parameters without a gradient at each step under DDP."}
@@ -157,6 +159,8 @@ class CPSLTrainingArguments(TrainingArguments):
         for name, reason in reasons.items():
             if getattr(self, name):
                 raise ValueError(f"{name}={getattr(self, name)} is not supported: {reason}; leave it out")
+        if self.hub_strategy != "end":
+            raise ValueError(f"hub_strategy={self.hub_strategy} is not supported: the push comes last; leave it out")
         if self.train_sampling_strategy == "batch_rebalance":
             raise ValueError(
                 "train_sampling_strategy=batch_rebalance is not supported: its batches have different sizes, so that "

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
 
 from data_builders.files import replacing_files, write_errors
@@ -392,8 +392,14 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
             return super()._save(output_dir, state_dict=state_dict)
-        with replacing_files(output_dir or self.args.output_dir) as folder:
-            super()._save(str(folder), state_dict=state_dict)
+        # Trainer pickles its arguments beside the model, token and all. Nothing reads them.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            with replacing_files(output_dir or self.args.output_dir) as folder:
+                super()._save(str(folder), state_dict=state_dict)
+                (folder / TRAINING_ARGS_NAME).unlink()
+        finally:
+            self.args.hub_token = token
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         checkpoint = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

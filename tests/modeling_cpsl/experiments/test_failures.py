@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import transformers.trainer
 from forked import ForkedProcess
 from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file, save_file
@@ -107,13 +106,14 @@ def test_a_hub_that_cannot_be_reached_costs_no_result(data, tmp_path, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(
-            transformers.trainer, "hf_api", lambda: hub(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}")
-        )
+        for module in ("transformers.trainer", "modeling_cpsl.experiments.run"):
+            api = hub(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}")
+            monkeypatch.setattr(f"{module}.hf_api", lambda api=api: api)
         options = ["--dataset", str(data / "good"), "--output_dir", str(tmp_path / "run"), "--push_to_hub", "true"]
         line = error_of(capsys, ["recipes/sample.yaml", *options, *TINY, "--num_train_epochs", "1"])
     assert line.startswith("cpsl train: error: push_to_hub: ") and "refused" in line
-    assert ("hf upload somebody/run" in line) == (hub is HubThatLeaves)
+    command = f"hf upload somebody/run {tmp_path / 'run'} --exclude '*/*' --exclude '.*' --exclude 'predictions_*' --"
+    assert (command in line) == (hub is HubThatLeaves)
     assert (tmp_path / "run" / "all_results.json").exists() == (hub is HubThatLeaves)
 
 

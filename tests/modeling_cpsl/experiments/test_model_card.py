@@ -418,26 +418,3 @@ def test_trainers_draft_does_not_replace_a_card(tmp_path):
     card.write_text("---\ntags:\n- cpsl\n---\n# A card\n")
     trainer.create_model_card(model_name="draft")
     assert card.read_text() == "---\ntags:\n- cpsl\n---\n# A card\n"
-
-
-class FakeHub:
-    """Keeps what would have been uploaded."""
-
-    def __init__(self):
-        self.commits = []
-
-    def create_repo(self, repo_name, **kwargs):
-        return type("RepoUrl", (), {"repo_id": f"somebody/{repo_name}"})
-
-    def upload_folder(self, *, folder_path, **kwargs):
-        self.commits.append({path.name: path.read_bytes() for path in Path(folder_path).iterdir() if path.is_file()})
-
-
-def test_what_is_pushed_has_the_card(tmp_path, monkeypatch):
-    hub = FakeHub()
-    monkeypatch.setattr(transformers.trainer, "hf_api", lambda: hub)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    folder = train(tmp_path / "run", "--push_to_hub", "true", "--hub_strategy", "end")
-    assert hub.commits[-1]["README.md"] == (folder / "README.md").read_bytes()
-    assert b"## Limits" in hub.commits[-1]["README.md"]
-    assert {"training_dynamics.png", "modulation.png", "model.safetensors"} <= hub.commits[-1].keys()

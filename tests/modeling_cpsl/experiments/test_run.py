@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from fake_hub import running_hub
+from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 from shared_run import built_once
 from transformers import AutoModelForSequenceClassification, AutoProcessor
@@ -191,6 +192,35 @@ def test_what_a_user_did_wrong_is_one_line(arguments, message, tmp_path, monkeyp
     assert main(["train", *arguments, "--output_dir", str(tmp_path)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("cpsl train: error: ") and message in line
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_no_token_is_written_and_what_is_pushed_names_nothing_of_the_machine(small_tables, tmp_path, monkeypatch):
+    token, output_dir = "hf_" + "secret" * 5, tmp_path / "run"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    options = ["--dataset", str(small_tables), "--output_dir", str(output_dir), *TINY, "--num_train_epochs", "1"]
+    options += ["--push_to_hub", "true", "--hub_token", token, "--disable_tqdm", "true"]
+    with running_hub() as hub:
+        for module in ("transformers.trainer", "modeling_cpsl.experiments.run"):
+            monkeypatch.setattr(f"{module}.hf_api", lambda: HfApi(endpoint=hub.endpoint))
+        assert main(["train", "sample", *options]) == 0
+        pushed = hub.repositories["user/run"]
+    written = {path.relative_to(output_dir).as_posix(): path.read_bytes() for path in files_below(output_dir)}
+    assert any(name.startswith("checkpoint-1/") for name in written)
+    assert [name for name, content in written.items() if token.encode() in content] == []
+    stay = {name for name in written if "/" in name or name.startswith("predictions_")}
+    assert pushed.keys() == written.keys() - stay
+    assert {"training_dynamics.png", "modulation.png", "model.safetensors"} <= pushed.keys()
+    assert pushed["README.md"] == written["README.md"] and b"## Limits" in pushed["README.md"]
+    assert [name for name, content in pushed.items() if str(tmp_path).encode() in content] == []
+    assert [name for name, content in pushed.items() if str(small_tables).encode() in content] == []
+    shared = yaml.safe_load(pushed["resolved_config.yaml"])
+    kept = yaml.safe_load(written["resolved_config.yaml"])
+    assert (kept["dataset"], shared["dataset"]) == (str(small_tables), small_tables.name)
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def assert_interval_holds_what_it_says(run):
