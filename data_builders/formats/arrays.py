@@ -1,8 +1,10 @@
 """Feature arrays in `.npy` and `.npz` files that a table refers to by path."""
 
+import contextlib
 import math
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -42,19 +44,13 @@ def array_path(table: Path, root: Path, reference: str) -> Path:
     return path
 
 
-def load_array(
-    path: Path, name: str, *, num_words: int | None = None, allow_other_name: bool = True
-) -> np.ndarray | None:
+def load_array(path: Path, name: str, *, num_words: int | None = None) -> np.ndarray:
     """Reads the features of one modality.
 
     Args:
-        path: A `.npy` or `.npz` file.
-        name: The modality, which is the array's name in an `.npz` file.
+        path: A `.npy` file, or an `.npz` file that has an array of this name or only one.
+        name: The modality.
         num_words: How many rows the array must have, where this is known; another number is refused before it is read.
-        allow_other_name: Whether an array that is the only one of an `.npz` file may have another name.
-
-    Returns:
-        The array, or None where an `.npz` file has none of this name and `allow_other_name` is off.
 
     Raises:
         DataError: The file does not hold an array of numbers of this name, or it has too many values or other rows.
@@ -64,19 +60,52 @@ def load_array(
             return _read_array(file, os.fstat(file.fileno()).st_size, name, num_words)
         with zipfile.ZipFile(file) as archive:
             members = _members(archive)
-            if name not in members and not allow_other_name:
-                return None
             if name not in members and len(members) != 1:
                 raise DataError(f"{path}: holds no array {name!r}; it holds: {', '.join(members)}")
             member = members.get(name) or next(iter(members.values()))
-            if member.file_size > MAX_COMPRESSION * (member.compress_size + 1):
-                raise DataError(f"{path}: array {name!r} claims {member.file_size} bytes that the file does not hold")
             with archive.open(member) as array:
-                return _read_array(array, member.file_size, name, num_words)
+                return _read_array(array, _checked_size(member, path), name, num_words)
 
 
-def array_names(path: Path) -> list[str]:
-    """The names of the arrays of an `.npz` file; a DataError for any other file."""
+def load_arrays(path: Path, names: Iterable[str], *, num_words: int | None = None) -> dict[str, np.ndarray]:
+    """Reads those of some modalities that an `.npz` file has.
+
+    Args:
+        path: The file.
+        names: The modalities.
+        num_words: See [`load_array`].
+
+    Raises:
+        DataError: An array is refused as in [`load_array`], or the file is another one.
+    """
+    arrays = {}
+    with _open_npz(path) as archive:
+        members = _members(archive)
+        for name in filter(members.__contains__, names):
+            with archive.open(members[name]) as array:
+                arrays[name] = _read_array(array, _checked_size(members[name], path), name, num_words)
+    return arrays
+
+
+def array_shapes(path: Path) -> dict[str, tuple[int, ...] | DataError]:
+    """The shape of each array of an `.npz` file, or why it cannot be a modality; only their beginnings are read.
+
+    Raises:
+        DataError: The file is another one, or broken.
+    """
+    shapes: dict[str, tuple[int, ...] | DataError] = {}
+    with _open_npz(path) as archive:
+        for name, member in sorted(_members(archive).items()):
+            try:
+                with broken_files_are_data_errors(path, f"array {name!r}"), archive.open(member) as array:
+                    shapes[name] = _read_header(array, _checked_size(member, path), name)[0]
+            except DataError as error:
+                shapes[name] = error
+    return shapes
+
+
+@contextlib.contextmanager
+def _open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
     if path.suffix == ".npy":
         raise DataError(
             f"{path}: a column features holds paths of .npz files, whose arrays have names; give the column the name "
@@ -87,15 +116,23 @@ def array_names(path: Path) -> list[str]:
         open_file(path) as file,
         zipfile.ZipFile(file) as archive,
     ):
-        return sorted(_members(archive))
+        yield archive
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
 
 
-def _read_array(file: IO[bytes], size: int, name: str, num_words: int | None) -> np.ndarray:
-    """Reads one `.npy` array, whose claimed shape is compared with the file's size before anything is allocated."""
+def _checked_size(member: zipfile.ZipInfo, path: Path) -> int:
+    if member.file_size > MAX_COMPRESSION * (member.compress_size + 1):
+        raise DataError(f"{path}: {member.filename} claims {member.file_size} bytes that the file does not hold")
+    return member.file_size
+
+
+def _read_header(
+    file: IO[bytes], size: int, name: str, num_words: int | None = None
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and type of one `.npy` array; a shape that the file's size does not allow is refused."""
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the format is unknown")
@@ -105,4 +142,10 @@ def _read_array(file: IO[bytes], size: int, name: str, num_words: int | None) ->
         raise ValueError(f"shape {shape} of {dtype} in {size} bytes")
     if num_bytes:
         check_shape(shape, name, num_words=num_words)
-    return np.frombuffer(file.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")
+    return shape, fortran_order, dtype
+
+
+def _read_array(file: IO[bytes], size: int, name: str, num_words: int | None) -> np.ndarray:
+    shape, fortran_order, dtype = _read_header(file, size, name, num_words)
+    values = file.read(math.prod(shape) * dtype.itemsize)
+    return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C")

@@ -67,8 +67,8 @@ def no_labels(where: object, what: str) -> DataError:
         what: What it lacks.
     """
     return DataError(
-        f"{where}: no {what}; data without labels can be predicted on with cpsl predict, and other commands that only "
-        "read data take --no_labels (in Python: labels=False)"
+        f"{where}: no {what}; to predict on the data use cpsl predict, to inspect or convert it give --no_labels (in "
+        "Python: labels=False)"
     )
 
 

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import numbers
 import re
 from collections.abc import Iterable, Iterator
@@ -26,8 +27,8 @@ import numpy as np
 from ..columns import noted_extractors
 from ..files import DataError
 from ..rows import Row, Skipped, Source, as_text, check_shape, check_text, video_of
-from .arrays import array_names, array_path, load_array
-from .contract import Head, ReadOptions
+from .arrays import array_path, array_shapes, load_array, load_arrays
+from .contract import Head, ReadOptions, no_labels
 from .table_files import (
     TEXT_COLUMNS,
     Shard,
@@ -110,7 +111,7 @@ def read(path: Path, options: ReadOptions) -> Source:
     splits: dict[str, list[Shard]] = {}
     for file, kind in kinds.items():
         if options.labels and "label" not in columns[file]:
-            raise DataError(f"{file}: no column label; data to predict on is loaded with labels=False")
+            raise no_labels(file, "column label")
         shards = shards_by_split(root, file, kind, has_splits="split" in columns[file], alone=len(kinds) == 1)
         for split, found in shards.items():
             splits.setdefault(split, []).extend(found)
@@ -178,8 +179,14 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
         row |= {
             name: [_number(value, name) for value in _list(cells.get(name))] for name in ("word_start", "word_end")
         }
-    for modality in table.modalities:
-        row[modality] = _modality(shard, cells, modality, len(words) or None)
+    num_words = len(words) or None
+    arrays: dict[str, np.ndarray] = {}
+    if _is_path(shared := cells.get("features")):
+        names = [name for name in table.modalities if name == "features" or _is_missing(cells.get(name))]
+        arrays = load_arrays(array_path(shard.path, shard.root, shared), names, num_words=num_words)
+        cells = {**cells, "features": None}
+    for name in table.modalities:
+        row[name] = _features(shard, arrays.get(name, cells.get(name)), name, num_words)
     return row
 
 
@@ -237,15 +244,6 @@ def _number(cell: Any, name: str) -> float:
 
 
 # Features
-
-
-def _modality(shard: Shard, cells: dict[str, Any], modality: str, num_words: int | None) -> np.ndarray | None:
-    """The features in the modality's own cell, or else of this name in the `.npz` file of the cell `features`."""
-    shared = cells.get("features")
-    if _is_path(shared) and (modality == "features" or _is_missing(cells.get(modality))):
-        path = array_path(shard.path, shard.root, shared)
-        return _checked(load_array(path, modality, num_words=num_words, allow_other_name=False), modality)
-    return _features(shard, cells.get(modality), modality, num_words)
 
 
 def _features(shard: Shard, cell: Any, modality: str, num_words: int | None = None) -> np.ndarray | None:
@@ -332,16 +330,13 @@ def _sizes_of_cell(shard: Shard, cell: Any, column: str, known: dict[str, int]) 
 def _sizes_of_members(path: Path, known: dict[str, int]) -> dict[str, int]:
     """The sizes of modalities not known yet in an `.npz` file, which may hold other things too."""
     sizes, fault = {}, None
-    for name in array_names(path):
+    for name, shape in array_shapes(path).items():
         if name in known or name in _PLAIN:
             continue
-        try:
-            features = _checked(load_array(path, name, allow_other_name=False), name)
-        except DataError as error:
-            fault = fault or error
-            continue
-        if features is not None:
-            sizes[name] = features.shape[1]
+        if isinstance(shape, DataError):
+            fault = fault or shape
+        elif math.prod(shape):
+            sizes[name] = shape[1]
     if fault and not sizes:
         raise fault
     return sizes
