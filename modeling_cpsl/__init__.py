@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 
 from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
 from .modeling_cpsl import (
@@ -59,6 +59,7 @@ def __dir__() -> list[str]:
 
 for _model in CPSL_MODELS.values():
     AutoConfig.register(_model.config_class.model_type, _model.config_class)
+    AutoModel.register(_model.config_class, _model)
     AutoModelForSequenceClassification.register(_model.config_class, _model)
     AutoProcessor.register(_model.config_class, CPSLProcessor)
     # `save_pretrained` then puts the code beside the weights.

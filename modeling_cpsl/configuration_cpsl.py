@@ -20,8 +20,15 @@ from .utterances_cpsl import UTTERANCE_FIELDS
 # CMU-MOSI: 74 COVAREP columns and 47 FACET columns.
 DEFAULT_MODALITY_SIZES = {"acoustic": 74, "visual": 47}
 
-# Fields of a backbone's configuration that identify the model; all other fields describe its architecture.
-_BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map", "id2label", "label2id")
+# Fields of a backbone's configuration that identify the model or its task; all others describe its architecture.
+_BACKBONE_IDENTITY = ("model_type", "architectures", "transformers_version", "auto_map")
+_BACKBONE_TASK = ("id2label", "label2id", "num_labels", "problem_type")
+
+# The largest text encoders have about 100; a damaged file that says more would be built for minutes first.
+MOST_LAYERS = 1000
+
+# What transformers' pipelines call the one number that is predicted.
+LABEL = "sentiment"
 
 # Names with another meaning in the data; tokenising adds the last two columns.
 _RESERVED_NAMES = (*UTTERANCE_FIELDS, "input_ids", "word_index")
@@ -72,6 +79,11 @@ class CPSLConfigMixin(LossWeights):
         ValueError: A field is outside its range, or names an unknown choice.
     """
 
+    if TYPE_CHECKING:  # of transformers' configuration
+        problem_type: str | None
+        id2label: dict[int, str]
+        label2id: dict[str, int]
+
     # The output's fields that are not predictions.
     keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence"]
 
@@ -121,6 +133,12 @@ class CPSLConfigMixin(LossWeights):
                 f"num_labels={self.num_labels}: sentiment is one number, so it must be 1; "
                 "from_backbone() builds a config that leaves an encoder's labels out"
             )
+        if self.problem_type not in (None, "regression"):
+            raise ValueError(f"problem_type={self.problem_type!r}: sentiment is a number, so it must be 'regression'")
+        # transformers' text-classification pipeline would otherwise put the prediction through a sigmoid.
+        self.problem_type = "regression"
+        if self.id2label == {0: "LABEL_0"}:
+            self.id2label, self.label2id = {0: LABEL}, {LABEL: 0}
 
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)
@@ -144,6 +162,8 @@ class CPSLConfigMixin(LossWeights):
                 raise ValueError(f"{option.name}={getattr(self, option.name)} must be finite and at least 0")
         if not math.isfinite(self.residual_weight):
             raise ValueError(f"residual_weight={self.residual_weight} must be finite")
+        if self.num_hidden_layers > MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers={self.num_hidden_layers} must be at most {MOST_LAYERS}")
         if not self.use_text and self.pooling == "cls":
             raise ValueError("pooling='cls' reads the text encoder's first token, but use_text=False; use 'mean'")
 
@@ -161,7 +181,11 @@ class CPSLConfigMixin(LossWeights):
         if not issubclass(cls, type(backbone)):
             raise ValueError(f"{cls.__name__} does not extend {type(backbone).__name__} ({backbone.model_type})")
         # BERT has a classifier_dropout of its own, with another meaning.
-        left_out = {*_BACKBONE_IDENTITY, "num_labels", *(option.name for option in dataclass_fields(CPSLConfigMixin))}
+        left_out = {
+            *_BACKBONE_IDENTITY,
+            *_BACKBONE_TASK,
+            *(option.name for option in dataclass_fields(CPSLConfigMixin)),
+        }
         inherited = {name: value for name, value in backbone.to_dict().items() if name not in left_out}
         return cls(**{**inherited, **fields})
 

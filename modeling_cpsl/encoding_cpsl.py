@@ -66,15 +66,20 @@ class FeatureNormalizer(nn.Module):
         init.zeros_(self.num_updates)
 
     @torch.no_grad()
-    def update(self, bounds: Tensor) -> None:
-        """Moves the running bounds towards `bounds` (2,); the first update sets them, empty bounds are ignored."""
-        momentum = torch.where(self.num_updates == 0, 1.0, NORMALIZATION_MOMENTUM)
+    def update(self, bounds: Tensor, is_frozen: bool = False) -> None:
+        """Moves the running bounds towards `bounds` (2,); the first update sets them, empty bounds are ignored.
+
+        Args:
+            bounds: (2,), minimum and maximum.
+            is_frozen: Whether what reads the features is no longer trained: then the bounds it was fitted to stay.
+        """
+        momentum = torch.where(self.num_updates == 0, 1.0, 0.0 if is_frozen else NORMALIZATION_MOMENTUM)
         known = bounds.isfinite().all()
         for buffer, bound in zip((self.minimum, self.maximum), bounds, strict=True):
             buffer.copy_(torch.where(known, torch.lerp(buffer.float(), bound, momentum), buffer.float()))
         self.num_updates += known
 
-    def forward(self, features: Tensor, mask: Tensor, bounds: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor, bounds: Tensor | None = None, is_frozen: bool = False) -> Tensor:
         """Normalises the feature tokens; everything else becomes 0.
 
         Args:
@@ -82,6 +87,7 @@ class FeatureNormalizer(nn.Module):
             mask: (B, L), 1 at feature tokens.
             bounds: (2,), minimum and maximum to use in training. A caller who gives them also calls `update`, once
                 for all batches that share them. Default: the batch's own, which are then tracked.
+            is_frozen: See [`update`].
 
         Returns:
             (B, L, d), float32.
@@ -92,7 +98,7 @@ class FeatureNormalizer(nn.Module):
         if self.training:
             if bounds is None:
                 bounds = pooled_feature_bounds([(features, mask[..., 0])])
-                self.update(bounds)
+                self.update(bounds, is_frozen)
         elif self.mode == "minmax_batch":
             bounds = pooled_feature_bounds([(features, mask[..., 0])])
         else:

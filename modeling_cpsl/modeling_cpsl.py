@@ -1,6 +1,7 @@
 """CPSL: multimodal sentiment regression over a transformers text encoder (arXiv:2605.28575)."""
 
 import warnings
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,7 @@ from transformers import BertModel, BertPreTrainedModel, DebertaV2Model, MPNetMo
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 from transformers.utils import can_return_tuple
 
-from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
+from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPSLMPNetConfig
 from .features_cpsl import collect_features
 from .losses_cpsl import loss_names
 from .regressor_cpsl import CPSLOutput, MultimodalRegressor
@@ -27,6 +28,14 @@ def default_feature_mask(attention_mask: Tensor) -> Tensor:
     attended = attention_mask.bool()
     from_left, from_right = attended.cumsum(dim=1), attended.flip(1).cumsum(dim=1).flip(1)
     return attended & (from_left > 1) & (from_right > 1)
+
+
+_OPTIONS = {option.name for option in fields(CPSLConfigMixin)}
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are not None, which BERT would take for one that is off whatever its config says."""
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 # To a type checker the mixin is a model itself, since it is only ever mixed into one.
@@ -48,13 +57,16 @@ class CPSLModelMixin(_Model):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As [`~transformers.PreTrainedModel.from_pretrained`], with the same arguments.
 
-        A text encoder that is not used (`use_text=False`) stays frozen, and prediction intervals that were calibrated
-        with other weights than the loaded ones are forgotten.
+        A text encoder that is not used (`use_text=False`) stays frozen. Prediction intervals that were calibrated with
+        other weights or options than those of this model are forgotten, and so are bounds of features of another size.
         """
         model, info = super().from_pretrained(*args, **{**kwargs, "output_loading_info": True})
         model._freeze_unused()
-        if info["missing_keys"] or info["mismatched_keys"]:
+        new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        dropped = [name for name in info["unexpected_keys"] if "multimodal." in name]
+        if new or dropped or kwargs.keys() & (_OPTIONS - {"interval_half_widths", "interval_coverage"}):
             model.forget_calibration()
+        model.multimodal.forget_bounds(new)
         return (model, info) if kwargs.get("output_loading_info") else model
 
     def set_calibration(self, half_widths: dict[str, float], coverage: float) -> None:
@@ -156,6 +168,10 @@ class CPSLModelMixin(_Model):
         feature_bounds: dict[str, Tensor] | None = None,
         latent_noise: dict[str, Tensor] | None = None,
         num_samples: int = 1,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        ids: list[str] | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -176,35 +192,39 @@ class CPSLModelMixin(_Model):
                 who pooled them over a whole optimizer step. Default: those of the batch over all ranks.
             latent_noise: (B, L, d_z) standard normal noise by modality for AME in training. Default: fresh noise.
             num_samples: Above 1, evaluation averages over that many latent draws and returns their deviation.
-            output_attentions: Whether to return the text encoder's attentions.
-            output_hidden_states: Whether to return the text encoder's hidden states.
-            return_dict: Whether to return a [`CPSLOutput`] or a tuple.
+            token_type_ids: (B, L), for text encoders that have token types.
+            position_ids: (B, L), for text encoders that have position embeddings.
+            inputs_embeds: (B, L, d), embeddings of the subwords in place of `input_ids`.
+            ids: Names of the samples, as the data collator gives them; not used.
+            output_attentions: Whether to return the text encoder's attentions. Default: as the config says.
+            output_hidden_states: Whether to return the text encoder's hidden states. Default: as the config says.
+            return_dict: Whether to return a [`CPSLOutput`] or a tuple. Default: as the config says.
 
         Raises:
             ValueError: A modality is unknown, a shape does not fit, no modality is given, or `num_samples` < 1.
         """
         features = collect_features(acoustic, visual, extra_features)
-        if not self.config.use_text:
-            input_ids = None
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} must be at least 1")
-        if input_ids is None and not features:
+        text = _given(input_ids=input_ids, inputs_embeds=inputs_embeds) if self.config.use_text else {}
+        if not text and not features:
             raise ValueError("no modality is given: pass input_ids or features")
         if feature_mask is None:
             attended = attention_mask
             if attended is None:
-                shape = next(iter(features.values())).shape[:2] if input_ids is None else input_ids.shape
-                attended = torch.ones(shape, dtype=torch.long, device=self.device)
+                given = next(iter((text or features).values()))
+                attended = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
             # Features without text have no special tokens around them.
-            feature_mask = attended if input_ids is None else default_feature_mask(attended)
+            feature_mask = default_feature_mask(attended) if text else attended
         encoded = None
-        if input_ids is not None:
-            encoded = self.base_model(
-                input_ids,
-                attention_mask=attention_mask,
+        if text:
+            options = _given(
+                token_type_ids=token_type_ids,
+                position_ids=position_ids,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
             )
+            encoded = self.base_model(**text, attention_mask=attention_mask, **options, return_dict=True)
         output = self.multimodal(
             None if encoded is None else encoded.last_hidden_state,
             features,

@@ -172,7 +172,7 @@ class MultimodalSentimentPipeline(Pipeline):
         fields = ("logits", "logits_std", "unimodal_logits", "modality_presence")
         result = {name: output[name] for name in fields if name in output}
         if explain:
-            result["weights"] = output["fusion_weights"]
+            result["weights"] = output.fusion_weights or {}
             plain = output if num_samples == 1 else self.model(**input_tensors)
             result["deltas"] = self._leave_one_out(input_tensors, plain)
         return result
@@ -182,7 +182,7 @@ class MultimodalSentimentPipeline(Pipeline):
 
         Masked text keeps its tokens, so that a word's features count as often as it has subwords, as before.
         """
-        presence, score = output["modality_presence"], clip_sentiment(output["logits"])
+        presence, score = dict(output["modality_presence"]), clip_sentiment(output["logits"])
         deltas = {}
         for name in presence:
             others = [mask for other, mask in presence.items() if other != name]

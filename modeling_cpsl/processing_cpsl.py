@@ -25,6 +25,13 @@ logger = logging.getLogger(__name__)
 
 STANDARDIZED_LIMIT = 5.0
 
+# What a call may ask for by the names that transformers' tokenizers use; everything else is fixed.
+CALL_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "return_tensors": ("pt", None),
+    "padding": (True, "longest", "max_length"),
+    "truncation": (True, "longest_first"),
+}
+
 
 class EncodedUtterance(NamedTuple):
     """An utterance as tokens, not padded yet.
@@ -89,6 +96,9 @@ class CPSLProcessor(ProcessorMixin):
         torch.Size([1, 4, 74])
     """
 
+    # Dicts of tensors.
+    skip_tensor_conversion = ["modality_mask", "extra_features"]
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -126,14 +136,14 @@ class CPSLProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        words: Sequence[str] | Sequence[Sequence[str] | None] | None = None,
+        words: Sequence[str] | Sequence[Sequence[str] | None] | Mapping[str, Any] | None = None,
         acoustic: Any = None,
         visual: Any = None,
         extra_features: Mapping[str, Any] | None = None,
         *,
         text: str | Sequence[str | None] | None = None,
         feature_extractors: Mapping[str, str] | None = None,
-        return_tensors: str | None = "pt",
+        **options: Any,
     ) -> CPSLBatch:
         """Prepares one utterance or a batch of them; a warning says how many were longer than `max_length`.
 
@@ -150,7 +160,8 @@ class CPSLProcessor(ProcessorMixin):
                 punctuation belongs to the word before it; features need one row for each of these.
             feature_extractors: Name of the program that extracted these features, by modality, to be checked against
                 the processor's.
-            return_tensors: Only `pt` is supported.
+            **options: `return_tensors`: `pt` or None, for lists with an entry for each utterance; `padding`: True or
+                `max_length`; `truncation`: True, as always.
 
         Returns:
             `input_ids` unless no utterance has text, `attention_mask` and `feature_mask` (B, L), features (B, L, d_m)
@@ -163,8 +174,11 @@ class CPSLProcessor(ProcessorMixin):
                 numbers, of a wrong size, of another number of rows than there are words, or not finite. The message
                 names the utterance, counted from 0.
         """
-        if return_tensors != "pt":
-            raise ValueError(f"return_tensors={return_tensors!r}: CPSL's inputs are PyTorch tensors, use 'pt'")
+        options = _checked_options(**options)
+        if isinstance(words, Mapping):
+            arguments: dict[str, Any] = {name: words[name] for name in ("words", "text") if name in words}
+            arguments |= feature_arguments({name: words[name] for name in self.modality_sizes if name in words})
+            return self(**arguments, **{"return_tensors": None, **options})
         features = collect_features(acoustic, visual, extra_features)
         self.check_extractors(feature_extractors or {})
         utterances = [
@@ -173,7 +187,8 @@ class CPSLProcessor(ProcessorMixin):
         ]
         encoded = self.encode(utterances)
         warn_truncated([utterance.num_tokens for utterance in encoded], self.max_length)
-        return CPSLBatch(self.make_batch(encoded))
+        batch = self.make_batch(encoded, self.max_length if options.get("padding") == "max_length" else None)
+        return CPSLBatch(batch if options.get("return_tensors", "pt") else {k: _entries(v) for k, v in batch.items()})
 
     def make_utterance(
         self, name: str, *, words: Any = None, text: Any = None, features: Mapping[str, Any]
@@ -271,17 +286,18 @@ class CPSLProcessor(ProcessorMixin):
             word_index, input_ids = ([*row[: self.max_length - 1], row[-1]] for row in (word_index, input_ids))
         return EncodedUtterance(word_index, input_ids, {}, num_cut)
 
-    def make_batch(self, utterances: Sequence[EncodedUtterance]) -> dict[str, Any]:
-        """Pads to the longest of B utterances and repeats each word's feature row on the word's subwords.
+    def make_batch(self, utterances: Sequence[EncodedUtterance], length: int | None = None) -> dict[str, Any]:
+        """Pads B utterances to the same length and repeats each word's feature row on the word's subwords.
 
         Args:
             utterances: From [`encode`].
+            length: In tokens. Default: that of the longest.
 
         Returns:
             The model's inputs, see [`CPSLProcessor.__call__`].
         """
         lengths = np.array([len(utterance.word_index) for utterance in utterances])
-        attended = np.arange(lengths.max()) < lengths[:, None]
+        attended = np.arange(length or lengths.max()) < lengths[:, None]
         index = _pad([utterance.word_index for utterance in utterances], attended, -1)
         has_text = np.array([utterance.input_ids is not None for utterance in utterances], dtype=bool)
         batch: dict[str, Any] = {}
@@ -371,6 +387,23 @@ def _pad(rows: Sequence[Sequence[int]], attended: np.ndarray, value: int) -> np.
     padded = np.full(attended.shape, value, dtype=np.int64)
     padded[attended] = np.concatenate(rows)
     return padded
+
+
+def _checked_options(text_kwargs: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """A call's options, those in `text_kwargs` too; ValueError for one that is not in `CALL_OPTIONS`."""
+    options |= text_kwargs or {}
+    for name, value in options.items():
+        if value not in CALL_OPTIONS.get(name, ()):
+            known = ", ".join(f"{option} {' or '.join(map(repr, values))}" for option, values in CALL_OPTIONS.items())
+            raise ValueError(f"{name}={value!r}: a call takes {known}; the processor itself has max_length")
+    return options
+
+
+def _entries(values: Any) -> list[Any]:
+    """A tensor, or a dict of them, as a list with an entry for each utterance."""
+    if not isinstance(values, dict):
+        return values.tolist()
+    return [dict(zip(values, row, strict=True)) for row in zip(*map(_entries, values.values()), strict=True)]
 
 
 def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> None:

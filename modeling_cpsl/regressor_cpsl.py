@@ -33,7 +33,8 @@ class CPSLOutput(ModelOutput):
         unimodal_logits: M -> (B,), the sentiment predicted from that modality alone.
         modality_errors: M -> (B,), |unimodal logit - label|, 0 where the modality is missing; given with `labels`.
         modality_presence: M -> (B,) bool, whether the sample has that modality.
-        fusion_weights: Non-text modalities -> (B,), the fusion block's mean weight over feature tokens.
+        fusion_weights: Non-text modalities -> (B,), the fusion block's mean weight over feature tokens; None for a
+            model of text alone.
         hidden_states: The text encoder's, with `output_hidden_states=True`.
         attentions: The text encoder's, with `output_attentions=True`.
     """
@@ -157,7 +158,7 @@ class MultimodalRegressor(nn.Module):
             losses = compute_losses(inputs)
             values |= {"loss": total_loss(losses, self.loss_weights), "losses": losses}
             values["modality_errors"] = _modality_errors(values["unimodal_logits"], labels, presence)
-        return CPSLOutput(**values)
+        return CPSLOutput(**{name: _output_field(value) for name, value in values.items()})
 
     @torch.no_grad()
     def initialize_module(self, module: nn.Module) -> None:
@@ -173,7 +174,17 @@ class MultimodalRegressor(nn.Module):
     def update_feature_bounds(self, bounds: dict[str, Tensor]) -> None:
         """Tracks bounds (2,) by modality that were pooled over a step's micro-batches and given to each `forward`."""
         for name, modality_bounds in bounds.items():
-            self.normalizers[name].update(modality_bounds)
+            self.normalizers[name].update(modality_bounds, self._is_frozen(name))
+
+    def forget_bounds(self, new_tensors: set[str]) -> None:
+        """Forgets the bounds of each modality whose encoder is among these names of tensors, since it is a new one."""
+        for name, normalizer in self.normalizers.items():
+            if any(tensor.endswith(f"multimodal.encoders.{name}.trunk.0.weight") for tensor in new_tensors):
+                normalizer.load_state_dict(FeatureNormalizer(normalizer.mode).state_dict())
+
+    def _is_frozen(self, name: str) -> bool:
+        """Whether a modality's encoder has frozen weights, be it whole or under an adapter."""
+        return not all(parameter.requires_grad for parameter in self.encoders[name].parameters())
 
     def _feature_layers(self) -> set[nn.Module]:
         """The modules between the features and the injection, which do not have the text encoder's width."""
@@ -230,7 +241,7 @@ class MultimodalRegressor(nn.Module):
             else:
                 values = torch.zeros(*mask.shape, self.config.modality_sizes[name], device=mask.device)
             present_tokens = mask & presence[name][:, None]
-            normalized = self.normalizers[name](values, present_tokens, bounds.get(name))
+            normalized = self.normalizers[name](values, present_tokens, bounds.get(name), self._is_frozen(name))
             mean, variance = encoder(normalized.to(self.norm.weight.dtype))
             latents = encoder.sample(mean, variance, noise.get(name)) if self.training else mean
             encoded[name] = EncodedModality(normalized, present_tokens, mean, variance, latents)
@@ -306,6 +317,11 @@ class MultimodalRegressor(nn.Module):
             presence=presence,
             modalities=states,
         )
+
+
+def _output_field(value: Any) -> Any:
+    """A dict of an output as transformers' pipelines can cut it into samples; None for an empty one."""
+    return (ModelOutput(value) if value else None) if isinstance(value, dict) else value
 
 
 def _label_vector(labels: Tensor, logits: Tensor) -> Tensor:

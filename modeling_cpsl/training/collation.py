@@ -24,15 +24,20 @@ class CPSLDataCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns the model's inputs (see [`CPSLProcessor`]), `labels` (B,) float32 where rows have them, and `ids`.
 
-        The `ids` are not an input of the model; [`CPSLTrainer`] removes them.
+        A model ignores the `ids`, which [`CPSLTrainer`] needs.
 
         Args:
             rows: Rows with `id`, `word_index`, the modalities' (n, d_m) arrays and, with text, `input_ids`.
 
         Raises:
             ValueError: A feature has a wrong shape or is not finite, or a label is not in [-3, 3]; the message names
-                the sample.
+                the sample. Or columns are missing.
         """
+        if missing := {"id", "word_index", *self.processor.modality_sizes} - rows[0].keys():
+            raise ValueError(
+                f"rows lack {', '.join(sorted(missing))}; encode_dataset makes them, and a Trainer of transformers "
+                "keeps them with TrainingArguments(remove_unused_columns=False)"
+            )
         sizes = self.processor.modality_sizes
         utterances, labels = [], []
         for row in rows:

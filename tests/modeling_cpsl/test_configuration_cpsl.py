@@ -131,6 +131,7 @@ def test_no_modality_is_text_alone(tmp_path):
         ({"use_text": False, "pooling": "cls"}, ["pooling", "use_text"]),
         ({"latent_size": 0}, ["latent_size", "0"]),
         ({"num_labels": 7}, ["num_labels=7"]),
+        ({"num_hidden_layers": 10_000}, ["num_hidden_layers=10000", "1000"]),
         ({"fusion_size": -1}, ["fusion_size", "-1"]),
         ({"modality_hidden_size": 0}, ["modality_hidden_size", "0"]),
         ({"encoder_dropout": 1.0}, ["encoder_dropout", "1.0"]),

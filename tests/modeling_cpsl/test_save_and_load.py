@@ -192,9 +192,68 @@ def test_a_text_encoder_that_takes_no_part_stays_frozen(make_model, plain_folder
             assert all(parameter.requires_grad for parameter in one.multimodal.parameters())
 
 
-def test_a_calibration_does_not_outlive_its_weights(make_model, tmp_path):
-    make_model(interval_half_widths={"text": 1.0}, interval_coverage=0.9).save_pretrained(tmp_path)
-    same, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert same.config.interval_half_widths == {"text": 1.0} and not info["missing_keys"]
-    other = AutoModelForSequenceClassification.from_pretrained(tmp_path, fusion="concat")
-    assert other.config.interval_half_widths is other.config.interval_coverage is None
+class TestCalibration:
+    @pytest.fixture
+    def folder(self, make_model, tmp_path):
+        make_model(interval_half_widths={"text": 1.0}, interval_coverage=0.9).save_pretrained(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize("options", [{}, {"dtype": "float32"}])
+    def test_it_comes_with_its_weights(self, folder, options):
+        same, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **options)
+        assert same.config.interval_half_widths == {"text": 1.0} and not info["missing_keys"]
+
+    @pytest.mark.parametrize(
+        "options", [{"fusion": "concat"}, {"fusion": "sum"}, {"ame": False}, {"pooling": "cls", "modality_sizes": {}}]
+    )
+    def test_it_does_not_outlive_weights_that_are_new_or_left_out_and_options_that_change(self, folder, options):
+        other = AutoModelForSequenceClassification.from_pretrained(folder, **options)
+        assert other.config.interval_half_widths is other.config.interval_coverage is None
+
+    def test_another_one_can_be_given(self, folder):
+        other = AutoModelForSequenceClassification.from_pretrained(folder, interval_half_widths={"text": 2.0})
+        assert other.config.interval_half_widths == {"text": 2.0}
+
+
+class TestBounds:
+    @pytest.fixture
+    def trained(self, make_model, make_batch):
+        """A model whose encoders have seen data."""
+        model = make_model().train()
+        model(**make_batch(model.config))
+        return model
+
+    def test_an_encoder_of_another_size_has_seen_nothing(self, trained, tmp_path):
+        trained.save_pretrained(tmp_path)
+        options = {"modality_sizes": {"acoustic": 5, "visual": 4}, "ignore_mismatched_sizes": True}
+        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, **options).multimodal.normalizers
+        assert {name: value.item() for name, value in loaded["visual"].named_buffers()} == {
+            "minimum": 0.0, "maximum": 1.0, "num_updates": 0,
+        }  # fmt: skip
+        assert loaded["acoustic"].state_dict() == trained.multimodal.normalizers["acoustic"].state_dict()
+
+    @pytest.mark.parametrize("pooled", [True, False])
+    def test_a_frozen_encoder_keeps_those_that_it_was_fitted_to(self, trained, make_batch, tmp_path, pooled):
+        """As an adapter trains a model: what it changes, put on the saved model, makes the same predictions."""
+        trained.save_pretrained(tmp_path)
+        trained.requires_grad_(False)
+        trained.multimodal.out_proj.requires_grad_(True)
+        batch = make_batch(trained.config, seed=1)
+        batch |= {name: batch[name] * 5 for name in trained.config.modality_sizes}
+        if pooled:
+            bounds = {name: torch.tensor([-9.0, 9.0]) for name in trained.config.modality_sizes}
+            trained.update_feature_bounds(bounds)
+            batch["feature_bounds"] = bounds
+        trained(**batch).loss.backward()
+        with torch.no_grad():
+            trained.multimodal.out_proj.weight -= trained.multimodal.out_proj.weight.grad
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+        again.multimodal.out_proj.load_state_dict(trained.multimodal.out_proj.state_dict())
+        assert_same_logits(again(**batch).logits, trained.eval()(**batch).logits)
+
+    def test_a_frozen_encoder_that_has_seen_nothing_takes_those_of_the_first_step(self, make_model, make_batch):
+        model = make_model().train().requires_grad_(False)
+        batch = make_batch(model.config)
+        model(**batch)
+        assert model.multimodal.normalizers["acoustic"].num_updates == 1
+        assert model.multimodal.normalizers["acoustic"].minimum < 0

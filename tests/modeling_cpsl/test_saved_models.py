@@ -46,7 +46,9 @@ def test_it_loads_and_predicts_the_same(kind, tmp_path):
     assert not any(info.values()), info
     assert {name: list(value.shape) for name, value in model.state_dict().items()} == saved["tensors"]
     config = json.loads(model.config.to_json_string(use_diff=False))
-    assert {name: config[name] for name in saved["config"]} == saved["config"]
+    named = {"id2label": {"0": "sentiment"}, "label2id": {"sentiment": 0}}
+    assert {name: config[name] for name in saved["config"]} == saved["config"] | named
+    assert config["problem_type"] == "regression"
     with torch.no_grad():
         output = model(**make_batch(model.config.modality_sizes), labels=torch.tensor([-1.0, 0.5, 2.0]))
     assert output.logits.tolist() == pytest.approx(saved["logits"], rel=0, abs=1e-5)

@@ -186,6 +186,7 @@ HOOKS = {
     "create_model_card": "language license tags model_name finetuned_from tasks dataset_tags dataset dataset_args",
     "evaluation_loop": "dataloader description prediction_loss_only ignore_keys metric_key_prefix",
     "get_batch_samples": "epoch_iterator num_batches device",
+    "hyperparameter_search": "hp_space compute_objective n_trials direction backend hp_name kwargs",
     "log": "logs start_time",
     "prediction_step": "model inputs prediction_loss_only ignore_keys",
     "training_step": "model inputs num_items_in_batch",
