@@ -43,22 +43,24 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def broken_files_are_data_errors(path: str | os.PathLike, kind: str) -> Iterator[None]:
+def broken_files_are_data_errors(
+    path: str | os.PathLike, kind: str, way_out: str = "get the file again"
+) -> Iterator[None]:
     """Turns whatever a parser raises within the block into a [`DataError`] that names the file.
 
     On a broken file a parser may raise anything, so every exception is taken for the file's fault.
 
     Args:
-        path: The file that is parsed.
+        path: The file or folder that is parsed.
         kind: What it should be, for example "HDF5 file".
+        way_out: What can be done about it.
     """
     try:
         yield
     except DataError:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise DataError(f"{path}: not a readable {kind} ({reason}); get the file again") from None
+        raise DataError(f"{path}: not a readable {kind} ({one_line(error)[:300]}); {way_out}") from None
 
 
 def open_file(path: str | os.PathLike) -> BufferedReader:

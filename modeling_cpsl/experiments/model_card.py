@@ -154,14 +154,14 @@ def _encoder(name_or_path: str) -> dict[str, str | None]:
 
 def _tags(card: Path) -> list[str]:
     tags = _metadata(card).get("tags")
-    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def _metadata(card: str | Path) -> dict[str, Any]:
     """The metadata of anybody's card, which may be missing, broken or without metadata."""
     try:
         return metadata_load(card) or {}
-    except (OSError, ValueError, yaml.YAMLError):
+    except Exception:  # whatever PyYAML raises on it
         return {}
 
 

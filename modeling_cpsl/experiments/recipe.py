@@ -13,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from data_builders.command_line import CommandParser, UsageError, did_you_mean
+from data_builders.files import DataError, broken_files_are_data_errors
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..training.arguments import CPSLTrainingArguments
@@ -269,14 +270,33 @@ def _with_ablation(arguments: Sequence[str]) -> list[str]:
     return [*itertools.chain(*switches), *arguments]
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without aliases, by which a file of 500 bytes stands for 10 billion values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As PyYAML's; a YAMLError where a node is an alias."""
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"alias *{alias.anchor}", problem_mark=alias.start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The options in a YAML file.
+
+    Raises:
+        DataError: It is not a mapping in YAML, or has aliases.
+    """
+    with broken_files_are_data_errors(path, "YAML recipe", way_out="correct it; aliases (*name) are not read"):
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    if not isinstance(recipe, dict):
+        raise DataError(f"{path}: a recipe is a YAML mapping of options to values")
+    return recipe
+
+
 def _recipe_arguments(path: Path, parser: _RecipeParser) -> list[str]:
     """A recipe file's entries as command line arguments."""
-    try:
-        recipe = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: not a readable YAML recipe: {error}") from error
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path}: a recipe is a YAML mapping of options to values")
+    recipe = read_yaml(path)
     recipe.pop("versions", None)  # what a finished run notes beside its options
     return _as_arguments(recipe, parser, source=str(path))
 
@@ -321,5 +341,6 @@ __all__ = [
     "packaged_recipes",
     "parse_arguments",
     "read_recipe",
+    "read_yaml",
     "switched_on",
 ]

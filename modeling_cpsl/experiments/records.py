@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from data_builders.files import replacing_file
 
 from ..training.metrics import METRICS
+from .recipe import read_yaml
 
 
 RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
@@ -91,7 +92,7 @@ def write_resolved_config(config: dict[str, Any], folder: str | os.PathLike) -> 
 def read_resolved_config(folder: str | os.PathLike) -> dict[str, Any]:
     """What [`write_resolved_config`] wrote into a run's folder or a checkpoint; empty where there is none."""
     path = Path(folder) / CONFIG_FILE
-    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+    return read_yaml(path) if path.is_file() else {}
 
 
 def write_predictions(

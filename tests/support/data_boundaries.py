@@ -1,6 +1,5 @@
 """Boundaries that take data: valid files of every format, read to their last row as a build reads them."""
 
-import itertools
 import pickle
 from pathlib import Path
 
@@ -87,32 +86,26 @@ def _rows(count=6, **cells):
     ]
 
 
-def _data_boundaries():
+def boundary(name):
+    """The boundary of a format, or of the arrays beside a table."""
     generator = np.random.default_rng(0)
     in_pickles = (*ODD_ARRAYS, SHARED_LISTS, NESTED_LISTS, (1, 2), {1, 2}, np.float32(2.5))
     lists = {"mag_pickle": _mag, "misa_pickle": _misa, "mmim_pickle": _mmim}
     columns = {"mmsa_pickle": _mmsa, "mult_pickle": _mult}
     pickles = {name: {"train": make(generator), "dev": make(generator)} for name, make in (lists | columns).items()}
-    boundaries = {}
-    for name, value in pickles.items():
-        folders = [{"data.pkl": value}, {f"{split}.pkl": samples for split, samples in value.items()}]
-        if name in columns:
-            folders = folders[:1]
-        folders += [{"data.pkl": pickle.dumps(value, protocol=0)}]
-        boundaries[name] = Boundary(folders, read_data, in_pickles)
+    if name in pickles:
+        folders = [{"data.pkl": pickles[name]}, {"data.pkl": pickle.dumps(pickles[name], protocol=0)}]
+        folders += [{f"{split}.pkl": samples for split, samples in pickles[name].items()}] if name in lists else []
+        return Boundary(folders, read_data, in_pickles)
     timed = {"start": 0.0, "end": 2.0, "word_start": [0.0, 1.0], "word_end": [1.0, 2.0], "video_id": "v"}
     text = {"words": '["a", "b"]', "acoustic": "[[1, 2], [3, 4]]"}
-    references = [_rows(2, acoustic="x.npz"), _rows(2, acoustic="y.npy"), _rows(2, features="x.npz", acoustic=None)]
+    references = [*_rows(2, acoustic="x.npz"), *_rows(2, acoustic="y.npy"), *_rows(2, features="x.npz", acoustic=None)]
     arrays = {"x.npz": {"acoustic": np.ones((2, 3)), "visual": np.ones((2, 2))}, "y.npy": np.ones((2, 3), "f4")}
-    return boundaries | {
-        "csd": Boundary([_sequences(generator)], read_data, tuple(ODD_ARRAYS)),
-        "csv": Boundary([{"data.csv": _rows(3, **text)}, {"data.csv": _rows(3, text="a b", **text)}], read_data),
-        "jsonl": Boundary([{"data.jsonl": _rows()}, {"data.jsonl": _rows(2, **timed)}], read_data),
-        "parquet": Boundary([{"data.parquet": _rows()}, {"data.parquet": _rows(2, **timed)}], read_data),
-        "arrays": Boundary(
-            [{"data.jsonl": list(itertools.chain(*references)), **arrays}], read_data, tuple(ODD_ARRAYS)
-        ),
+    tables = {
+        "csv": [{"data.csv": _rows(3, **text)}, {"data.csv": _rows(3, text="a b", **text)}],
+        "jsonl": [{"data.jsonl": _rows()}, {"data.jsonl": _rows(2, **timed)}],
+        "parquet": [{"data.parquet": _rows()}, {"data.parquet": _rows(2, **timed)}],
+        "arrays": [{"data.jsonl": references, **arrays}],
+        "csd": [_sequences(generator)],
     }
-
-
-BOUNDARIES = _data_boundaries()
+    return Boundary(tables[name], read_data, tuple(ODD_ARRAYS))
