@@ -115,6 +115,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             Path(self.config.data_dir),
             format=self.config.format,
             labels=self.config.labels,
+            modalities=self.config.modalities,
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,
         )
@@ -124,6 +125,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             sizes, source.timed, labels=self.config.labels, feature_extractors=source.feature_extractors
         )
         self.info.config_name = source.format
+        self.info.description = _columns_left_out(source.left_out)
         return source, [
             datasets.SplitGenerator(
                 split,
@@ -250,6 +252,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     def _log_report(self) -> None:
         path = self.config.data_dir
+        if self.info.description:
+            logger.warning("%s: %s", path, self.info.description)
         for name, count in sorted(self.replaced.items()):
             if count:
                 logger.warning("%s: %d non-finite %s values were replaced with 0", path, count, name)
@@ -262,6 +266,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         """Logs what a stream replaces and leaves out, once and without counts, for a stream may be read many times."""
         messages = {f"non-finite {name} values are replaced with 0" for name in self.replaced}
         messages |= {f"left out {skipped.id} ({skipped.reason})" for skipped in self.skipped}
+        messages |= {self.info.description} - {""}
         for message in sorted(messages - self._logged):
             logger.warning("%s: %s", self.config.data_dir, message)
         self._logged |= messages
@@ -318,6 +323,14 @@ class SampleCorpus(AlignedSentimentBuilder):
     """The embedded sample corpus, which `data_builders.formats.sample` generates."""
 
     DATASET_NAME = "sample"
+
+
+def _columns_left_out(reasons: Mapping[str, str]) -> str:
+    """What is said about columns that are no part of the rows; nothing where there are none."""
+    names: dict[str, list[str]] = {}
+    for name, reason in sorted(reasons.items()):
+        names.setdefault(reason, []).append(name)
+    return "columns left out: " * bool(names) + "; ".join(f"{', '.join(names[reason])} ({reason})" for reason in names)
 
 
 def _content_hash(path: Path, format: str | None) -> str:
@@ -388,8 +401,8 @@ def load_aligned_dataset(
             `data_dir`), or the path of a file or folder whose format is recognised from its content.
         data_dir (`str` or `Path`, *optional*): Where the files of `"mosi"` or `"mosei"` are.
         modalities (sequence of `str`, *optional*): The modalities wanted. Default: all that are found. The derived
-            `timing` (see `data_builders.timing`) is given only when it is named. `"text"` may be named, but words are
-            always given.
+            `timing` (see `data_builders.timing`) is given only when it is named. Words are always given; without
+            `"text"` among the names they may be missing. Columns of a table that are not named are not looked at.
         feature_sequences (mapping, *optional*): Modality -> file or root name of a computational sequence.
         folds (mapping, *optional*): Split -> video ids, for computational sequences.
         format (`str`, *optional*): The name of the format. Default: recognised from the content.

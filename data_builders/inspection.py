@@ -62,6 +62,7 @@ def inspect(path: str | Path, *, labels: bool = True, **options: Any) -> str:
         lines += ["", "non-finite values replaced with 0: " + (_listed(builder.replaced) or "none")]
         lines += [f"left out: {len(builder.skipped)} samples"]
         lines += [f"  {skipped.id}: {skipped.reason}" for skipped in builder.skipped[:20]]
+        lines += filter(None, [builder.info.description])
         lines += _leaks(splits)
         lines += ["", "first rows:"]
         for split in splits.values():

@@ -84,6 +84,7 @@ class Source(NamedTuple):
             `word_start`, `word_end`. `words` is empty where the source does not keep them.
         feature_extractors: The program that extracted the features, for modalities whose source names it.
         count_rows: Says about how many rows there are, without reading them; None where each shard is one row.
+        left_out: The columns that are no part of the rows, each with the reason.
     """
 
     path: Path
@@ -94,15 +95,16 @@ class Source(NamedTuple):
     rows: Callable[[Any], Iterator[Row | Skipped | Replaced]]
     feature_extractors: Mapping[str, str] = MappingProxyType({})
     count_rows: Callable[[], int] | None = None
+    left_out: Mapping[str, str] = MappingProxyType({})
 
 
-def split_name(name: Any, path: Path) -> str:
+def split_name(name: Any, where: object) -> str:
     """The standard name (train, validation, test) of a split that a file calls `dev`, `valid` and so on."""
     try:
         return SPLIT_ALIASES[as_text(name).lower()]
     except KeyError:
         raise DataError(
-            f"{path}: split {as_text(name)[:40]!r} is none of {', '.join(SPLIT_ALIASES)}; rename it"
+            f"{where}: split {as_text(name)[:40]!r} is none of {', '.join(SPLIT_ALIASES)}; rename it"
         ) from None
 
 

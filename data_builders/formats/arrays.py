@@ -4,9 +4,9 @@ import contextlib
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -87,20 +87,25 @@ def load_arrays(path: Path, names: Iterable[str], *, num_words: int | None = Non
     return arrays
 
 
-def array_shapes(path: Path) -> dict[str, tuple[int, ...] | DataError]:
-    """The shape of each array of an `.npz` file, or why it cannot be a modality; only their beginnings are read.
+def array_shapes(path: Path, *, without: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
+    """The shapes of the modalities in an `.npz` file, of which only the beginnings are read; arrays of text are none.
+
+    Args:
+        path: The file.
+        without: Arrays that are not looked at.
 
     Raises:
-        DataError: The file is another one, or broken.
+        DataError: An array cannot be a modality, or the file is another one or broken.
     """
-    shapes: dict[str, tuple[int, ...] | DataError] = {}
+    shapes = {}
     with _open_npz(path) as archive:
         for name, member in sorted(_members(archive).items()):
-            try:
+            if name not in without:
                 with broken_files_are_data_errors(path, f"array {name!r}"), archive.open(member) as array:
-                    shapes[name] = _read_header(array, _checked_size(member, path), name)[0]
-            except DataError as error:
-                shapes[name] = error
+                    header = _read_header(array)
+                    if header.dtype.kind not in "US":
+                        _check_header(header, _checked_size(member, path), name)
+                        shapes[name] = header.shape
     return shapes
 
 
@@ -129,23 +134,31 @@ def _checked_size(member: zipfile.ZipInfo, path: Path) -> int:
     return member.file_size
 
 
-def _read_header(
-    file: IO[bytes], size: int, name: str, num_words: int | None = None
-) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and type of one `.npy` array; a shape that the file's size does not allow is refused."""
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+def _read_header(file: IO[bytes]) -> _Header:
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"version {version} of the format is unknown")
-    shape, fortran_order, dtype = _READ_HEADER[version](file)
+    return _Header(*_READ_HEADER[version](file))
+
+
+def _check_header(header: _Header, size: int, name: str, num_words: int | None = None) -> int:
+    """The number of bytes that an array takes; a shape that the file's size does not allow is refused."""
+    shape, _, dtype = header
     num_bytes = math.prod(shape) * dtype.itemsize
     if dtype.kind not in "fiub" or min(shape, default=0) < 0 or num_bytes > size:
         raise ValueError(f"shape {shape} of {dtype} in {size} bytes")
     if num_bytes:
         check_shape(shape, name, num_words=num_words)
-    return shape, fortran_order, dtype
+    return num_bytes
 
 
 def _read_array(file: IO[bytes], size: int, name: str, num_words: int | None) -> np.ndarray:
-    shape, fortran_order, dtype = _read_header(file, size, name, num_words)
-    values = file.read(math.prod(shape) * dtype.itemsize)
-    return np.frombuffer(values, dtype).reshape(shape, order="F" if fortran_order else "C")
+    header = _read_header(file)
+    values = np.frombuffer(file.read(_check_header(header, size, name, num_words)), header.dtype)
+    return values.reshape(header.shape, order="F" if header.fortran_order else "C")

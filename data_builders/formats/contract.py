@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -49,12 +49,14 @@ class ReadOptions(NamedTuple):
     Attributes:
         head: The beginning of the data, which was read to recognise its format.
         labels: Whether labels are wanted; without, the data need not have them.
+        modalities: The modalities that are wanted; None for all.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.
     """
 
     head: Head
     labels: bool = True
+    modalities: Collection[str] | None = None
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
 

@@ -8,18 +8,22 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.types import is_floating, is_integer
 
-from ..files import DataError, broken_files_are_data_errors, read_head
-from ..rows import SPLIT_ALIASES, split_name
+from ..files import MAX_COMPRESSION, DataError, broken_files_are_data_errors, read_head
+from ..rows import MAX_VALUES, SPLIT_ALIASES, split_name
 
 
 TEXT_COLUMNS = frozenset(("words", "text"))
+TIME_COLUMNS = frozenset(("start", "end", "word_start", "word_end"))
+ROW_COLUMNS = frozenset(("id", "video_id", "label", "split")) | TEXT_COLUMNS | TIME_COLUMNS
 
 _RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line the header of a CSV file
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
@@ -37,6 +41,7 @@ class Shard(NamedTuple):
     split: str | None
     row_group: int | None = None
     first_row: int = 0
+    has_broken_rows: bool = True  # a row that cannot be read is reported in one split
 
 
 def kind_of(path: Path, first_bytes: bytes) -> str | None:
@@ -107,21 +112,25 @@ def table_kinds(path: Path) -> dict[Path, str]:
 
 
 def array_references(path: Path, kind: str) -> set[str]:
-    """The cells of a table that are names of `.npy` and `.npz` files.
+    """The cells of a table that name `.npy` and `.npz` files.
 
     Raises:
         DataError: The table is broken.
     """
     with broken_files_are_data_errors(path, "table"):
-        if kind == "parquet":
-            names = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
-            cells = itertools.chain.from_iterable(pq.read_table(path, columns=names).to_pydict().values())
-        else:
+        if kind != "parquet":
             with _open_text(path) as file:
                 if not any(".np" in line for line in file):  # much faster than to parse features
                     return set()
-            cells = itertools.chain.from_iterable(row.values() for row in _text_cells(path, kind))
-        return {cell for cell in cells if isinstance(cell, str) and cell.endswith((".npy", ".npz"))}
+            cells = itertools.chain.from_iterable(row.values() for row in _text_rows(path, kind) if row)
+            return {cell for cell in cells if isinstance(cell, str) and cell.endswith((".npy", ".npz"))}
+        with pq.ParquetFile(path) as file:
+            texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+            texts = sorted({*texts} - ROW_COLUMNS - oversized_columns(path))
+            batches = file.iter_batches(_ROWS_OF_BATCH, columns=texts)
+            columns = itertools.chain.from_iterable(batch.columns for batch in batches)
+            found = (cells.filter(pc.match_substring_regex(cells, r"\.np[yz]$")).to_pylist() for cells in columns)
+            return set(itertools.chain.from_iterable(found))
 
 
 def datasets_info(path: Path) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def _json_columns(lines: Iterable[str]) -> set[str]:
     columns: set[str] = set()
     for line in lines:
         if not columns.issuperset(_JSON_KEY.findall(line)):
-            columns |= _json_cells(line).keys()
+            columns |= (_json_row(line) or {}).keys()
     return columns
 
 
@@ -188,16 +197,19 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
             groups = list(zip(range(len(sizes)), itertools.accumulate(sizes, initial=0), strict=False))
         splits = _splits_of_rows(path, kind) if has_splits else [_split_of_name(path, alone)]
     return {
-        split: [Shard(root, path, kind, split if has_splits else None, *group) for group in groups] for split in splits
+        split: [Shard(root, path, kind, split if has_splits else None, *group, split == splits[0]) for group in groups]
+        for split in splits
     }
 
 
 def _splits_of_rows(path: Path, kind: str) -> list[str]:
+    """The splits of a file's rows; of a file without rows that can be read, the training split."""
     if kind == "parquet":
-        names = pq.read_table(path, columns=["split"]).column("split").unique().to_pylist()
+        rows: Iterable[dict[str, Any] | None] = pq.read_table(path, columns=["split"]).to_pylist()
     else:
-        names = {cells.get("split") for cells in _text_cells(path, kind)}
-    return sorted({split_name(name, path) for name in names})
+        rows = _text_rows(path, kind)
+    names = {split_name(row.get("split"), f"{path}: row {number}") for number, row in enumerate(rows, 1) if row}
+    return sorted(names) or ["train"]
 
 
 def _split_of_name(path: Path, alone: bool) -> str:
@@ -227,42 +239,72 @@ def _csv_reader(file: TextIO) -> csv.DictReader:
     return csv.DictReader(file, names, skipinitialspace=True)
 
 
-def _json_cells(line: str) -> dict[str, Any]:
+def _json_row(line: str) -> dict[str, Any] | None:
     try:
         cells = json.loads(line)
     except (ValueError, RecursionError):
-        return {}
-    return cells if isinstance(cells, dict) else {}
+        return None
+    return cells if isinstance(cells, dict) else None
 
 
-def _text_cells(path: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """The cells of each line of JSON or CSV by column; a line that is not a row has none."""
+def _text_rows(path: Path, kind: str) -> Iterator[dict[str, Any] | None]:
+    """The cells of each line of JSON or CSV by column; None for a line that is not a row."""
     with _open_text(path) as file:
         if kind == "csv":
             for cells in _csv_reader(file):
-                yield {} if None in cells else cells
+                yield None if None in cells else cells
             return
         for line in file:
             if line.strip():
-                yield _json_cells(line)
+                yield _json_row(line)
 
 
-def _parquet_cells(path: Path, row_group: int) -> Iterator[dict[str, Any]]:
-    """The cells of each row of a row group; lists of rows come as arrays, which is much faster than as lists."""
+def oversized_columns(path: Path) -> set[str]:
+    """The columns of a Parquet file that claim more bytes than the file can hold; they are not decoded."""
+    file = pq.read_metadata(path)
+    groups = [file.row_group(index) for index in range(file.num_row_groups)]
+    # PyArrow aborts the process if it is asked for broken metadata of a column: it is asked only where it has to be.
+    if sum(group.total_byte_size for group in groups) <= MAX_COMPRESSION * path.stat().st_size:
+        return set()
+    found = set()
+    for name, indices in _chunks_of_columns(file, pq.read_schema(path).names).items():
+        chunks = [group.column(index) for group in groups for index in indices]
+        if any(
+            chunk.total_uncompressed_size > MAX_COMPRESSION * (chunk.total_compressed_size + 1) for chunk in chunks
+        ):
+            found.add(name)
+    return found
+
+
+def _chunks_of_columns(file: pq.FileMetaData, names: Iterable[str]) -> dict[str, list[int]]:
+    """The places of the values of columns in a row group; a list of words or rows is stored as its values."""
+    paths = [file.schema.column(index).path for index in range(file.num_columns)]
+    return {
+        name: [index for index, path in enumerate(paths) if path == name or path.startswith(f"{name}.")]
+        for name in names
+    }
+
+
+def _parquet_rows(path: Path, row_group: int, wanted: Set[str]) -> Iterator[dict[str, Any]]:
+    """The cells of each row of a row group; lists of numbers come as arrays, which is much faster than as lists."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_rows_of_batch(file, row_group), row_groups=[row_group]):
-            columns = {name: _column_cells(batch.column(name)) for name in batch.schema.names}
-            for values in zip(*columns.values(), strict=True):
-                yield dict(zip(columns, values, strict=True))
+        names = [name for name in file.schema_arrow.names if name in wanted]
+        for batch in file.iter_batches(_rows_of_batch(file, row_group, names), row_groups=[row_group], columns=names):
+            columns = [_column_cells(batch.column(name)) for name in names] or [[None] * batch.num_rows]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(names, values, strict=False))
 
 
-def _rows_of_batch(file: pq.ParquetFile, row_group: int) -> int:
+def _rows_of_batch(file: pq.ParquetFile, row_group: int, names: list[str]) -> int:
     """How many rows are read at once: fewer where they hold many values, as equal rows do even in a small file."""
     # Where a column has broken metadata, PyArrow raises if it reads by them, and aborts the process if asked for them.
-    if next(file.iter_batches(1, row_groups=[row_group]), None) is None:
+    if next(file.iter_batches(1, row_groups=[row_group], columns=names), None) is None:
         return _ROWS_OF_BATCH
     group = file.metadata.row_group(row_group)
-    values = sum(group.column(index).num_values for index in range(group.num_columns))
+    chunks = itertools.chain.from_iterable(_chunks_of_columns(file.metadata, names).values())
+    values = sum(group.column(index).num_values for index in chunks)
+    if values > len(names) * MAX_VALUES * group.num_rows:
+        raise DataError(f"{file.name}: its rows hold more than {MAX_VALUES} values a column; cut or remove them")
     return min(max(_VALUES_OF_BATCH * group.num_rows // max(values, 1), 1), _ROWS_OF_BATCH)
 
 
@@ -270,35 +312,46 @@ def _column_cells(column: pa.Array) -> list[Any]:
     if isinstance(column, pa.FixedShapeTensorArray):
         return [tensor.to_numpy() if tensor.is_valid else None for tensor in column]
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
-    if not (pa.types.is_list(column.type) and pa.types.is_list(column.type.value_type)):
+    if not pa.types.is_list(column.type):
         return column.to_pylist()
-    rows = column.flatten()
-    sizes = rows.value_lengths().unique().to_pylist()
-    values = rows.flatten()
-    if not pa.types.is_floating(values.type) or values.null_count or len(sizes) != 1 or not sizes[0]:
+    values, shape = column.flatten(), (-1,)
+    if pa.types.is_list(values.type):
+        sizes = values.value_lengths().unique().to_pylist()
+        values, shape = values.flatten(), (-1, *sizes)
+    is_number = is_floating(values.type) or is_integer(values.type)
+    if not is_number or values.null_count or len(shape) > 2 or not all(shape):
         return column.to_pylist()
-    matrix = values.to_numpy(zero_copy_only=False).reshape(-1, sizes[0])
+    rows = values.to_numpy(zero_copy_only=False).reshape(shape)
     cells, start = [], 0
     for length in column.value_lengths().to_pylist():
-        cells.append(None if length is None else matrix[start : start + length])
+        cells.append(None if length is None else rows[start : start + length])
         start += length or 0
     return cells
 
 
-def numbered_cells(shard: Shard) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The cells of the rows of a shard's split by column, each with its row's number in the file.
+def numbered_rows(shard: Shard, columns: Set[str]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The rows of a shard's split, each with its number in the file.
+
+    Args:
+        shard: The shard.
+        columns: The columns that are wanted; of Parquet, no other is decoded.
+
+    Yields:
+        The number and the cells by column; None for a row that cannot be read.
 
     Raises:
         DataError: The file is broken.
     """
     if shard.row_group is None:
-        rows = _text_cells(shard.path, shard.kind)
+        rows = _text_rows(shard.path, shard.kind)
     else:
-        rows = _parquet_cells(shard.path, shard.row_group)
-    for index in itertools.count(shard.first_row):
-        with broken_files_are_data_errors(shard.path, "table"):
-            cells = next(rows, None)
-        if cells is None:
-            return
-        if shard.split is None or split_name(cells.get("split"), shard.path) == shard.split:
-            yield index, cells
+        rows = _parquet_rows(shard.path, shard.row_group, columns if shard.split is None else {*columns, "split"})
+    with broken_files_are_data_errors(shard.path, "table"):
+        for index, cells in enumerate(rows, shard.first_row):
+            if cells is None:
+                if shard.has_broken_rows:
+                    yield index, None
+                continue
+            split = shard.split and split_name(cells.get("split"), f"{shard.path}: row {index + 1}")
+            if split == shard.split:
+                yield index, {name: cells[name] for name in cells if name in columns}

@@ -46,11 +46,10 @@ logger = logging.getLogger(__name__)
 
 def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
-    names = arguments.modality_names
     dataset = load_aligned_dataset(
         arguments.dataset,
         data_dir=arguments.data_dir,
-        modalities=None if names is None else [name for name in names if name != "text"],
+        modalities=arguments.modality_names,
         feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,
     )

@@ -12,6 +12,7 @@ import pytest
 from table_cases import GOOD, as_lists, check, example_rows, write_jsonl
 
 from data_builders import DataError, load_aligned_dataset
+from data_builders.inspection import inspect
 
 
 def test_jsonl(tmp_path, cache):
@@ -189,7 +190,7 @@ def test_data_to_predict_on_needs_no_labels(tmp_path, cache, kind, streaming):
     for row, original in zip(found, rows, strict=True):
         assert "label" not in row and list(row["words"]) == original["words"]
         np.testing.assert_array_equal(row["acoustic"], np.float32(original["acoustic"] or np.zeros((0, 3))))
-    with pytest.raises(DataError, match="no column label; to predict on the data use cpsl predict"):
+    with pytest.raises(DataError, match=r"no column label; .*--no_labels"):
         load_aligned_dataset(path, cache_dir=cache)
 
 
@@ -233,15 +234,15 @@ def test_a_column_of_bad_features_alone_is_not_lost_in_silence(tmp_path, cache, 
     rows = [{**GOOD, "id": "v_0", "acoustic": None}, *({**GOOD, "id": f"v_{k}", "acoustic": cell} for k in (1, 2))]
     path = write_jsonl(folder / "mine.jsonl", rows)
     with pytest.raises(
-        DataError, match=rf"mine\.jsonl: sample v_1: column acoustic: .*{message}.*leave the column out"
+        DataError, match=rf"mine\.jsonl: sample v_1: column acoustic: .*{message}.*name the modalities to read"
     ):
         load_aligned_dataset(path, cache_dir=cache, on_error=on_error)
 
 
 def test_a_column_of_bad_paths_is_not_lost_where_some_cells_are_words(tmp_path, cache):
-    rows = [{**GOOD, "id": f"v_{k}", "acoustic": cell} for k, cell in enumerate(("n/a", "typo/a.npy"))]
+    rows = [{**GOOD, "id": f"v_{k}", "pose": cell} for k, cell in enumerate(("n/a", "typo/a.npy"))]
     path = write_jsonl(tmp_path / "mine.jsonl", rows)
-    with pytest.raises(DataError, match=r"sample v_1: column acoustic: .*typo/a\.npy: no such file"):
+    with pytest.raises(DataError, match=r"sample v_1: column pose: .*typo/a\.npy: no such file"):
         load_aligned_dataset(path, cache_dir=cache)
 
 
@@ -252,12 +253,82 @@ def test_a_column_features_needs_arrays_with_names(tmp_path, cache):
         load_aligned_dataset(path, cache_dir=cache)
 
 
-def test_columns_that_cannot_be_features_are_left_out(tmp_path, cache):
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[array([0.1, 0.2]), array([0.3, 0.4])]",
+        "np.array([[0.1], [0.2]])",
+        "[tensor([0.1]), tensor([0.2])]",
+        "((0.1, 0.2), (0.3, 0.4))",
+        "(0.1, 0.2)",
+        "{'f0': [0.1, 0.2]}",
+        {"f0": [0.1, 0.2]},
+        [None, [0.1]],
+        "[null, [0.1]]",
+        "0.1 0.2 -3e-1",
+        "features/a.pt",
+        "a.NPY",
+        ["0.npy", "1.npy"],
+        "clips/a b.mp4",
+    ],
+)
+@pytest.mark.parametrize("column", ["acoustic", "pose"])
+def test_what_looks_like_features_is_not_lost_unless_asked_for(tmp_path, cache, cell, column):
+    rows = [{"id": f"v_{k}", "text": "a b", "label": 1, "visual": [[1.0], [2.0]], column: cell} for k in range(2)]
+    path = write_jsonl(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(DataError, match=rf"mine\.jsonl: sample v_0: column {column}: .*--modalities a,b") as caught:
+        load_aligned_dataset(path, cache_dir=cache)
+    assert "\n" not in str(caught.value)
+    split = load_aligned_dataset(path, cache_dir=cache, modalities=["text", "visual"])["train"]
+    assert split.column_names == ["id", "video_id", "words", "visual", "label"]
+    with pytest.raises(DataError, match=f"column {column}: "):
+        load_aligned_dataset(path, cache_dir=cache, modalities=["text", column])
+    with pytest.raises(DataError, match="no modality 'absent' in it; its modalities are: text, visual"):
+        load_aligned_dataset(path, cache_dir=cache, modalities=["text", "absent"])
+
+
+@pytest.mark.parametrize("cell", ["n/a", 5, {"a": 1}, "very loud"])
+def test_a_column_that_is_called_like_a_modality_is_not_lost(tmp_path, cache, cell):
+    path = write_jsonl(tmp_path / "mine.jsonl", [{"text": "a b", "label": 1, "Voice": cell}])
+    with pytest.raises(DataError, match=r"sample mine-0: column Voice: .*name the modalities to read"):
+        load_aligned_dataset(path, cache_dir=cache)
+
+
+def test_every_column_that_is_left_out_is_named_once(tmp_path, cache, caplog):
     plain = {"tags": ["x", "y"], "meta": {"a": 1}, "note": "[laughs] see a list", "who": "[12] me", "none": [], "n": 5}
-    rows = [{**GOOD, "id": f"v_{k}", **plain} for k in range(3)]
+    rows = [{**GOOD, "id": f"v_{k}", "start": 0, "day": "2020-01-01", **plain} for k in range(3)]
     rows[1]["who"] = "me"
-    split = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", rows), cache_dir=cache)["train"]
-    assert split.column_names == ["id", "video_id", "words", "acoustic", "label"]
+    path = write_jsonl(tmp_path / "mine.jsonl", rows)
+    said = (
+        "columns left out: day, note, who (text); meta (records); n (numbers); none (empty); start (times are "
+        "read where all files have end, start, word_end, word_start); tags (lists)"
+    )
+    for streaming in (False, True):
+        caplog.clear()
+        split = load_aligned_dataset(path, cache_dir=cache, streaming=streaming)["train"]
+        assert len(list(split)) == 3 and split.column_names == ["id", "video_id", "words", "acoustic", "label"]
+        assert caplog.messages == [f"{path}: {said}"]
+    assert said in inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("sentence", "Great"), ("note", "a good film"), ("Text", "好"), ("tokens", ["a", "film"])]
+)
+def test_words_in_another_column_are_not_lost(tmp_path, cache, column, cell):
+    rows = [{"id": f"v_{k}", "label": 1, "acoustic": [[1.0], [2.0]], column: cell} for k in range(2)]
+    path = write_jsonl(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(DataError, match=rf"mine\.jsonl: no column words .*column {column} .*rename it to text"):
+        load_aligned_dataset(path, cache_dir=cache)
+    assert load_aligned_dataset(path, cache_dir=cache, modalities=["acoustic"])["train"][0]["words"] == []
+    rows = [{"text" if name == column else name: value for name, value in row.items()} for row in rows]
+    assert load_aligned_dataset(write_jsonl(path, rows), cache_dir=cache, modalities=[])["train"][0]["words"]
+
+
+def test_an_array_of_an_npz_that_is_no_modality_is_not_lost(tmp_path, cache):
+    np.savez(tmp_path / "0.npz", acoustic=np.ones((2, 3)), visual=np.ones(3))
+    path = write_jsonl(tmp_path / "mine.jsonl", [{"text": "a b", "label": 1, "features": "0.npz"}])
+    with pytest.raises(DataError, match=r"column features: visual has shape \(3,\).*name the modalities"):
+        load_aligned_dataset(path, cache_dir=cache)
 
 
 @pytest.mark.parametrize("cell", ["n/a", 5, "missing.npy", [1.0]])
