@@ -27,11 +27,12 @@ class CPSLDataCollator:
         A model ignores the `ids`, which [`CPSLTrainer`] needs.
 
         Args:
-            rows: Rows with `id`, `word_index`, the modalities' (n, d_m) arrays and, with text, `input_ids`.
+            rows: Rows with `id`, `word_index`, the modalities' (n, d_m) arrays and, with text, `input_ids`, which are
+                empty where the text is missing.
 
         Raises:
-            ValueError: A feature has a wrong shape or is not finite, or a label is not in [-3, 3]; the message names
-                the sample. Or columns are missing.
+            ValueError: A feature has a wrong shape or is not finite, a label is not in [-3, 3], or there is nothing in
+                a row; the message names the sample. Or columns are missing.
         """
         if missing := {"id", "word_index", *self.processor.modality_sizes} - rows[0].keys():
             raise ValueError(
@@ -44,7 +45,10 @@ class CPSLDataCollator:
             with name_in_errors(f"sample {row['id']}"):
                 features = checked_features({name: row[name] for name in sizes}, sizes)
                 check_row_counts(None, {name: len(values) for name, values in features.items()})
-                utterances.append(EncodedUtterance(row["word_index"], row.get("input_ids"), features))
+                if not len(row["word_index"]):
+                    raise ValueError("neither words nor features; leave it out")
+                input_ids = row.get("input_ids", ())
+                utterances.append(EncodedUtterance(row["word_index"], input_ids if len(input_ids) else None, features))
                 if "label" in row:
                     labels.append(checked_label(row["label"]))
         batch = self.processor.make_batch(utterances)

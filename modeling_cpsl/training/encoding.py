@@ -20,7 +20,8 @@ def encode_dataset(
 ) -> dict[str, Dataset | EncodedStream]:
     """Adds `word_index` and, where text is read, `input_ids` to every row, and selects the columns for the collator.
 
-    The features keep one row a word: repeating them on subwords here would only make the Arrow files larger.
+    The features keep one row a word: repeating them on subwords here would only make the Arrow files larger. A row
+    without words lacks the text: its `input_ids` are empty and each of its feature rows is one token.
 
     Args:
         dataset: Splits in the row format of `data_builders`.
@@ -32,14 +33,25 @@ def encode_dataset(
 
     Raises:
         ValueError: A sample has another number of feature rows than of words, or no word with a subword; the message
-            names it. (In a streamed split numbers of rows are checked when the row is read.)
+            names it. (In a streamed split numbers of rows are checked when the row is read.) Or text is to be read,
+            and no training sample has words.
     """
+    encoded: dict[str, Dataset | EncodedStream]
     if isinstance(dataset, IterableDatasetDict):
-        return {
+        encoded = {
             name: EncodedStream(name, split, processor, seed=seed if name == "train" else None)
             for name, split in dataset.items()
         }
-    return DatasetDict({name: _encode_split(name, split, processor) for name, split in dataset.items()})
+        has_words = "train" not in encoded or encoded["train"].has_words
+    else:
+        encoded = DatasetDict({name: _encode_split(name, split, processor) for name, split in dataset.items()})
+        has_words = "train" not in encoded or bool(row_counts(dataset["train"], "words").any())
+    if processor.use_text and not has_words:
+        raise ValueError(
+            f"train split: no sample has words; use the other modalities alone: --modalities "
+            f"{','.join(processor.modality_sizes)} (in Python: CPSLProcessor(..., use_text=False))"
+        )
+    return encoded
 
 
 def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Dataset:
@@ -49,12 +61,12 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
     def tokenize(words: list[list[str]], indices: list[int]) -> dict[str, list[Any]]:
         encoded = processor.tokenize(
             [sample_names[index] for index in indices],
-            words,
+            [spoken or None for spoken in words],
             [{modality: counts[index] for modality, counts in num_rows.items()} for index in indices],
         )
         columns = {name: [getattr(utterance, name) for utterance in encoded] for name in ("word_index", "num_tokens")}
         if processor.use_text:
-            columns["input_ids"] = [utterance.input_ids for utterance in encoded]
+            columns["input_ids"] = [utterance.input_ids or [] for utterance in encoded]
         return columns
 
     # Only words are read and only tokens are written: the features stay where they are. With a fingerprint of ours

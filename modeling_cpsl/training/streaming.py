@@ -41,7 +41,9 @@ class EncodedStream(torch.utils.data.Dataset):
         self.stream = ordered.with_format("arrow")
         columns = ["id", *(["words"] if processor.use_text else processor.modality_sizes)]
         batches = (self._tokenized(self._decoded(table)) for table in read_columns(stream, columns))
-        lengths = [utterance.num_tokens for batch in batches for utterance in batch]
+        counted = [(utterance.num_tokens, utterance.input_ids is not None) for batch in batches for utterance in batch]
+        lengths = [num_tokens for num_tokens, _ in counted]
+        self.has_words = any(has_words for _, has_words in counted)
         warn_truncated(lengths, processor.max_length, f"{name} split")
         self.num_rows = len(lengths)
         self._start = 0
@@ -97,7 +99,7 @@ class EncodedStream(torch.utils.data.Dataset):
     def _tokenized(self, rows: list[dict[str, Any]]) -> list[EncodedUtterance]:
         return self.processor.tokenize(
             [f"sample {row['id']}" for row in rows],
-            [row.get("words") for row in rows],
+            [row.get("words") or None for row in rows],
             [{name: len(row[name]) for name in self.processor.modality_sizes if name in row} for row in rows],
         )
 

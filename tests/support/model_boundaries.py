@@ -1,8 +1,5 @@
 """Boundaries that take what a training or a prediction has left: a recipe, a model, a checkpoint, a journal."""
 
-import copy
-from pathlib import Path
-
 import yaml
 from boundaries import Boundary
 

@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from datasets import Array2D, Dataset
+import torch
+from datasets import Array2D, Dataset, IterableDatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from row_cases import SIZES, STATISTICS, WORDS, make_dataset, make_rows
 
 from data_builders.columns import feature_extractors
+from modeling_cpsl import CPSLDataCollator
+from modeling_cpsl.features_cpsl import feature_arguments
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 from modeling_cpsl.training.encoding import compute_feature_statistics, encode_dataset, modality_sets
 
@@ -45,6 +48,31 @@ def test_without_text_each_feature_row_is_a_token(unigram_tokenizer):
     assert [row["word_index"].tolist() for row in encoded] == [list(range(min(len(words), 7))) for words in WORDS]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_row_without_words_lacks_the_text(processor, streamed):
+    rows = make_rows()
+    rows[2]["words"] = []
+    dataset = make_dataset(rows)
+    if streamed:
+        dataset = IterableDatasetDict({name: split.to_iterable_dataset() for name, split in dataset.items()})
+    encoded = encode_dataset(dataset, processor)["test"]
+    rows = [encoded[index] for index in range(2)]
+    batch = CPSLDataCollator(processor)(rows)
+    expected = processor([WORDS[1], None], **feature_arguments({name: [row[name] for row in rows] for name in SIZES}))
+    assert batch["modality_mask"]["text"].tolist() == [True, False]
+    for name in ("input_ids", "attention_mask", "acoustic", "feature_mask"):
+        assert torch.equal(batch[name], expected[name])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_training_data_without_any_words_is_not_trained_with_text(processor, streamed):
+    dataset = make_dataset([row | {"words": []} for row in make_rows()])
+    if streamed:
+        dataset = IterableDatasetDict({name: split.to_iterable_dataset() for name, split in dataset.items()})
+    with pytest.raises(ValueError, match=r"train split: no sample has words; .* --modalities acoustic,pose,visual"):
+        encode_dataset(dataset, processor)
+
+
 class TestRefused:
     """Before the training starts, in one line that names the sample."""
 
@@ -56,7 +84,6 @@ class TestRefused:
                 {"words": ["", " "]} | {name: np.zeros((0, size), "f4") for name, size in SIZES.items()},
                 r"sample video1\$_\$2: no word in .*subword",
             ),
-            ({"words": []}, r"sample video1\$_\$2: there are no words; .* use the other modalities alone"),
         ],
     )
     def test_a_row(self, processor, change, message):
