@@ -161,6 +161,8 @@ def _command_name(program: str, commands: Mapping[str, Command], arguments: Sequ
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     if not arguments:
         parser.error(f"name a command: {', '.join(commands)}")
+    if arguments[0] in commands and arguments[1:] == ["--version"]:
+        arguments = ["--version"]
     if arguments[0] not in commands:
         if not arguments[0].startswith("-"):
             parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], commands)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from modeling_cpsl.experiments.recipe import DataArguments, ModelArguments
+from modeling_cpsl.experiments.recipe import WITHOUT_EFFECT, DataArguments, ModelArguments
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.metrics import METRICS
 
@@ -35,7 +35,8 @@ def _options() -> str:
     training = {option.name: option for option in dataclasses.fields(CPSLTrainingArguments)}
     changed = [name for name in own if name in {option.name for option in dataclasses.fields(TrainingArguments)}]
     added = [name for name in own if name not in changed]
-    inherited = sorted(f"`{name}`" for name, option in training.items() if name not in own and option.init)
+    left_out = {*own, *WITHOUT_EFFECT}
+    inherited = sorted(f"`{name}`" for name, option in training.items() if name not in left_out and option.init)
     groups = {
         "Data": dataclasses.fields(DataArguments),
         "Model": dataclasses.fields(ModelArguments),

@@ -68,7 +68,8 @@ def test_ways_into_training():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([name, "-h"] for name in ("inspect", "convert", "plot"))]
+    "arguments",
+    [["--help"], ["--version"], ["train", "--version"], *([name, "-h"] for name in ("inspect", "convert", "plot"))],
 )
 def test_what_needs_no_libraries_is_answered_at_once(arguments):
     program = "import cpsl, sys\ntry:\n  cpsl.main()\nexcept SystemExit:\n  print(sorted(sys.modules))"

@@ -51,6 +51,8 @@ ABLATIONS = {
 }
 # Options that are not saved in the recipe that repeats a run; tokens must never be written down.
 _NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
+# Options of transformers that do nothing here: they are accepted, but no help shows them.
+WITHOUT_EFFECT = ("do_train", "do_eval", "do_predict", "hub_always_push", "length_column_name", "use_cache")
 
 
 @dataclass
@@ -63,7 +65,9 @@ class DataArguments:
         default="sample",
         metadata={"help": "`sample` (generated), `mosi`, `mosei`, or a file or folder of any known format."},
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Where the files of `mosi` or `mosei` are."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Where the files of `mosi` or `mosei` are ('' for none)."}
+    )
     modalities: str | None = field(
         default=None,
         metadata={
@@ -243,19 +247,31 @@ def switched_on(recipe: Mapping[str, Any], num_modalities: int) -> list[str]:
 
 def _recipe_parser() -> _RecipeParser:
     CPSLTrainingArguments._argument_group_name = "training"
-    return _RecipeParser(  # type: ignore[call-arg]  # its first base is transformers', which mypy does not follow
+    parser = _RecipeParser(  # type: ignore[call-arg]  # its first base is transformers', which mypy does not follow
         (DataArguments, ModelArguments, CPSLTrainingArguments),
         prog="cpsl train",
         usage="cpsl train RECIPE [--option value ...]",
         description="Train and evaluate a model from a recipe: a YAML file of the options below, or the name of a "
         f"packaged one ({', '.join(packaged_recipes())}). Options on the command line override the recipe's.",
     )
+    for action in parser._actions:
+        if action.dest in WITHOUT_EFFECT:
+            action.help = argparse.SUPPRESS
+    return parser
 
 
 def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
     """Parses arguments, of which the later sources override the earlier ones."""
     arguments = itertools.chain.from_iterable(map(_with_ablation, sources))
-    return Recipe(*parser.parse_args_into_dataclasses(list(arguments), look_for_args_file=False))
+    try:
+        recipe = Recipe(*parser.parse_args_into_dataclasses(list(arguments), look_for_args_file=False))
+    except ImportError as error:  # an option needs a package that is not installed
+        raise ValueError(str(error)) from error
+    for part in recipe:
+        for option in fields(part):  # an empty text takes back what a recipe has set
+            if option.default is None and getattr(part, option.name) in ("", [""]):
+                setattr(part, option.name, None)
+    return recipe
 
 
 def _with_ablation(arguments: Sequence[str]) -> list[str]:
@@ -334,6 +350,7 @@ __all__ = [
     "ABLATIONS",
     "RECIPES",
     "SWITCHES",
+    "WITHOUT_EFFECT",
     "DataArguments",
     "ModelArguments",
     "Recipe",

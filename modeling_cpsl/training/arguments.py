@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.training_args import ParallelMode
 
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
 from .metrics import is_better_if_greater
@@ -67,7 +69,9 @@ class CPSLTrainingArguments(TrainingArguments):
     )
     modulated_modalities: list[str] | None = field(
         default=None,
-        metadata={"help": "Modalities to modulate; `text` is the whole text encoder. Default: all but text."},
+        metadata={
+            "help": "Comma-separated modalities to modulate; `text` is the whole text encoder. Default: all but text."
+        },
     )
     latent_noise: str = field(
         default="batch",
@@ -118,11 +122,18 @@ class CPSLTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self._check_refused()
+        if self.modulated_modalities is not None:
+            self.modulated_modalities = [name for names in self.modulated_modalities for name in names.split(",")]
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             self.greater_is_better = is_better_if_greater(self.metric_for_best_model)
         super().__post_init__()
+        if torch.distributed.is_initialized() and self.parallel_mode != ParallelMode.DISTRIBUTED:
+            raise ValueError(
+                f"{torch.distributed.get_world_size()} processes were launched for GPUs, and this machine has none; "
+                "launch them with modeling_cpsl/recipes/accelerate/two_cpu_processes.yaml and --use_cpu"
+            )
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
-            raise ValueError("fp16 has no effect on a CPU, which would train in fp32; use bf16 or leave it out")
+            raise ValueError("fp16 has no effect on a CPU, which would train in fp32; leave it out")
         # Pinning without an accelerator does nothing but warn.
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False
@@ -155,6 +166,8 @@ class CPSLTrainingArguments(TrainingArguments):
             "remove_unused_columns": "the collator reads columns that are not arguments of the model's forward",
             "prediction_loss_only": "the metrics need the predictions",
             "label_smoothing_factor": "sentiment is a number, not a class",
+            "batch_eval_metrics": "the metrics need all predictions at once",
+            "deepspeed": "modulation reads gradients that DeepSpeed keeps to itself; FSDP shards a model too",
         }
         for name, reason in reasons.items():
             if getattr(self, name):
@@ -165,6 +178,12 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(
                 "train_sampling_strategy=batch_rebalance is not supported: its batches have different sizes, so that "
                 "the samples that only fill up the last one cannot be identified; use group_by_length"
+            )
+        strategies = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
+        if self.load_best_model_at_end and strategies[1] != "best" and len({*strategies}) > 1:
+            raise ValueError(
+                f"load_best_model_at_end needs the same eval_strategy and save_strategy, and these are "
+                f"{' and '.join(strategies)}; set both to the same, or load_best_model_at_end to false"
             )
         if not math.isfinite(self.num_train_epochs):
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be a finite number")

@@ -3,6 +3,7 @@
 The only module that connects `Trainer` and `GradientModulator`.
 """
 
+import logging
 import operator
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ from .metrics import METRICS, load_metric
 from .optimizer_step import MicroBatch
 from .sampling import EpochLengthGroupedSampler, sample_lengths
 
+
+logger = logging.getLogger(__name__)
 
 # What a checkpoint keeps beside Trainer's own files.
 MODULATOR_FILE, MEANS_FILE = "modulator.pt", "running_means.pt"
@@ -191,6 +194,12 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             names = [name for name in self.unwrapped_model.modality_names if name != "text"]
         if not names:
             return None
+        args, num_epochs = self.args, self.state.num_train_epochs
+        if (args.gm or args.cp) and args.modulation_start_epoch >= num_epochs:
+            logger.warning(
+                "modulation_start_epoch=%d lies outside the %d epochs of this run: nothing is modulated",
+                args.modulation_start_epoch, num_epochs,
+            )  # fmt: skip
         groups = {name: self.unwrapped_model.modality_parameters(name) for name in names}
         return GradientModulator(groups, self.args.modulation, seed=self.args.seed)
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from forked import ForkedProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -248,3 +249,21 @@ def test_decoder_and_head_have_the_sizes_of_the_method():
     assert decoder(torch.randn(2, 5, 4)).shape == (2, 5, 3)
     assert head(torch.randn(2, 4)).shape == (2, 1)
     assert [module.p for module in head if isinstance(module, nn.Dropout)] == [0.5]
+
+
+def pool_on(rank, folder):
+    """One of two ranks pools its own features; the exit code says whether it found the bounds of both."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    features = torch.tensor([[[1.0, 2.0]], [[-5.0, 9.0]]])[rank : rank + 1]
+    bounds = pooled_feature_bounds([(features, torch.ones(1, 1))])
+    torch.distributed.destroy_process_group()
+    return 0 if bounds.tolist() == [-5.0, 9.0] else 1
+
+
+def test_bounds_are_pooled_over_all_ranks(tmp_path):
+    ranks = [ForkedProcess(pool_on, rank, tmp_path) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        errors = rank.finish()[1]
+        assert rank.exitcode == 0, errors

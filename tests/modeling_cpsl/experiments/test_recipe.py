@@ -154,3 +154,17 @@ def test_options_from_python_are_those_of_the_command_line(tmp_path):
 def test_what_is_on_takes_the_modalities_that_it_needs(options, num_modalities, expected):
     options = dict.fromkeys(recipe.SWITCHES, True) | {"modulated_modalities": None} | options
     assert recipe.switched_on(options, num_modalities) == expected
+
+
+def test_an_empty_text_takes_back_what_a_recipe_has_set(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: {tmp_path}\ndata_dir: somewhere\nfeature_sequences: [acoustic=A]\n")
+    data = recipe.parse_arguments([str(path), "--data_dir", "", "--feature_sequences", ""]).data
+    assert data.data_dir is None and data.feature_sequences is None
+
+
+def test_options_without_effect_are_accepted_and_not_shown(capsys):
+    assert recipe.parse_arguments(["sample", "--do_train", "--do_eval"]).training.do_train
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "--do_train" not in capsys.readouterr().out

@@ -3,6 +3,8 @@
 import math
 
 import pytest
+import torch
+from forked import ForkedProcess
 
 from modeling_cpsl import CPSLTrainingArguments
 from modeling_cpsl.modulation import ModulationConfig
@@ -38,7 +40,14 @@ def test_which_way_a_metric_is_better_follows_from_its_name(tmp_path, metric, gr
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"fp16": True, "use_cpu": True}, "fp16.*bf16"),
+        ({"fp16": True, "use_cpu": True}, "fp16 has no effect on a CPU, which would train in fp32; leave it out$"),
+        ({"deepspeed": "x"}, "deepspeed=x is not supported"),
+        ({"batch_eval_metrics": True}, "batch_eval_metrics=True"),
+        ({"hub_strategy": "every_save"}, "hub_strategy=every_save"),
+        (
+            {"eval_strategy": "no"},
+            "eval_strategy and save_strategy, and these are no and epoch; set both to",
+        ),
         ({"remove_unused_columns": True}, "remove_unused_columns=True"),
         ({"prediction_loss_only": True}, "prediction_loss_only=True"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
@@ -51,6 +60,28 @@ def test_arguments_that_cpsl_cannot_heed_are_refused(tmp_path, arguments, messag
     with pytest.raises(ValueError, match=message) as error:
         CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_modalities_to_modulate_are_named_with_commas_or_blanks(tmp_path):
+    for names in (["text,acoustic"], ["text", "acoustic"]):
+        arguments = CPSLTrainingArguments(output_dir=str(tmp_path), modulated_modalities=names)
+        assert arguments.modulated_modalities == ["text", "acoustic"]
+
+
+def launched_for_gpus(folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
+    with pytest.raises(
+        ValueError, match=r"launched for GPUs, and this machine has none; launch.*two_cpu_processes.yaml"
+    ):
+        CPSLTrainingArguments(output_dir=str(folder))
+    return 0
+
+
+def test_processes_for_gpus_that_there_are_not_are_refused(tmp_path):
+    process = ForkedProcess(launched_for_gpus, tmp_path)
+    process.start()
+    errors = process.finish()[1]
+    assert process.exitcode == 0, errors
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])

@@ -1,10 +1,12 @@
 """What is drawn for a step: which modalities are left out of a sample, and the noise of its latents."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from training_cases import make_trainer, relative_distance, train_and_record
 
-from modeling_cpsl.training.optimizer_step import drop_modalities, sample_noise
+from modeling_cpsl.training.optimizer_step import drop_modalities, sample_noise, step_weights
 
 
 MODALITIES = ["text", "acoustic", "visual"]
@@ -49,6 +51,15 @@ def test_training_with_dropout_does_not_depend_on_how_a_step_is_cut(tmp_path):
     )
     assert relative_distance(whole, cut) <= 1e-5
     assert relative_distance(whole, without) > 1e-4
+
+
+def test_a_step_weighs_its_samples_alike_on_all_processes():
+    """Trainer divides by two micro-batches and DDP by three processes: all weights times the losses sum to a mean."""
+    counts = [[3, 1], [2, 2], [1, 0]]
+    accelerator = SimpleNamespace(num_processes=3, reduce=lambda count, reduction: torch.tensor(9.0))
+    weights = [step_weights(rank, accelerator, torch.device("cpu")) for rank in counts]
+    share = [[weight.item() / (2 * 3) for weight in rank] for rank in weights]
+    np.testing.assert_allclose(share, np.array(counts) / 9)
 
 
 def test_evaluation_drops_nothing(tmp_path):

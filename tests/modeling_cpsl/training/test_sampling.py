@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler
 from training_cases import make_trainer
 
 from modeling_cpsl.training.optimizer_step import drop_repetitions
-from modeling_cpsl.training.trainer import CPSLTrainer
+from modeling_cpsl.training.trainer import CPSLTrainer, _EpochLogger
 
 
 @pytest.mark.parametrize("use_text", [True, False])
@@ -74,3 +74,16 @@ def test_every_cut_of_a_step_has_the_same_samples(step_size, lengths):
     first, *others = [steps_of(rows, *cut) for cut in cuts]
     assert sorted(itertools.chain(*first)) == list(range(len(rows)))
     assert all(steps == first for steps in others)
+
+
+def test_an_epoch_that_is_resumed_in_its_middle_has_its_own_order(tmp_path):
+    """On several processes Trainer's own call does not reach the sampler."""
+    trainer = make_trainer(tmp_path, train_sampling_strategy="group_by_length")
+    sampler = trainer._get_train_sampler(trainer.train_dataset)
+    first = list(sampler)
+    trainer.state.epoch = 1.5
+    loader = SimpleNamespace(set_epoch=sampler.set_epoch)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, _EpochLogger):
+            callback.on_epoch_begin(trainer.args, trainer.state, trainer.control, train_dataloader=loader)
+    assert sampler.epoch == 1 and list(sampler) != first

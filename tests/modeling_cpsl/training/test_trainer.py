@@ -14,6 +14,7 @@ from training_cases import (
 )
 
 from modeling_cpsl import CPSLTrainingArguments
+from modeling_cpsl.training.loss_watch import NonFiniteLossError
 
 
 NO_MODULATION = {"gm": False, "ge": False, "cp": False}
@@ -53,10 +54,11 @@ def test_every_parameter_changes_in_a_short_training(tmp_path, modulation):
     assert all(value.isfinite().all() for value in trainer.model.parameters())
 
 
-def test_outside_the_window_training_is_untouched_bit_for_bit(tmp_path):
+def test_outside_the_window_training_is_untouched_bit_for_bit(tmp_path, caplog):
     options = {"num_train_epochs": 2, "max_steps": 4, "latent_noise": "sample"}
     plain, _ = train_and_record(tmp_path / "a", **options, **NO_MODULATION)
     outside, _ = train_and_record(tmp_path / "b", **options, modulation_start_epoch=1, modulation_end_epoch=1)
+    assert "modulation_start_epoch=1 lies outside the 1 epochs of this run: nothing is modulated" in caplog.text
     inside, _ = train_and_record(tmp_path / "c", **options, modulation_start_epoch=0, modulation_end_epoch=0)
     assert all(torch.equal(value, outside[name]) for name, value in plain.items())
     assert not all(torch.equal(value, inside[name]) for name, value in plain.items())
@@ -242,6 +244,13 @@ def test_features_that_are_not_finite_stop_training_by_name(tmp_path):
     message = f"reading the batches of step [0-3]: sample {rows[20]['id']}: visual features contain NaN or inf"
     with pytest.raises(ValueError, match=message):
         trainer.train()
+
+
+def test_a_loss_that_is_not_finite_stops_training_in_its_own_step(tmp_path):
+    trainer = make_trainer(tmp_path, learning_rate=1e30)
+    with pytest.raises(NonFiniteLossError, match="step 1, samples "):
+        trainer.train()
+    assert trainer.state.global_step == 1
 
 
 def test_logs_what_trainer_itself_logs_each_epoch(tmp_path):
