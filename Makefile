@@ -7,6 +7,7 @@ T ?= tests
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 INSTALLED := .venv/installed
+TRANSFORMERS := transformers-$(shell sed -n 's/^transformers==//p' constraints.txt)
 
 .PHONY: setup train test test-all test-nightly lint
 
@@ -27,7 +28,12 @@ train: setup
 test: setup
 	$(PYTEST) -m "not slow" $(T)
 
-test-all: setup
+# Only the source distribution of transformers has its tests. Without them the test that runs them is skipped.
+.venv/$(TRANSFORMERS)/tests/__init__.py: $(INSTALLED)
+	-$(BIN)/pip download --quiet --no-deps --no-binary transformers --dest .venv $(subst -,==,$(TRANSFORMERS)) && \
+		tar -xzf .venv/$(TRANSFORMERS).tar.gz -C .venv $(TRANSFORMERS)/tests && touch $@
+
+test-all: setup .venv/$(TRANSFORMERS)/tests/__init__.py
 	$(PYTEST) $(T)
 
 test-nightly: setup
