@@ -209,7 +209,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
         if isinstance(resume_from_checkpoint, str):
             check_training_state(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        return output._replace(training_loss=output.metrics["train_loss"])
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -291,14 +292,10 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         """
         # Trainer's own means start anew at a restart, because their sums are not saved in a checkpoint.
         if "train_runtime" in logs:
-            logs["train_loss"] = self._train_means["run"].pop(self.accelerator)["loss"]
+            logs |= {f"train_{name}": mean for name, mean in self._train_means["run"].pop(self.accelerator).items()}
         if "loss" in logs:
             logs |= self._train_means["log"].pop(self.accelerator)
         super().log(logs, start_time)
-
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        output = super()._finalize_training(*args, **kwargs)
-        return output._replace(training_loss=output.metrics["train_loss"])
 
     def log_epoch_means(self) -> None:
         """Logs the means of all losses over the epoch's samples and of the modulation's statistics over its steps."""
@@ -373,12 +370,6 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
                 for name, means in self._train_means.items():
                     means.load_state_dict(state[name], self.accelerator)
         return prepared
-
-    def _init_training_state(
-        self, max_steps: int, steps_per_epoch: int, num_epochs: int, resume_from_checkpoint: str | None, trial: Any
-    ) -> tuple[int, int]:
-        with resuming_from(resume_from_checkpoint):
-            return super()._init_training_state(max_steps, steps_per_epoch, num_epochs, resume_from_checkpoint, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         with resuming_from(resume_from_checkpoint):

@@ -70,9 +70,7 @@ def test_modalities_to_modulate_are_named_with_commas_or_blanks(tmp_path):
 
 def launched_for_gpus(folder):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
-    with pytest.raises(
-        ValueError, match=r"launched for GPUs, and this machine has none; launch.*two_cpu_processes.yaml"
-    ):
+    with pytest.raises(ValueError, match=r"for GPUs, and this machine has none; launch.*two_cpu_processes"):
         CPSLTrainingArguments(output_dir=str(folder))
     return 0
 

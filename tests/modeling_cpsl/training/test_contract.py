@@ -176,6 +176,9 @@ HOOKS = {
     "_get_eval_sampler": "eval_dataset",
     "_get_output_dir": "trial",
     "_get_train_sampler": "train_dataset",
+    "_load_from_checkpoint": "resume_from_checkpoint model",
+    "_load_optimizer_and_scheduler": "checkpoint",
+    "_load_rng_state": "checkpoint",
     "_prepare_for_training": "max_steps train_dataloader resume_from_checkpoint",
     "_save": "output_dir state_dict",
     "_save_checkpoint": "model trial",
@@ -189,6 +192,7 @@ HOOKS = {
     "hyperparameter_search": "hp_space compute_objective n_trials direction backend hp_name kwargs",
     "log": "logs start_time",
     "prediction_step": "model inputs prediction_loss_only ignore_keys",
+    "train": "resume_from_checkpoint trial ignore_keys_for_eval",
     "training_step": "model inputs num_items_in_batch",
 }
 
