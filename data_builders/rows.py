@@ -138,7 +138,7 @@ def words_of_text(text: Any) -> list[str]:
         return []
     text = as_text(text)
     words = text.split()
-    if not _UNSPACED_CHARACTER.search(text):
+    if text.isascii() or not _UNSPACED_CHARACTER.search(text):
         return words
     _say_that_characters_are_words()
     return [unit for word in words for unit in _UNITS.findall(word)]

@@ -156,8 +156,9 @@ class CPSLProcessor(ProcessorMixin):
                 the list, where the voice is missing.
             visual: (n, d_v), likewise.
             extra_features: (n, d_m) by name, likewise.
-            text: A string or a list of them instead of `words`. It is split at white space, so
-                punctuation belongs to the word before it; features need one row for each of these.
+            text: A string or a list of them instead of `words`. It is split at white space (Chinese and other scripts
+                without it: into characters), so punctuation belongs to the word before it; features need one row for
+                each of these.
             feature_extractors: Name of the program that extracted these features, by modality, to be checked against
                 the processor's.
             **options: `return_tensors`: `pt` or None, for lists with an entry for each utterance; `padding`: True or

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import regex
 import torch
 
 
@@ -21,6 +22,11 @@ UTTERANCE_FIELDS = (
     "word_start",
     "word_end",
 )
+
+# Of the scripts that are written without blanks between words: a character with its marks and punctuation, or others.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+_UNITS = regex.compile(rf"\p{{Ps}}*(?=[{_UNSPACED}])\X\p{{P}}*|[^{_UNSPACED}]+")
+_UNSPACED_CHARACTER = regex.compile(f"[{_UNSPACED}]")
 
 
 class Utterance(NamedTuple):
@@ -105,7 +111,7 @@ def make_utterance(
     Args:
         name: Its name in error messages.
         words: A list of strings; None where the text is missing.
-        text: A string in place of `words`; it is split at white space.
+        text: A string in place of `words`, which [`split_text`] takes from it.
         features: (n, d_m) by modality, in anything that holds numbers; None or no row where the modality is missing.
         modality_sizes: d_m of each modality that is known.
         use_text: Whether words are read at all.
@@ -122,6 +128,18 @@ def make_utterance(
             names = [*(["words or text"] if use_text else []), *modality_sizes]
             raise ValueError(f"nothing is given; the processor takes {', '.join(names)}")
     return Utterance(name, checked_words, arrays)
+
+
+def split_text(text: str) -> list[str]:
+    """The words of a text, as in data: what stands between blanks.
+
+    Chinese, Japanese, Thai and others are written without them, so each of their characters is a word, with the
+    punctuation beside it; `iPhone` in such a text is one too.
+    """
+    words = text.split()
+    if text.isascii() or not _UNSPACED_CHARACTER.search(text):
+        return words
+    return [unit for word in words for unit in _UNITS.findall(word)]
 
 
 def check_modalities(names: Mapping[str, Any], modality_sizes: Mapping[str, int]) -> None:
@@ -187,7 +205,7 @@ def _checked_words(words: Any, text: Any) -> Sequence[str] | None:
         if not isinstance(text, str):
             hint = "; give several utterances separately" if _is_list(text) else ""
             raise ValueError(f"text is {text!r} ({type(text).__name__}), expected a string{hint}")
-        words = text.split()
+        words = split_text(text)
     if words is None:
         return None
     if not _is_list(words):

@@ -54,7 +54,7 @@ PROCESSOR_CODE = code_for("processing_cpsl.py")
 SAVED = MODEL_FILES | MODEL_CODE | PROCESSOR_FILES | PROCESSOR_CODE
 PIPELINE_CODE = code_for("pipeline_cpsl.py")
 # The hard dependencies of transformers that the flat files may use.
-ALLOWED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"}
+ALLOWED_IMPORTS = {"torch", "numpy", "regex", "transformers", "huggingface_hub", "safetensors"}
 UTTERANCES = [
     {"words": ["this", "movie", "was", "really", "great"]},
     {"words": ["terrible", "ending"], "missing": "acoustic"},

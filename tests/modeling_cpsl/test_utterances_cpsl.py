@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_builders.rows import words_of_text
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 from modeling_cpsl.utterances_cpsl import (
     Utterance,
@@ -14,6 +15,7 @@ from modeling_cpsl.utterances_cpsl import (
     make_utterance,
     name_in_errors,
     split_batch,
+    split_text,
 )
 
 
@@ -203,3 +205,8 @@ class TestRefused:
     def test_no_tokenizer(self):
         with pytest.raises((ValueError, TypeError), match="tokenizer"):
             CPSLProcessor(None, SIZES)
+
+
+@given(text=st.text() | st.text("「今天。ดีข iP15é \u3000"))
+def test_a_text_has_the_words_that_it_has_in_data(text):
+    assert split_text(text) == words_of_text(text)
