@@ -1,5 +1,6 @@
 """From a recipe to a trainer: data, processor and model, put together and checked."""
 
+import contextlib
 import copy
 import itertools
 import logging
@@ -12,7 +13,6 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HTTPError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -26,6 +26,7 @@ from transformers import (
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
+from data_builders.files import broken_files_are_data_errors
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..modeling_cpsl import CPSL_MODELS
@@ -93,12 +94,17 @@ def build_processor(
     )
 
 
-def load_backbone(name_or_path: str, max_length: int) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
-    """The text encoder's configuration and tokenizer; ValueError where CPSL has no model over such an encoder."""
-    try:
+def load_backbone(
+    name_or_path: str, max_length: int
+) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase, CPSLProcessor | None]:
+    """The text encoder's configuration and tokenizer, and the processor if it is that of a CPSL model.
+
+    Raises:
+        ValueError: CPSL has no model over such an encoder, or a file of it cannot be read.
+    """
+    with _broken_models_are_errors(name_or_path):
         backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"model_name_or_path {name_or_path}: {error}") from error
+        trained = CPSLProcessor.from_pretrained(name_or_path) if isinstance(backbone, CPSLConfigMixin) else None
     if _model_class(backbone) is None:
         raise ValueError(
             f"model_name_or_path {name_or_path}: CPSL has no model over a text encoder of model_type "
@@ -113,7 +119,12 @@ def load_backbone(name_or_path: str, max_length: int) -> tuple[PreTrainedConfig,
     longest = _longest_input(backbone)
     if max_length > longest:
         raise ValueError(f"max_length={max_length} is above the {longest} positions of {name_or_path}")
-    return backbone, tokenizer
+    return backbone, tokenizer, trained
+
+
+def _broken_models_are_errors(name_or_path: str) -> contextlib.AbstractContextManager[None]:
+    way_out = "name the folder or Hub id of a text encoder, or get it again"
+    return broken_files_are_data_errors(f"model_name_or_path {name_or_path}", "text encoder", way_out)
 
 
 def _model_class(backbone: PreTrainedConfig) -> Any:
@@ -146,14 +157,11 @@ def build_model(
         **{name: getattr(arguments, name) for name in options},
         **_special_tokens(processor.tokenizer),
     )
-    try:
-        with without_loading_reports():
-            # An fp16 checkpoint would otherwise make the new modules fp16 too.
-            model, info = model_class.from_pretrained(
-                name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True, output_loading_info=True
-            )
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"model_name_or_path {name_or_path}: its weights cannot be read: {error}") from error
+    with _broken_models_are_errors(name_or_path), without_loading_reports():
+        # An fp16 checkpoint would otherwise make the new modules fp16 too.
+        model, info = model_class.from_pretrained(
+            name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True, output_loading_info=True
+        )
     _check_encoder_weights(model, info, name_or_path)
     return model, info
 
@@ -207,8 +215,7 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
                 shutil.rmtree(name_or_path, ignore_errors=True)  # a run that failed left the words of other data
             if arguments.local_process_index == 0:  # one process of a machine writes; the others read
                 make_sample_backbone(_words(dataset["train"]), name_or_path)
-        backbone, tokenizer = load_backbone(name_or_path, recipe.data.max_length)
-        trained = CPSLProcessor.from_pretrained(name_or_path) if isinstance(backbone, CPSLConfigMixin) else None
+        backbone, tokenizer, trained = load_backbone(name_or_path, recipe.data.max_length)
         processor = build_processor(recipe.data, dataset, tokenizer, trained)
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         encoded = encode_dataset(dataset, processor, seed=seed)

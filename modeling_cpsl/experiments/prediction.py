@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, concatenate_datasets
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import pipeline
 
 from data_builders import make_builder
 from data_builders.columns import feature_extractors, modality_sizes
-from data_builders.files import replacing_file
+from data_builders.files import broken_files_are_data_errors, replacing_file
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..modeling_cpsl import CPSLModelMixin
@@ -141,13 +140,14 @@ def _check_place(out: Path, data: Path) -> None:
 
 
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
-    try:
+    """The pipeline of a model, which has scored an utterance: some damages show only then."""
+    way_out = "name the folder or Hub id of a CPSL model that `cpsl train` has finished, and a device that is there"
+    with broken_files_are_data_errors(model, "CPSL model", way_out):
         sentiment = pipeline(TASK, model=model, device=device)
-    # What a wrong folder, broken weights and a device that does not exist raise.
-    except (OSError, ValueError, AttributeError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise ValueError(f"{model}: no CPSL model could be loaded: {error}") from error
-    if not isinstance(sentiment.model, CPSLModelMixin):
-        raise ValueError(f"{model}: {type(sentiment.model).__name__} is not a CPSL model; train one with `cpsl train`")
+        if not isinstance(sentiment.model, CPSLModelMixin):
+            raise TypeError(f"it is a {type(sentiment.model).__name__}")
+        features = {name: np.zeros((1, size)) for name, size in sentiment.model.config.modality_sizes.items()}
+        sentiment({"words": ["a"], **features}, explain=True)
     return sentiment
 
 

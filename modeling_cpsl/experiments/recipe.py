@@ -13,7 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from data_builders.command_line import CommandParser, UsageError, did_you_mean
-from data_builders.files import DataError, broken_files_are_data_errors
+from data_builders.files import DataError, broken_files_are_data_errors, one_line
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..training.arguments import CPSLTrainingArguments
@@ -262,11 +262,15 @@ def _recipe_parser() -> _RecipeParser:
 
 def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
     """Parses arguments, of which the later sources override the earlier ones."""
-    arguments = itertools.chain.from_iterable(map(_with_ablation, sources))
+    arguments = list(itertools.chain.from_iterable(map(_with_ablation, sources)))
     try:
-        recipe = Recipe(*parser.parse_args_into_dataclasses(list(arguments), look_for_args_file=False))
-    except ImportError as error:  # an option needs a package that is not installed
-        raise ValueError(str(error)) from error
+        recipe = Recipe(*parser.parse_args_into_dataclasses(arguments, look_for_args_file=False))
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # transformers' arguments raise anything
+        raise ValueError(
+            f"an option has a value that cannot be used ({one_line(error)}); `cpsl train --help` says what each takes"
+        ) from error
     for part in recipe:
         for option in fields(part):  # an empty text takes back what a recipe has set
             if option.default is None and getattr(part, option.name) in ("", [""]):

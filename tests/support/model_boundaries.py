@@ -1,14 +1,25 @@
 """Boundaries that take what a training or a prediction has left: a recipe, a model, a checkpoint, a journal."""
 
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
 import yaml
 from boundaries import Boundary
+from tiny_models import SAMPLE_WORDS, SIZES, make_model
+from transformers import AutoTokenizer
 
+from modeling_cpsl.experiments.assembly import build_model, load_backbone
+from modeling_cpsl.experiments.prediction import predict_table
 from modeling_cpsl.experiments.recipe import RECIPES, read_recipe
+from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
+from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
 def boundary(name):
     """The boundary of this name."""
-    return {"recipe": _recipe}[name]()
+    return {"recipe": _recipe, "model": _model, "backbone": _backbone}[name]()
 
 
 def _recipe():
@@ -17,3 +28,52 @@ def _recipe():
 
     packaged = yaml.safe_load((RECIPES / "sample.yaml").read_text())
     return Boundary([{"recipe.yaml": packaged}, {"recipe.yaml": read_recipe("sample").resolved()}], read)
+
+
+def _model_files():
+    """A tiny model with all that a processor and a calibration can add."""
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = make_sample_backbone(SAMPLE_WORDS, Path(folder, "backbone"), hidden_size=8)
+        tokenizer = AutoTokenizer.from_pretrained(backbone)
+        model = make_model(vocab_size=len(tokenizer))
+        model.set_calibration({"acoustic+text+visual": 0.5, "text": 1.0}, 0.9)
+        statistics = {name: {"mean": [0.0] * size, "std": [1.0] * size} for name, size in SIZES.items()}
+        processor = CPSLProcessor(tokenizer, SIZES, statistics, max_length=20, feature_extractors={"visual": "FACET"})
+        for part in (model, processor):
+            part.save_pretrained(Path(folder, "model"))
+        files = [path for path in Path(folder, "model").iterdir() if path.suffix in (".json", ".safetensors")]
+        return {
+            path.name: json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes() for path in files
+        }
+
+
+def _model():
+    given = tempfile.mkdtemp()
+    rows = [
+        {
+            "id": f"v_{k}",
+            "words": ["great", "movie", "x"],
+            **{name: np.ones((3, size)).tolist() for name, size in SIZES.items()},
+        }
+        for k in range(3)
+    ]
+    Path(given, "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def read(folder):
+        out = folder.parent / f"{folder.name}.jsonl"
+        try:
+            predict_table(str(folder), f"{given}/data.jsonl", out, device="cpu", explain=True, num_samples=2)
+        finally:
+            out.unlink(missing_ok=True)
+
+    return Boundary([_model_files()], read)
+
+
+def _backbone():
+    arguments = read_recipe("sample").model
+
+    def read(folder):
+        backbone, tokenizer, _ = load_backbone(str(folder), max_length=20)
+        build_model(arguments, CPSLProcessor(tokenizer, SIZES), backbone, str(folder))
+
+    return Boundary([_model_files()], read)

@@ -14,7 +14,7 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
     train = load_aligned_dataset("sample")["train"].select(range(3))
     train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
     backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
-    _, tokenizer = assembly.load_backbone(backbone, 50)
+    _, tokenizer, _ = assembly.load_backbone(backbone, 50)
     arguments = recipe.DataArguments(dataset="sample")
     processor = assembly.build_processor(arguments, DatasetDict(train=train), tokenizer)
     assert processor.feature_extractors == {"visual": "FACET 4.2"}
@@ -24,7 +24,7 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
 def backbone(tmp_path):
     """A text encoder of two layers with its processor for the sample corpus."""
     folder = make_sample_backbone(["great", "movie"], tmp_path / "backbone", hidden_size=8)
-    return folder, *assembly.load_backbone(str(folder), 50)
+    return folder, *assembly.load_backbone(str(folder), 50)[:2]
 
 
 def build(folder, config, tokenizer):
@@ -45,7 +45,7 @@ def test_an_encoder_that_is_larger_than_its_configuration_says_is_told(backbone,
     folder, config, tokenizer = backbone
     written = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(written | {"num_hidden_layers": 1}))
-    config, tokenizer = assembly.load_backbone(str(folder), 50)
+    config, tokenizer, _ = assembly.load_backbone(str(folder), 50)
     build(folder, config, tokenizer)
     [record] = caplog.records
     assert "16 tensors of its text encoder are not used" in record.getMessage()

@@ -380,9 +380,9 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
     [
         (["{model}", "{data}", "out.txt"], "out.txt: the suffix '.txt' is not one of .parquet, .csv, .jsonl"),
         (["{model}", "nowhere.pkl", "out.csv"], "nowhere.pkl"),
-        (["nowhere", "{data}", "out.csv"], "nowhere: no CPSL model could be loaded"),
-        (["{broken}", "{data}", "out.csv"], "no CPSL model could be loaded"),
-        (["{model}", "{data}", "out.csv", "--device", "abacus"], "no CPSL model could be loaded"),
+        (["nowhere", "{data}", "out.csv"], "nowhere: not a readable CPSL model"),
+        (["{broken}", "{data}", "out.csv"], "not a readable CPSL model"),
+        (["{model}", "{data}", "out.csv", "--device", "abacus"], "abacus); name the folder"),
         (
             ["{model}", "{narrow}", "out.csv"],
             "the acoustic features have size 3, but the model was trained on size 74",

@@ -75,6 +75,8 @@ def test_wrong_usage_is_told_in_two_lines(arguments, message, capsys):
         ("fusion: magic", "recipe.yaml: argument --fusion: invalid choice: 'magic'"),
         ("- 1", "YAML mapping"),
         ("a: [", "not a readable YAML recipe .*line 1, column 5"),
+        ("deepspeed: x", "an option has a value that cannot be used .*deepspeed.*cpsl train --help"),
+        ("accelerator_config: {speed: 1}", "an option has a value that cannot be used .*'speed'"),
         ("seed: &one 1\ndata_seed: *one\n", r"alias \*one .*line 2, column 12.*aliases \(\*name\) are not read"),
         ("seed: " + "[" * 5000, "not a readable YAML recipe .*recursion"),
         ("save_total_limit: null", "save_total_limit cannot be null; leave it out for 1, or give a value"),
