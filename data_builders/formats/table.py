@@ -159,7 +159,8 @@ def _decide(
     for name in found.modality_sizes:
         if not name.isprintable():
             raise DataError(f"{path}: column {name!r} has a name that cannot be a modality's; rename it")
-    found.left_out.update(dict.fromkeys(oversized, "more data than the file can hold"))
+    if wanted is None:
+        found.left_out.update(dict.fromkeys(oversized, "more data than the file can hold"))
     return found
 
 

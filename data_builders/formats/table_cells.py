@@ -15,7 +15,7 @@ from .table_files import Shard
 
 # How Python and others print arrays: no table can be read from that.
 _PRINTED_ARRAY = re.compile(
-    r"[\[({\s]*(?:\w+\.)?(?:array|tensor)\(|\(\s*[\[(]*[-+.\d][^)]*,|\{[^{}]*:\s*[\[({]", re.IGNORECASE
+    r"[\[({\s]*(?:\w{1,9}\.)?(?:array|tensor)\(|\(\s*[\[(]*[-+.\d][^)]*,|\{[^{}]*:\s*[\[({]", re.IGNORECASE
 )
 
 

@@ -21,11 +21,12 @@ CALLED_LIKE_MODALITIES = frozenset(
 
 _ROWS_TO_DECIDE = 1000  # a column without features in this many rows is not a modality
 _WAY_OUT = "name the modalities to read, which leaves the others out (--modalities a,b; in Python modalities=[...])"
+_LONGEST_PATH = 4096
 _CALLED_LIKE_TEXT = TEXT_COLUMNS | {"sentence", "transcript", "transcription", "utterance", "raw_text"}
 # JSON lists of numbers; what Python prints for lists, arrays, tuples and dicts of numbers; numbers side by side.
 _NUMBER = r"[-+]?\.?\d[-+.\de]*"
 _LIKE_ARRAY = re.compile(
-    r"\[\s*(?:[][(0-9.+-]|null|none|nan|inf)|[\[({\s]*(?:\w+\.)?(?:array|tensor)\(|\(\s*[\[(]*[-+.\d][^)]*,"
+    r"\[\s*(?:[][(0-9.+-]|null|none|nan|inf)|[\[({\s]*(?:\w{1,9}\.)?(?:array|tensor)\(|\(\s*[\[(]*[-+.\d][^)]*,"
     rf"|\{{[^{{}}]*:\s*[\[({{]|{_NUMBER}(?:[\s,;]+{_NUMBER}){{2,}}\s*$",
     re.IGNORECASE,
 )
@@ -82,7 +83,7 @@ def decide_columns(
             except DataError as error:
                 where = f"{shard.path}: sample {sample_name(shard, index, cells)}: column {column}"
                 faults.setdefault(column, f"{where}: {error}")
-                surely_features |= {column} if isinstance(cell, str) and _LIKE_FILE.match(cell) else set()
+                surely_features |= {column} if _is_file(cell) else set()
                 continue
             sizes |= found
             if found:
@@ -109,15 +110,19 @@ def _looks_like_features(cell: Any) -> bool:
     if isinstance(cell, dict):
         return any(isinstance(value, list | np.ndarray) for value in cell.values())
     if isinstance(cell, str):
-        return not cell or bool(_LIKE_ARRAY.match(cell) or _LIKE_FILE.match(cell))
+        return not cell or _is_file(cell) or bool(_LIKE_ARRAY.match(cell))
     return isinstance(cell, np.ndarray) or is_blank(cell)
+
+
+def _is_file(cell: Any) -> bool:
+    return isinstance(cell, str) and len(cell) <= _LONGEST_PATH and bool(_LIKE_FILE.match(cell))
 
 
 def _looks_like_text(cell: Any) -> bool:
     """Whether a cell has several words."""
     if isinstance(cell, list):
         return all(isinstance(word, str) for word in cell)
-    return isinstance(cell, str) and len(cell.split()) > 1
+    return isinstance(cell, str) and len(cell[:1000].split()) > 1
 
 
 def _refuse_hidden_text(path: Path, cells: dict[str, Any]) -> None:

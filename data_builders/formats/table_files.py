@@ -27,9 +27,11 @@ ROW_COLUMNS = frozenset(("id", "video_id", "label", "split")) | TEXT_COLUMNS | T
 
 _RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line the header of a CSV file
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_ARRAY_SUFFIXES = (".npy", ".npz")
 _JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 _ROWS_OF_BATCH = 64
 _VALUES_OF_BATCH = 1 << 22
+_SMALL_FILE = 1 << 22  # in bytes: equal values take no room, so a smaller one may claim anything
 
 
 class Shard(NamedTuple):
@@ -123,14 +125,18 @@ def array_references(path: Path, kind: str) -> set[str]:
                 if not any(".np" in line for line in file):  # much faster than to parse features
                     return set()
             cells = itertools.chain.from_iterable(row.values() for row in _text_rows(path, kind) if row)
-            return {cell for cell in cells if isinstance(cell, str) and cell.endswith((".npy", ".npz"))}
+            return {cell for cell in cells if isinstance(cell, str) and cell.endswith(_ARRAY_SUFFIXES)}
         with pq.ParquetFile(path) as file:
             texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
             texts = sorted({*texts} - ROW_COLUMNS - oversized_columns(path))
             batches = file.iter_batches(_ROWS_OF_BATCH, columns=texts)
             columns = itertools.chain.from_iterable(batch.columns for batch in batches)
-            found = (cells.filter(pc.match_substring_regex(cells, r"\.np[yz]$")).to_pylist() for cells in columns)
-            return set(itertools.chain.from_iterable(found))
+            references = (
+                cells.filter(pc.ends_with(cells, suffix)).to_pylist()
+                for cells in columns
+                for suffix in _ARRAY_SUFFIXES
+            )
+            return set(itertools.chain.from_iterable(references))
 
 
 def datasets_info(path: Path) -> dict[str, Any]:
@@ -260,20 +266,31 @@ def _text_rows(path: Path, kind: str) -> Iterator[dict[str, Any] | None]:
 
 
 def oversized_columns(path: Path) -> set[str]:
-    """The columns of a Parquet file that claim more bytes than the file can hold; they are not decoded."""
-    file = pq.read_metadata(path)
-    groups = [file.row_group(index) for index in range(file.num_row_groups)]
-    # PyArrow aborts the process if it is asked for broken metadata of a column: it is asked only where it has to be.
-    if sum(group.total_byte_size for group in groups) <= MAX_COMPRESSION * path.stat().st_size:
-        return set()
-    found = set()
-    for name, indices in _chunks_of_columns(file, pq.read_schema(path).names).items():
-        chunks = [group.column(index) for group in groups for index in indices]
-        if any(
-            chunk.total_uncompressed_size > MAX_COMPRESSION * (chunk.total_compressed_size + 1) for chunk in chunks
-        ):
-            found.add(name)
+    """The columns of a Parquet file that claim more bytes than it can hold, or too many values; they are not decoded.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    with broken_files_are_data_errors(path, "table"), pq.ParquetFile(path) as file:
+        chunks_of = _chunks_of_columns(file.metadata, file.schema_arrow.names)
+        groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+        found, size = set(), path.stat().st_size
+        # PyArrow aborts the process if it is asked for broken metadata of a column, so it is asked where it must be.
+        if sum(group.total_byte_size for group in groups) > MAX_COMPRESSION * size:
+            for group, (name, indices) in itertools.product(groups, chunks_of.items()):
+                if any(_claims_too_much(group.column(index)) for index in indices):
+                    found.add(name)
+        rest = sorted(chunks_of.keys() - found)
+        if size < _SMALL_FILE and rest:
+            file.scan_contents(rest)  # in little memory, and raises an error where metadata are broken
+            for group, name in itertools.product(groups, rest):
+                if sum(group.column(index).num_values for index in chunks_of[name]) > MAX_VALUES * group.num_rows:
+                    found.add(name)
     return found
+
+
+def _claims_too_much(chunk: pq.ColumnChunkMetaData) -> bool:
+    return chunk.total_uncompressed_size > MAX_COMPRESSION * (chunk.total_compressed_size + 1)
 
 
 def _chunks_of_columns(file: pq.FileMetaData, names: Iterable[str]) -> dict[str, list[int]]:
@@ -303,8 +320,6 @@ def _rows_of_batch(file: pq.ParquetFile, row_group: int, names: list[str]) -> in
     group = file.metadata.row_group(row_group)
     chunks = itertools.chain.from_iterable(_chunks_of_columns(file.metadata, names).values())
     values = sum(group.column(index).num_values for index in chunks)
-    if values > len(names) * MAX_VALUES * group.num_rows:
-        raise DataError(f"{file.name}: its rows hold more than {MAX_VALUES} values a column; cut or remove them")
     return min(max(_VALUES_OF_BATCH * group.num_rows // max(values, 1), 1), _ROWS_OF_BATCH)
 
 

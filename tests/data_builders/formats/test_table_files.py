@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from table_cases import GOOD, as_lists, check, example_rows, write_jsonl
 
-from data_builders import DataError, load_aligned_dataset
-from data_builders.formats.recognition import open_source
+from data_builders import DataError, load_aligned_dataset, make_builder
+from data_builders.formats.recognition import open_source, source_files
 
 
 @pytest.mark.parametrize("row_group_size", [2, 100])
@@ -171,3 +171,80 @@ def test_a_split_of_bad_samples_alone_says_why_it_is_empty(tmp_path, cache):
     path = write_jsonl(tmp_path / "mine.jsonl", [{**GOOD, "label": "1,5"}] * 3)
     with pytest.raises(DataError, match=r"train split is empty \(3 left out, the first: good_1: .*'1,5' is not a num"):
         load_aligned_dataset(path, cache_dir=cache, on_error="skip")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_broken_row_is_a_bad_sample_of_the_first_split(tmp_path, cache, kind):
+    rows = {
+        "jsonl": ['{"id": "%s", "text": "a b", "label": 1, "split": "%s"}', "{"],
+        "csv": ["%s,a b,1,%s", "x,a,b,1,dev"],
+    }
+    good, broken = rows[kind]
+    lines = ["id,text,label,split"] * (kind == "csv") + [good % ("v_0", "train"), broken, good % ("v_1", "dev")]
+    path = tmp_path / f"mine.{kind}"
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=rf"mine\.{kind}: sample mine-1: row 2 cannot be read as a line"):
+        load_aligned_dataset(path, cache_dir=cache)
+    builder = make_builder(path, cache_dir=cache, on_error="skip")
+    builder.download_and_prepare()
+    assert [(left.id, left.split) for left in builder.skipped] == [("mine-1", "train")]
+    assert {name: split["id"][:] for name, split in builder.as_dataset().items()} == {
+        "train": ["v_0"],
+        "validation": ["v_1"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_split_that_is_none_names_its_row(tmp_path, cache, kind):
+    path, rows = tmp_path / f"mine.{kind}", [{**GOOD, "split": name} for name in ("train", "fold7")]
+    if kind == "jsonl":
+        write_jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(DataError, match=rf"mine\.{kind}: row 2: split 'fold7' is none of train"):
+        load_aligned_dataset(path, cache_dir=cache, on_error="skip")
+
+
+@pytest.mark.parametrize("header", ["id,text,label", "id,text,label,split", "id,acoustic,label,text"])
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_table_without_rows_is_an_empty_split(tmp_path, cache, header, labels):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{header}\n")
+    with pytest.raises(DataError, match=r"mine\.csv: the train split is empty; give it samples"):
+        load_aligned_dataset(path, cache_dir=cache, labels=labels)
+
+
+def claims(kind):
+    """A column of a few bytes in a file that stand for many."""
+    if kind == "text":
+        return pa.array(["x" * (1 << 26)])
+    values = pa.array(np.zeros(1 << 23, np.float32))
+    rows = pa.ListArray.from_arrays([0, 1 << 22, 1 << 23], values)
+    return (
+        pa.ListArray.from_arrays([0, len(values)], values)
+        if kind == "list"
+        else pa.ListArray.from_arrays([0, 2], rows)
+    )
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "rows"])
+def test_a_parquet_column_that_is_not_asked_for_is_not_decoded(tmp_path, monkeypatch, kind):
+    """A file of 28 kB took 3.6 GB."""
+    monkeypatch.setattr("data_builders.formats.table_files.MAX_VALUES", 1 << 22)
+    path, pool = tmp_path / "x.parquet", pa.system_memory_pool()  # which nothing else uses
+    table = pa.table({"words": [["a", "b"]], "label": [1.0], "acoustic": [[[1.0], [2.0]]], "other": claims(kind)})
+    pq.write_table(table, path, compression="zstd", use_dictionary=kind != "text")
+    assert path.stat().st_size < 20_000
+    default = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        for modalities in (None, ["text", "acoustic"]):
+            source = open_source(path, modalities=modalities)
+            [row] = source.rows(source.splits["train"][0])
+            assert source.left_out == ({} if modalities else {"other": "more data than the file can hold"})
+            assert row["words"] == ["a", "b"] and row["acoustic"].shape == (2, 1) and len(source_files(path)) == 1
+        with pytest.raises(DataError, match=r"x\.parquet: column other claims more data than the file can hold"):
+            open_source(path, modalities=["other"])
+    finally:
+        pa.set_memory_pool(default)
+    assert 0 < pool.max_memory() < 1 << 24
