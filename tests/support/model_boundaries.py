@@ -5,21 +5,26 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from boundaries import Boundary
 from tiny_models import SAMPLE_WORDS, SIZES, make_model
+from training_cases import make_trainer
 from transformers import AutoTokenizer
+from transformers.trainer_utils import SaveStrategy
 
 from modeling_cpsl.experiments.assembly import build_model, load_backbone
 from modeling_cpsl.experiments.prediction import predict_table
 from modeling_cpsl.experiments.recipe import RECIPES, read_recipe
+from modeling_cpsl.experiments.run import check_checkpoint
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
 def boundary(name):
     """The boundary of this name."""
-    return {"recipe": _recipe, "model": _model, "backbone": _backbone}[name]()
+    make = {"recipe": _recipe, "model": _model, "backbone": _backbone, "checkpoint": _checkpoint}
+    return make[name]()
 
 
 def _recipe():
@@ -42,9 +47,7 @@ def _model_files():
         for part in (model, processor):
             part.save_pretrained(Path(folder, "model"))
         files = [path for path in Path(folder, "model").iterdir() if path.suffix in (".json", ".safetensors")]
-        return {
-            path.name: json.loads(path.read_text()) if path.suffix == ".json" else path.read_bytes() for path in files
-        }
+        return {path.name: _value(path) for path in files}
 
 
 def _model():
@@ -77,3 +80,26 @@ def _backbone():
         build_model(arguments, CPSLProcessor(tokenizer, SIZES), backbone, str(folder))
 
     return Boundary([_model_files()], read)
+
+
+def _checkpoint():
+    def read(folder):
+        check_checkpoint(str(folder), trainer, {})
+        trainer.train(resume_from_checkpoint=str(folder))
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(folder, num_samples=16, max_steps=2, save_strategy="steps", save_steps=2)
+        trainer.train()
+        checkpoint = Path(folder, "run", "checkpoint-2")
+        unread = {"training_args.bin", *(path.name for path in checkpoint.glob("*_cpsl.py"))}
+        unread |= {path.name for path in checkpoint.glob("*token*")} | {"processor_config.json"}
+        files = {path.name: _value(path) for path in checkpoint.iterdir() if path.name not in unread}
+    trainer.args.save_strategy = SaveStrategy.NO
+    return Boundary([files], read, (torch.zeros(3), torch.full((2,), torch.nan), torch.ones(2, dtype=torch.uint8)))
+
+
+def _value(path):
+    """What a file holds: a structure that can be damaged, or the bytes of weights."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return path.read_bytes() if path.suffix == ".safetensors" else torch.load(path, weights_only=False)
