@@ -47,7 +47,7 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
     format: str | None = None
-    labels: bool = True
+    labels: bool | None = True
     on_error: str = "raise"
 
 
@@ -388,7 +388,7 @@ def load_aligned_dataset(
     feature_sequences: Mapping[str, str] | None = None,
     folds: Mapping[str, Sequence[str]] | None = None,
     format: str | None = None,
-    labels: bool = True,
+    labels: bool | None = True,
     on_error: str = "raise",
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
@@ -406,8 +406,8 @@ def load_aligned_dataset(
         feature_sequences (mapping, *optional*): Modality -> file or root name of a computational sequence.
         folds (mapping, *optional*): Split -> video ids, for computational sequences.
         format (`str`, *optional*): The name of the format. Default: recognised from the content.
-        labels (`bool`): False for data to predict on. Then labels are neither read nor checked, a table need not have
-            them, and rows have no `label`.
+        labels (`bool`, *optional*): False for data to predict on. Then labels are neither read nor checked, a table
+            need not have them, and rows have no `label`. `None`: rows have a `label` where the data has a valid one.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): Where Arrow files are cached. Default: the cache of `datasets`.
         num_proc (`int`, *optional*): The number of processes that build the cache.

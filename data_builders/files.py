@@ -95,6 +95,23 @@ def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
     return head
 
 
+def check_path_or_hub_id(name: str) -> None:
+    """Refuses a missing file or folder, which the Hub would otherwise be asked for again and again.
+
+    Args:
+        name: A path or the id of a repository on the Hub. It is a path if it begins like one or has more parts than
+            an id, or if its parent is a folder here.
+
+    Raises:
+        DataError: It is a path, and nothing is there.
+    """
+    path = Path(name)
+    has_parent = len(path.parts) > 1 and path.parent.is_dir()
+    is_path = name.startswith((".", "~", "/")) or len(path.parts) > 2 or has_parent
+    if is_path and not path.exists():
+        raise DataError(f"{name}: no such file or folder; check the path")
+
+
 def content_hash(files: Iterable[Path], folder: Path) -> str:
     """A hash of the content of files and of their names, which may say which split a file is.
 

@@ -4,6 +4,7 @@ A reader opens a file or folder and returns a `Source`. The builder asks it for 
 tables; nothing downstream knows where a row came from.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -156,7 +157,7 @@ def row_features(
     modality_sizes: dict[str, int],
     timed: bool,
     *,
-    labels: bool = True,
+    labels: bool | None = True,
     feature_extractors: Mapping[str, str] = MappingProxyType({}),
 ) -> Features:
     """The columns of a dataset in the row format.
@@ -164,7 +165,7 @@ def row_features(
     Args:
         modality_sizes: The size of a feature row of each modality.
         timed: Whether rows have the times of segments and words.
-        labels: Whether rows have labels.
+        labels: Whether rows have labels; None if some may.
         feature_extractors: The program that extracted a modality's features, where it is known.
     """
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
@@ -172,7 +173,7 @@ def row_features(
         name: Array2D((None, size), "float32", id=feature_extractors.get(name))
         for name, size in modality_sizes.items()
     }
-    if labels:
+    if labels is not False:
         features["label"] = Value("float32")
     if timed:
         features |= {"start": Value("float32"), "end": Value("float32")}
@@ -180,13 +181,13 @@ def row_features(
     return Features(features)
 
 
-def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True) -> Row:
+def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool | None = True) -> Row:
     """A reader's row with its label as a float, its features as arrays, and derived modalities added.
 
     Args:
         row: As a reader gives it, see `Source.rows`.
         modality_sizes: The wanted modalities and their sizes; one that the row does not have is the derived `timing`.
-        labels: Whether the label is wanted.
+        labels: Whether the label is wanted; None: it is None where there is no valid one.
 
     Raises:
         DataError: A label is wrong, a string cannot be stored, or features are not numbers of shape (number of words,
@@ -197,6 +198,10 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
     check_text(row["id"], row["video_id"], *words)
     if labels:
         checked["label"] = checked_label(row["label"])
+    elif labels is None:
+        checked["label"] = None
+        with contextlib.suppress(DataError):
+            checked["label"] = checked_label(row.get("label"))
     for name in ("word_start", "word_end"):
         if len(row.get(name, ())):
             _check_one_a_word(len(row[name]), f"values of {name}", len(words))

@@ -64,13 +64,15 @@ class MultimodalSentimentPipeline(Pipeline):
         Returns:
             One dict for each utterance, in their order (a dict for one, a list for a list, else a generator):
 
-            - `score`: sentiment in [-3, 3]; `acc7_class`, its class -3 ... 3, and `label`, the name of that class;
-            - `modalities`: for each modality None where it is missing, else a dict of `score`, predicted from it
-              alone. With `explain` also `delta`, by how much the score changes through that modality (the score minus
-              the score without it; None where it is the only one), and for those other than text `weight`, its mean
-              share in the fusion;
+            - `score`: sentiment in [-3, 3]; `prediction`, the same before it was clipped to that range; `acc7_class`,
+              its class -3 ... 3, and `label`, the name of that class;
+            - `modalities`: for each modality None where it is missing, else a dict of `score` and `prediction` from
+              it alone. With `explain` also `delta`, by how much the score changes through that modality (the score
+              minus the score without it; None where it is the only one), and for those other than text `weight`, its
+              mean share in the fusion;
             - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated on utterances with the
-              same modalities, and of `std` with `num_samples`; None where there is neither.
+              same modalities, and of `std` with `num_samples`; None where there is neither;
+            - `num_cut`: how many tokens at the end were not read, to keep `max_length`.
 
         Raises:
             ValueError: An utterance is bad and `on_error` is `raise`; the message names it. Or an argument is out of
@@ -200,7 +202,8 @@ class MultimodalSentimentPipeline(Pipeline):
             if not logits[index].isfinite():
                 results.append({"error": f"the model predicts {float(logits[index])}; its features are out of range"})
                 continue
-            result = {"score": sentiment["value"], "label": sentiment["label"], "acc7_class": sentiment["acc7_class"]}
+            result = {"score": sentiment["value"], "prediction": float(logits[index])}
+            result |= {"label": sentiment["label"], "acc7_class": sentiment["acc7_class"]}
             result["modalities"] = {
                 name: _modality_result(name, index, model_outputs) if present[index] else None
                 for name, present in model_outputs["modality_presence"].items()
@@ -280,6 +283,8 @@ class MultimodalSentimentPipeline(Pipeline):
             for index, output in zip(chosen, outputs, strict=True):
                 if "error" in output:
                     output = {"score": None, "error": f"{window[index]['name']}: {output['error']}"}
+                else:
+                    output["num_cut"] = encoded[index].num_cut
                 results[index] = output
         for result in results:
             if raises and "error" in result:
@@ -316,7 +321,8 @@ def _modality_set(result: Mapping[str, Any]) -> str:
 
 
 def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, float | None] = {"score": float(clip_sentiment(outputs["unimodal_logits"][name][index]))}
+    prediction = outputs["unimodal_logits"][name][index]
+    result: dict[str, float | None] = {"score": float(clip_sentiment(prediction)), "prediction": float(prediction)}
     if "deltas" in outputs:
         delta = float(outputs["deltas"][name][index])
         result["delta"] = delta if delta == delta else None

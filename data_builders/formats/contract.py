@@ -48,14 +48,14 @@ class ReadOptions(NamedTuple):
 
     Attributes:
         head: The beginning of the data, which was read to recognise its format.
-        labels: Whether labels are wanted; without, the data need not have them.
+        labels: Whether labels are wanted; without, the data need not have them. None: they are given where they are.
         modalities: The modalities that are wanted; None for all.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.
     """
 
     head: Head
-    labels: bool = True
+    labels: bool | None = True
     modalities: Collection[str] | None = None
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None

@@ -45,7 +45,7 @@ def read(path: Path, options: ReadOptions) -> Source:
     if not recognizes(path, options.head):
         raise other_layout(path, options.head.unpickled, FORMAT)
     columns = column_splits(path, options.head.unpickled)
-    labels = [_LABELS] if options.labels else []
+    labels = [] if options.labels is False else [_LABELS]
     splits = read_samples(path, columns, "raw_text", *labels, *_LENGTHS.values())
     if options.labels and any(_LABELS not in sample for samples in splits.values() for sample in samples):
         raise no_labels(path, _LABELS)

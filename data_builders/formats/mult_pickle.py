@@ -42,7 +42,7 @@ def read(path: Path, options: ReadOptions) -> Source:
     if not recognizes(path, options.head):
         raise other_layout(path, options.head.unpickled, FORMAT)
     columns = column_splits(path, options.head.unpickled)
-    splits = read_samples(path, columns, "text", *(["labels"] if options.labels else []))
+    splits = read_samples(path, columns, "text", *([] if options.labels is False else ["labels"]))
     if options.labels and any("labels" not in sample for samples in splits.values() for sample in samples):
         raise no_labels(path, "labels")
     return Source(path, FORMAT, modality_sizes(path, splits), False, splits, _rows)

@@ -62,7 +62,7 @@ class _Table(NamedTuple):
     columns: frozenset[str]
     modalities: tuple[str, ...]
     timed: bool
-    labelled: bool
+    labelled: bool | None
 
 
 def recognizes(path: Path, head: Head) -> bool:
@@ -215,6 +215,9 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
     row: Row = {"id": name, "video_id": video_of(name) if is_blank(video) else as_text(video), "words": words}
     if table.labelled:
         row["label"] = label_of_cell(cells.get("label"))
+    elif table.labelled is None:
+        with contextlib.suppress(DataError):
+            row["label"] = label_of_cell(cells.get("label"))
     if table.timed:
         row |= {name: number_of_cell(cells.get(name), name) for name in ("start", "end")}
         for name in ("word_start", "word_end"):

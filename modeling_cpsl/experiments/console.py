@@ -244,16 +244,23 @@ def _show_warnings_once() -> None:
 @contextlib.contextmanager
 def without_loading_reports() -> Iterator[None]:
     """Without transformers' tables of the tensors that a checkpoint lacks, where the caller looks at these itself."""
+    with without_messages("transformers.modeling_utils", "LOAD REPORT"):
+        yield
 
-    def is_no_report(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
 
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(is_no_report)
+@contextlib.contextmanager
+def without_messages(logger_name: str, part: str) -> Iterator[None]:
+    """Without those messages of a logger that contain some words."""
+
+    def is_another(record: logging.LogRecord) -> bool:
+        return part not in record.getMessage()
+
+    logger = logging.getLogger(logger_name)
+    logger.addFilter(is_another)
     try:
         yield
     finally:
-        logger.removeFilter(is_no_report)
+        logger.removeFilter(is_another)
 
 
 _EPOCH_WIDTH = len("12.34/30")
@@ -293,4 +300,4 @@ def _width(name: str) -> int:
     return max(len(name), 6)
 
 
-__all__ = ["Console", "kept_model", "model_summary", "quiet_libraries", "without_loading_reports"]
+__all__ = ["Console", "kept_model", "model_summary", "quiet_libraries", "without_loading_reports", "without_messages"]

@@ -1,44 +1,36 @@
 """Predictions for every utterance of a data set, written to a table; an interrupted call can be continued."""
 
+import contextlib
 import hashlib
+import itertools
 import json
+import logging
 import os
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
 from tqdm import tqdm
-from transformers import pipeline
+from transformers import AutoConfig, pipeline
 
 from data_builders import make_builder
-from data_builders.columns import feature_extractors, modality_sizes
-from data_builders.files import broken_files_are_data_errors, replacing_file
+from data_builders.builder import LeftOut
+from data_builders.columns import feature_extractors, modality_sizes, rows_of
+from data_builders.files import DataError, broken_files_are_data_errors, check_path_or_hub_id, locked
 
 from ..configuration_cpsl import CPSLConfigMixin
-from ..modeling_cpsl import CPSLModelMixin
-from ..pipeline_cpsl import TASK, MultimodalSentimentPipeline
-from .console import quiet_libraries
+from ..pipeline_cpsl import BATCHES_IN_WINDOW, TASK, MultimodalSentimentPipeline
+from .console import quiet_libraries, without_messages
+from .prediction_results import ResultStore, known_results, open_journal, temporary_results
+from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
 
 
-_TEXT_COLUMNS = {"id": str, "split": str, "model": str, "digest": str}
-READ_TABLE = {
-    ".parquet": pd.read_parquet,
-    # An id may be the text "NA"; only an empty cell is missing.
-    ".csv": lambda path: pd.read_csv(path, dtype=_TEXT_COLUMNS, keep_default_na=False, na_values=[""]),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=_TEXT_COLUMNS, precise_float=True),
-}
-WRITE_TABLE = {
-    ".parquet": lambda table, path: table.to_parquet(path, index=False),
-    ".csv": lambda table, path: table.to_csv(path, index=False),
-    ".jsonl": lambda table, path: table.to_json(
-        path, orient="records", lines=True, force_ascii=False, double_precision=15
-    ),
-}
-WAY_OUT = "remove it or name another output"
+logger = logging.getLogger(__name__)
 
 
 @quiet_libraries()
@@ -65,15 +57,15 @@ def predict_table(
     With `num_samples` above 1 this holds except for chance: results are means over random draws. What `out` holds
     already stays as it is, but removed and computed again it would differ a little.
 
+    Memory does not grow with the number of utterances, if `data` is in tables; what is known goes to a temporary file.
+
     Args:
         model: Folder or Hub id of a CPSL model.
         data: Anything that [`load_aligned_dataset`] reads; labels are not needed. A modality of the model that the
-            data lacks counts as missing in every utterance.
-        out: A `.parquet`, `.jsonl` or `.csv` file with the columns `id`, `split`, `score`, `label`, `acc7_class`,
-            `score_<modality>` for each modality and whatever else the pipeline reports; `error` for an utterance that
-            was skipped, which the next call tries again; `model`, the digest of the model and the options; and
-            `digest`, that of the result. Samples that the reader could not read come last. The file must not lie in a
-            folder in which tables of `data` are looked for.
+            data lacks counts as missing in every utterance; a warning names it.
+        out: A `.parquet`, `.jsonl` or `.csv` file; docs/reference.md describes its columns. An utterance that was
+            skipped is tried again by the next call. Samples that the reader could not read come last. The file must
+            not lie in a folder in which tables of `data` are looked for.
         batch_size: Number of utterances in a forward pass.
         device: As for `pipeline`.
         num_samples: As for [`MultimodalSentimentPipeline`].
@@ -85,80 +77,151 @@ def predict_table(
         The numbers of utterances that were predicted now, that had been predicted before, and that were skipped.
 
     Raises:
-        ValueError: An utterance is bad, the features come from another extractor than the model's, `out` holds
-            something else than predictions of this model with these options, has an unknown suffix or lies among the
-            data, or `model` is not a CPSL model.
+        ValueError: An argument is out of range, an utterance is bad, the features come from another extractor than
+            the model's, `out` holds something else than predictions of this model with these options, has an unknown
+            suffix or lies among the data, or `model` is not a CPSL model.
+        OSError: Nothing can be written to `out`, or another process is writing there.
     """
     out = Path(out)
-    _check_place(out, Path(data_options.get("data_dir") or data))
-    sentiment = _load_pipeline(model, device)
-    model_digest = _model_digest(sentiment, num_samples, explain)
-    journal = out.with_name(f"{out.name}.partial.jsonl")
-    results = _known_results(out, journal, model_digest)
-    dataset, left_out = _load_data(data, sentiment.model.config.modality_sizes, on_error=on_error, **data_options)
-    sentiment.processor.check_extractors(feature_extractors(dataset))
-    digests = [_result_digest(model_digest, row) for row in dataset]
-    num_before = sum(digest in results for digest in digests)
-    missing: dict[str, int] = {}
-    for index, digest in enumerate(digests):
-        if digest not in results:
-            missing.setdefault(digest, index)
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "num_samples": num_samples,
-        "explain": explain,
-        "on_error": on_error,
-    }
-    predictions = sentiment((_utterance(dataset[index]) for index in missing.values()), **options)
-    # `disable=None`: the bar shows on terminals only.
-    progress = tqdm(predictions, total=len(missing), desc="predicting", unit="utt", disable=None)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open("a", encoding="utf-8", buffering=1) as stream:
-        for (digest, index), result in zip(missing.items(), progress, strict=True):
-            if "error" in result:  # without the utterance's name, since utterances with equal inputs share it
-                results[digest] = {"error": result["error"].partition(f"(id {dataset[index]['id']}): ")[2]}
-            else:
-                results[digest] = _columns(result)
-                stream.write(json.dumps({**results[digest], "model": model_digest, "digest": digest}) + "\n")
-    table = [
-        {"id": sample_id, "split": split, **results[digest], "model": model_digest, "digest": digest}
-        for sample_id, split, digest in zip(dataset["id"], dataset["split"], digests, strict=True)
-    ]
-    table += [{"id": left.id, "split": left.split, "error": left.reason, "model": model_digest} for left in left_out]
-    _write_table(table, out)
-    journal.unlink()
-    num_skipped = sum("error" in row for row in table)
-    return len(table) - num_before - num_skipped, num_before, num_skipped
+    _check_arguments(out, Path(data_options.get("data_dir") or data), batch_size, num_samples)
+    with locked(out), temporary_results() as results:
+        config = _load_config(model)
+        source = _open_data(data, config.modality_sizes, on_error=on_error, **data_options)
+        sentiment = _load_pipeline(model, device)
+        sentiment.processor.check_extractors(source.extractors)
+        call = _Call(
+            sentiment,
+            {"batch_size": batch_size, "num_samples": num_samples, "explain": explain, "on_error": "skip"},
+            _model_digest(sentiment, num_samples, explain),
+            results,
+        )
+        columns = _table_columns(call)
+        journal = out.with_name(f"{out.name}.partial.jsonl")
+        for digest, result in known_results(out, journal, call.digest, columns):
+            results.add(digest, result, is_new=False)
+        with open_journal(journal) as stream:
+            _predict_all(call, source, stream, raises=on_error == "raise")
+        counts: Counter[str] = Counter()
+        write_table(_table_rows(call, counts), columns, out)
+        journal.unlink()
+    if counts["cut"]:
+        longest = sentiment.processor.max_length
+        logger.warning("%s: %d utterances were cut to max_length=%d tokens, see num_cut", out, counts["cut"], longest)
+    return counts["new"], counts["before"], counts["skipped"]
 
 
-def _check_place(out: Path, data: Path) -> None:
-    """Refuses an output of an unknown kind, and one that would be read as data from then on."""
-    if out.suffix not in WRITE_TABLE:
-        raise ValueError(f"{out}: the suffix {out.suffix!r} is not one of {', '.join(WRITE_TABLE)}; rename the output")
+class _Source(NamedTuple):
+    """The data: its name, about how many rows it has, the rows, what was left out, the extractors by modality."""
+
+    name: str
+    num_rows: int
+    rows: Iterator[dict[str, Any]]
+    left_out: list[LeftOut]
+    extractors: dict[str, str]
+
+
+class _Call(NamedTuple):
+    """What a call predicts with, the digest of everything in it that results depend on, and the results."""
+
+    sentiment: MultimodalSentimentPipeline
+    options: dict[str, Any]
+    digest: str
+    results: ResultStore
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities of the model."""
+        config = self.sentiment.model.config
+        return [*(["text"] if config.use_text else []), *config.modality_sizes]
+
+
+# What is checked before anything is loaded
+
+
+def _check_arguments(out: Path, data: Path, batch_size: int, num_samples: int) -> None:
+    for name, value in (("batch_size", batch_size), ("num_samples", num_samples)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if out.suffix not in WRITERS:
+        raise ValueError(f"{out}: the suffix {out.suffix!r} is not one of {', '.join(WRITERS)}; rename the output")
+    if out.is_dir():
+        raise ValueError(f"{out}: this is a folder; name a file in it")
     if out.resolve().parent in (data.resolve(), (data / "data").resolve()):  # where tables are looked for
         raise ValueError(f"{out}: it would be read as data from then on; put it in another folder than the data")
 
 
+def _load_config(model: str) -> CPSLConfigMixin:
+    """The configuration, which is read in no time, to refuse another kind of model before its weights are read."""
+    check_path_or_hub_id(model)
+    with _broken_models_are_errors(model):
+        config = AutoConfig.from_pretrained(model)
+    if not isinstance(config, CPSLConfigMixin):
+        raise ValueError(
+            f"{model}: a model of type {config.model_type!r} and not of CPSL; train one with `cpsl train`"
+        )
+    return config
+
+
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
     """The pipeline of a model, which has scored an utterance: some damages show only then."""
-    way_out = "name the folder or Hub id of a CPSL model that `cpsl train` has finished, and a device that is there"
-    with broken_files_are_data_errors(model, "CPSL model", way_out):
+    with _broken_models_are_errors(model):
         sentiment = pipeline(TASK, model=model, device=device)
-        if not isinstance(sentiment.model, CPSLModelMixin):
-            raise TypeError(f"it is a {type(sentiment.model).__name__}")
         features = {name: np.zeros((1, size)) for name, size in sentiment.model.config.modality_sizes.items()}
         sentiment({"words": ["a"], **features}, explain=True)
     return sentiment
 
 
+def _broken_models_are_errors(model: str) -> contextlib.AbstractContextManager[None]:
+    way_out = "name the folder or Hub id of a CPSL model that `cpsl train` has finished, and a device that is there"
+    return broken_files_are_data_errors(model, "CPSL model", way_out)
+
+
+# The data
+
+
+def _open_data(data: str, sizes: dict[str, int], **options: Any) -> _Source:
+    """Opens the data, to be read once, with those of the model's modalities that it has."""
+    builder = make_builder(data, labels=None, streaming=True, **options)
+    num_rows, tables = builder.read_once()
+    found = modality_sizes(builder.info)
+    if "timing" in sizes and "timing" not in found and "word_start" in builder.info.features:
+        wanted = ["timing", *(name for name in sizes if name in found)]
+        builder = make_builder(data, labels=None, streaming=True, modalities=wanted, **options)
+        num_rows, tables = builder.read_once()
+        found = modality_sizes(builder.info)
+    for name, size in sizes.items():
+        if found.get(name, size) != size:
+            raise ValueError(
+                f"{data}: the {name} features have size {found[name]}, but the model was trained on size {size}; "
+                "give features of the same extractor"
+            )
+    columns = ["id", "label", "words", *(name for name in sizes if name in found)]
+    rows = (row | {"split": split} for split, table in tables for row in rows_of(table.select(columns)))
+    extractors = {name: made_by for name, made_by in feature_extractors(builder.info).items() if name in sizes}
+    return _Source(data, num_rows, rows, builder.skipped, extractors)
+
+
+def _warn_of_missing_modalities(data: str, rows: Sequence[dict[str, Any]], modalities: Iterable[str]) -> None:
+    columns = {name: "words" if name == "text" else name for name in modalities}
+    lacking = [name for name, column in columns.items() if not any(len(row.get(column, ())) for row in rows)]
+    if lacking:
+        logger.warning(
+            "%s: there is no %s in the first %d utterances; the model predicts them without",
+            data, ", no ".join(lacking), len(rows),
+        )  # fmt: skip
+
+
+# Digests
+
+
 def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: bool) -> str:
-    """What every result depends on: weights, settings of model and processor, tokenizer, calibration and options."""
+    """What every result depends on: weights, configuration, processor, tokenizer, options and version."""
     config, processor = sentiment.model.config, sentiment.processor
-    settings = {option.name: getattr(config, option.name) for option in fields(CPSLConfigMixin)}
+    settings = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
     settings |= {"max_length": processor.max_length, "feature_statistics": processor.feature_statistics}
-    settings |= {"tokenizer": processor.tokenizer.backend_tokenizer.to_str()}
+    settings |= {"tokenizer": processor.tokenizer.backend_tokenizer.to_str(), "version": version("cpsl")}
     settings |= {"num_samples": num_samples, "explain": explain}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for _, tensor in sorted(sentiment.model.state_dict().items()):
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
@@ -166,92 +229,97 @@ def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, expl
 
 def _result_digest(model_digest: str, row: dict[str, Any]) -> str:
     """What one result depends on: the model and the options, and the utterance's words and features."""
-    digest = hashlib.sha256(json.dumps([model_digest, list(row["words"])]).encode())
-    for name in sorted(row.keys() - {"id", "split", "words"}):
+    digest = hashlib.sha256(json.dumps([model_digest, row["words"]]).encode())
+    for name in sorted(row.keys() - {"id", "split", "label", "words"}):
         digest.update(f"{name} {row[name].shape}".encode() + np.ascontiguousarray(row[name]).tobytes())
     return digest.hexdigest()[:16]
 
 
-def _known_results(out: Path, journal: Path, model_digest: str) -> dict[str, dict[str, Any]]:
-    """The results of earlier calls by their digest, without errors."""
-    results: dict[str, dict[str, Any]] = {}
-    for path, read in ((out, _read_table), (journal, _read_journal)):
-        try:
-            rows = read(path) if path.exists() else []
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: not readable predictions ({error}); {WAY_OUT}") from error
-        for row in rows:
-            if not isinstance(row, dict) or not {"model", "digest"} <= row.keys():
-                raise ValueError(f"{path}: not predictions of this version (rows without a digest); {WAY_OUT}")
-            if row["model"] != model_digest:
-                raise ValueError(f"{path}: predictions of another model or with other options; {WAY_OUT}")
-            if row.get("error") is None:
-                results[row["digest"]] = {name: row[name] for name in row if name not in (*_TEXT_COLUMNS, "error")}
-    return results
+# Predictions
 
 
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    table = READ_TABLE[path.suffix](path)
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+def _predict_all(call: _Call, source: _Source, journal: TextIO, *, raises: bool) -> None:
+    """Predicts what is not known yet, a window at a time, and appends every utterance to the table."""
+    window_size = call.options["batch_size"] * BATCHES_IN_WINDOW
+    # `disable=None`: the bar shows on terminals only.
+    bar = tqdm(total=source.num_rows, desc="predicting", unit="utt", disable=None)
+    # What is cut is counted once, at the end.
+    with bar, without_messages("modeling_cpsl.processing_cpsl", "were cut to max_length"):
+        is_first = True
+        while window := list(itertools.islice(source.rows, window_size)):
+            if is_first:
+                _warn_of_missing_modalities(source.name, window, call.modalities)
+            digests = [_result_digest(call.digest, row) for row in window]
+            errors = _predict_window(call, digests, window, journal)
+            for row, digest in zip(window, digests, strict=True):
+                utterance = {name: row[name] for name in ("id", "split", "label")}
+                if digest in errors:
+                    if raises:
+                        raise DataError(
+                            f"{source.name}: sample {row['id']} of the {row['split']} split: {errors[digest]}; "
+                            "on_error=skip leaves such samples out"
+                        )
+                    utterance["error"] = errors[digest]
+                call.results.append(utterance, digest)
+            bar.update(len(window))
+            is_first = False
+    for left in source.left_out:
+        call.results.append({"id": left.id, "split": left.split, "error": left.reason})
 
 
-def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    table = pd.DataFrame(rows)
-    if "acc7_class" in table:  # an integer in every table, also beside an error
-        table["acc7_class"] = table["acc7_class"].astype("Int64")
-    with replacing_file(path) as temporary:
-        WRITE_TABLE[path.suffix](table, temporary)
+def _predict_window(
+    call: _Call, digests: Sequence[str], rows: Sequence[dict[str, Any]], journal: TextIO
+) -> dict[str, str]:
+    """Predicts those of the rows whose result is not known; gives the errors of the others by digest."""
+    missing: dict[str, dict[str, Any]] = {}
+    for digest, row in zip(digests, rows, strict=True):
+        if digest not in call.results:
+            missing.setdefault(digest, row)
+    errors = {}
+    utterances = (row | {"words": row["words"] or None} for row in missing.values())
+    results: Iterator[dict[str, Any]] = call.sentiment(utterances, **call.options)  # type: ignore[assignment]
+    for (digest, row), result in zip(missing.items(), results, strict=True):
+        if "error" in result:  # without the utterance's name, since utterances with equal inputs share it
+            errors[digest] = result["error"].partition(f"(id {row['id']}): ")[2]
+        else:
+            columns = _result_columns(result)
+            call.results.add(digest, columns, is_new=True)
+            journal.write(json.dumps({**columns, "model": call.digest, "digest": digest}) + "\n")
+    return errors
 
 
-def _read_journal(path: Path) -> list[Any]:
-    """The rows of an interrupted call; a last line that a kill cut short is removed from the file."""
-    text = path.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        with replacing_file(path) as temporary:
-            temporary.write_text(complete, encoding="utf-8")
-    return [json.loads(line) for line in complete.splitlines()]
+# The table
 
 
-def _load_data(data: str, sizes: dict[str, int], **options: Any) -> tuple[Dataset, list[Any]]:
-    """The utterances of all splits with those of the model's modalities that they have; what the reader left out."""
-    dataset, left_out = _build(data, **options)
-    found = modality_sizes(dataset)
-    if "timing" in sizes and "timing" not in found and "word_start" in dataset.features:
-        wanted = ["timing", *(name for name in sizes if name in found)]
-        dataset, left_out = _build(data, modalities=wanted, **options)
-        found = modality_sizes(dataset)
-    for name, size in sizes.items():
-        if found.get(name, size) != size:
-            raise ValueError(
-                f"{data}: the {name} features have size {found[name]}, but the model was trained on size {size}; "
-                "give features of the same extractor"
-            )
-    columns = ["id", "split", "words", *(name for name in sizes if name in found)]
-    return dataset.select_columns(columns).with_format("numpy"), left_out
+def _table_columns(call: _Call) -> dict[str, pa.DataType]:
+    others = [name for name in call.modalities if name != "text"]
+    columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.modalities)}
+    if call.options["explain"]:
+        columns |= {f"weight_{name}": NUMBER for name in others}
+        columns |= {f"delta_{name}": NUMBER for name in call.modalities}
+    if call.options["num_samples"] > 1:
+        columns["std"] = NUMBER
+    columns |= {"interval_low": NUMBER, "interval_high": NUMBER, "coverage": NUMBER, "num_cut": INTEGER}
+    return columns | {"error": TEXT, "model": TEXT, "digest": TEXT}
 
 
-def _build(data: str, **options: Any) -> tuple[Dataset, list[Any]]:
-    builder = make_builder(data, labels=False, **options)
-    builder.download_and_prepare()
-    splits = builder.as_dataset()
-    with_names = [split.add_column("split", [name] * len(split)) for name, split in splits.items()]
-    return concatenate_datasets(with_names), builder.skipped
-
-
-def _utterance(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"words": list(row["words"]) or None}
-
-
-def _columns(result: dict[str, Any]) -> dict[str, Any]:
+def _result_columns(result: dict[str, Any]) -> dict[str, Any]:
     """A result of the pipeline as columns of the table."""
-    columns = {name: result[name] for name in ("score", "label", "acc7_class")}
+    columns = {name: result[name] for name in ("prediction", "score", "acc7_class", "num_cut")}
+    columns["sentiment"] = result["label"]
     for modality, part in result["modalities"].items():
-        columns |= {f"{name}_{modality}": value for name, value in (part or {"score": None}).items()}
+        columns |= {f"{name}_{modality}": value for name, value in (part or {}).items() if name != "score"}
     uncertainty = dict(result["uncertainty"] or {})
-    if "interval" in uncertainty:
-        columns["interval_low"], columns["interval_high"] = uncertainty.pop("interval")
+    columns["interval_low"], columns["interval_high"] = uncertainty.pop("interval", (None, None))
     return columns | uncertainty
+
+
+def _table_rows(call: _Call, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The finished rows; counts the new ones, those from before, those skipped and, of all, those that were cut."""
+    for row, is_new in call.results.rows():
+        counts["skipped" if "error" in row else "new" if is_new else "before"] += 1
+        counts["cut"] += bool(row.get("num_cut"))
+        yield row | {"model": call.digest}
 
 
 __all__ = ["predict_table"]

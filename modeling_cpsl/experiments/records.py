@@ -18,7 +18,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from data_builders.files import replacing_file
 
+from ..task_cpsl import decode_sentiment
 from ..training.metrics import METRICS
+from .prediction_tables import TEXT, prediction_columns, write_table
 from .recipe import read_yaml
 
 
@@ -103,7 +105,7 @@ def write_predictions(
     folder: str | os.PathLike,
     split: str,
 ) -> None:
-    """Writes `predictions_<split>.parquet`: `id`, `label`, `prediction` and `prediction_<modality>` of each sample.
+    """Writes `predictions_<split>.parquet`: the `id` of each sample and its [`prediction_columns`].
 
     Args:
         ids: N sample ids.
@@ -113,10 +115,14 @@ def write_predictions(
         folder: The run's folder.
         split: Name of the split.
     """
-    columns = {"id": list(ids), "label": labels, "prediction": predictions}
-    columns |= {f"prediction_{name}": values for name, values in unimodal_predictions.items()}
-    with replacing_file(_predictions_path(folder, split)) as path:
-        pd.DataFrame(columns).to_parquet(path, index=False)
+    columns = {"id": TEXT, **prediction_columns(unimodal_predictions)}
+    decoded = [(each["value"], each["acc7_class"], each["label"]) for each in decode_sentiment(predictions)]
+    values = [values.tolist() for values in (labels, predictions, *unimodal_predictions.values())]
+    rows = (
+        dict(zip(columns, (name, label, prediction, *sentiment, *unimodal), strict=True))
+        for name, sentiment, label, prediction, *unimodal in zip(ids, decoded, *values, strict=True)
+    )
+    write_table(rows, columns, _predictions_path(folder, split))
 
 
 def read_predictions(folder: str | os.PathLike, split: str) -> pd.DataFrame:

@@ -58,12 +58,14 @@ def test_a_result_is_what_the_model_says(sentiment, utterances):
     inputs = sentiment.processor(words=row["words"], acoustic=row["acoustic"], visual=row["visual"])
     with torch.no_grad():
         output = sentiment.model(**inputs)
-    assert set(result) == {"score", "label", "acc7_class", "modalities", "uncertainty"}
+    assert set(result) == {"score", "prediction", "label", "acc7_class", "modalities", "uncertainty", "num_cut"}
     assert result["score"] == pytest.approx(output.logits.clamp(-3, 3).item(), abs=1e-6)
+    assert result["prediction"] == pytest.approx(output.logits.item(), abs=1e-6)
     assert result["acc7_class"] == round(result["score"]) and result["uncertainty"] is None
     assert set(result["modalities"]) == {"text", "acoustic", "visual"}
     for name, part in result["modalities"].items():
-        assert part == {"score": pytest.approx(output.unimodal_logits[name].clamp(-3, 3).item(), abs=1e-6)}
+        prediction = output.unimodal_logits[name].item()
+        assert part == pytest.approx({"score": max(-3, min(prediction, 3)), "prediction": prediction}, abs=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64])

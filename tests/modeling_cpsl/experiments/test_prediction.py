@@ -5,17 +5,21 @@ import json
 import os
 import shutil
 import signal
+import tracemalloc
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from forked import ForkedProcess
+from tiny_models import plain_config
 from transformers import pipeline
 
 from cpsl import main
+from data_builders.files import locked
 from modeling_cpsl.experiments import prediction
-from modeling_cpsl.experiments.prediction import READ_TABLE, WRITE_TABLE, predict_table
+from modeling_cpsl.experiments.prediction import predict_table
+from modeling_cpsl.experiments.prediction_tables import TEXT, WRITERS, prediction_columns, write_table
 from modeling_cpsl.pipeline_cpsl import MultimodalSentimentPipeline
 
 
@@ -59,27 +63,43 @@ def small_csd(tmp_path):
     return folder
 
 
+READ_TABLE = {
+    ".parquet": pd.read_parquet,
+    # An id may be the text "NA"; only an empty cell is missing.
+    ".csv": lambda path: pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"id": str, "digest": str}),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, precise_float=True, dtype={"id": str, "digest": str}),
+}
+
+
 def run(*arguments):
     device = [] if "--device" in arguments else ["--device", "cpu"]
     return main(["predict", *map(str, arguments), *device])
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
-def test_every_kind_of_table_says_what_the_pipeline_says(trained_folder, data, tmp_path, suffix):
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_kind_of_table_says_what_the_pipeline_says(trained_folder, tmp_path, suffix):
     out = tmp_path / f"new/predictions{suffix}"
+    rows = corpus(30)
+    rows[0]["label"], rows[1]["label"], rows[2]["label"] = 1.5, 9, "good"  # true labels are given where they are right
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
     assert run(trained_folder, data, out, "--batch_size", 4, "--explain") == 0
     table = READ_TABLE[suffix](out)
+    others = "weight_acoustic weight_visual delta_text delta_acoustic delta_visual interval_low interval_high coverage"
+    expected = ["id", "split", *prediction_columns(["text", "acoustic", "visual"]), *others.split()]
+    assert list(table) == [*expected, "num_cut", "error", "model", "digest"]
+    assert table["label"].isna().tolist() == [False] + [True] * 29 and table["label"][0] == 1.5
     assert list(table["id"]) == [f"{index:05}" for index in range(30)]
     assert set(table["split"]) == {"train"} and table["model"].nunique() == 1
     sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
     for (_, row), utterance in zip(table.iterrows(), corpus(30), strict=True):
         expected = sentiment(utterance, explain=True)
         assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
-        assert (row["label"], row["acc7_class"]) == (expected["label"], expected["acc7_class"])
+        assert row["prediction"] == pytest.approx(expected["prediction"], abs=1e-5)
+        assert (row["sentiment"], row["acc7_class"]) == (expected["label"], expected["acc7_class"])
         for name, part in expected["modalities"].items():
-            assert np.isnan(row[f"score_{name}"]) == (part is None)
+            assert np.isnan(row[f"prediction_{name}"]) == (part is None)
             for key, value in (part or {}).items():
-                assert row[f"{key}_{name}"] == pytest.approx(value, abs=1e-5)
+                assert key == "score" or row[f"{key}_{name}"] == pytest.approx(value, abs=1e-5)
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
@@ -155,7 +175,12 @@ def changed_tokenizer(model):
     model.processor.tokenizer.add_tokens(["movie"])
 
 
-@pytest.mark.parametrize("change", [changed_weights, changed_tokenizer])
+def changed_encoder(model):
+    """The same weights, in an encoder that computes something else."""
+    model.model.config.hidden_act = "relu"
+
+
+@pytest.mark.parametrize("change", [changed_weights, changed_tokenizer, changed_encoder])
 def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, capsys, change):
     out = tmp_path / "out.jsonl"
     assert run(trained_folder, data, out) == 0
@@ -168,7 +193,7 @@ def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, caps
     assert "predictions of another model" in capsys.readouterr().err and out.read_text() == before
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix):
     """In every split, in one split, and called as pandas calls what is missing."""
     out = tmp_path / f"out{suffix}"
@@ -193,6 +218,20 @@ def test_ids_that_occur_more_than_once(trained_folder, tmp_path, capsys, suffix)
     assert run(trained_folder, tmp_path / "data", out) == 0
     assert "5 utterances predicted now, 8 before" in capsys.readouterr().out
     pd.testing.assert_frame_equal(READ_TABLE[suffix](out), whole, check_exact=False, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_ids_may_hold_any_character(trained_folder, tmp_path, suffix):
+    rows = corpus(4)
+    for row, sample_id in zip(
+        rows, ["a\rb", "nul\0", 'quoted "x", y\r\n', "\u2028\u0085 電影 \U0001f600"], strict=True
+    ):
+        row["id"] = sample_id
+    data, out = write_jsonl(rows, tmp_path / "data.jsonl"), tmp_path / f"out{suffix}"
+    arguments = (str(trained_folder), str(data), out)
+    assert predict_table(*arguments, device="cpu") == (4, 0, 0)
+    before = out.read_bytes()
+    assert predict_table(*arguments, device="cpu") == (0, 4, 0) and out.read_bytes() == before
 
 
 def test_what_left_the_data_leaves_the_output(trained_folder, tmp_path):
@@ -220,7 +259,7 @@ def test_equal_inputs_share_one_result(trained_folder, tmp_path):
         pd.testing.assert_series_equal(table.loc[one].drop("split"), table.loc[other].drop("split"), check_names=False)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_the_output_is_a_function_of_the_data(trained_folder, tmp_path, suffix):
     """However the data came to be what it is: grown, shrunk, shuffled, repeated, with bad utterances."""
     generator = np.random.default_rng(3)
@@ -243,7 +282,7 @@ def test_the_output_is_a_function_of_the_data(trained_folder, tmp_path, suffix):
     assert out.read_bytes() == before
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_an_utterance_that_has_changed_is_predicted_again(trained_folder, tmp_path, suffix):
     data, out, anew = tmp_path / "data.jsonl", tmp_path / f"out{suffix}", tmp_path / f"anew{suffix}"
     rows = corpus(12)
@@ -286,7 +325,7 @@ def test_the_output_is_not_put_among_the_tables_of_a_folder(trained_folder, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no JSON\n", "not readable predictions"),
+        ("no JSON\n", "not a readable table of predictions"),
         ("5\n", "not predictions of this version"),
         # What an earlier version wrote.
         (
@@ -305,16 +344,42 @@ def test_a_journal_of_something_else_is_named(trained_folder, data, tmp_path, ca
     assert journal.read_text() == content and not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", WRITERS)
 def test_a_table_of_an_earlier_version_is_refused(trained_folder, data, tmp_path, capsys, suffix):
     out = tmp_path / f"out{suffix}"
-    earlier = pd.DataFrame([{"id": "00000", "split": "train", "score": 0.5, "model": "0" * 16, "inputs": "1" * 16}])
-    WRITE_TABLE[suffix](earlier, out)
+    earlier = {"id": "00000", "split": "train", "score": "0.5", "model": "0" * 16, "inputs": "1" * 16}
+    write_table([earlier], dict.fromkeys(earlier, TEXT), out)
     before = out.read_bytes()
     assert run(trained_folder, data, out) == 1
     error = capsys.readouterr().err.split("error: ", 1)[1]
     assert error.startswith(f"{out}: not predictions of this version") and error.count("\n") == 1
     assert "remove it or name another output" in error and out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("score", None),
+        ("score", float("nan")),
+        ("prediction", "good"),
+        ("prediction_text", [1]),
+        ("acc7_class", 10**400),
+        ("num_cut", True),
+        ("digest", None),
+    ],
+)
+def test_a_damaged_row_is_named(trained_folder, data, tmp_path, capsys, column, value):
+    """Of the journal; a result without a score would become a row without one."""
+    out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial.jsonl"
+    assert run(trained_folder, data, out) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    rows[1][column] = value
+    write_jsonl(rows, out.rename(journal))
+    before = journal.read_text()
+    assert run(trained_folder, data, out) == 1
+    error = capsys.readouterr().err
+    assert f"{journal}: row 2 is no prediction, {column} is " in error and error.count("\n") == 1
+    assert journal.read_text() == before and not out.exists()
 
 
 def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys):
@@ -358,7 +423,67 @@ def test_data_without_a_modality(trained_folder, tmp_path):
     data = write_jsonl(rows, tmp_path / "data.jsonl")
     assert run(trained_folder, data, tmp_path / "out.csv") == 0
     table = pd.read_csv(tmp_path / "out.csv")
-    assert table["score_text"].notna().all() and table[["score_acoustic", "score_visual"]].isna().all(axis=None)
+    assert table["prediction_text"].notna().all() and table[["prediction_acoustic", "prediction_visual"]].isna().all(
+        axis=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "lacking"),
+    [
+        (corpus(3), ""),
+        ([{"id": "a", "words": ["great"]}], "there is no acoustic, no visual in the first 1 utterances"),
+        ([row | {"words": None} for row in corpus(3)], "there is no text in the first 3 utterances"),
+        ([row | {"acoustic": None} for row in corpus(3)], "there is no acoustic in the first 3 utterances"),
+    ],
+)
+def test_modalities_that_the_data_lacks_are_named_in_one_line(trained_folder, tmp_path, caplog, rows, lacking):
+    """Words under another name than `words` or `text` count as missing, which nobody would notice in the scores."""
+    rows = [{name: value for name, value in row.items() if value} for row in rows]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 0
+    messages = [message for message in caplog.messages if "there is no" in message]
+    assert messages == ([f"{data}: {lacking}; the model predicts them without"] if lacking else [])
+
+
+def test_utterances_that_are_cut_are_counted_once(trained_folder, tmp_path, caplog):
+    rows = [{"id": str(length), "words": ["great"] * length} for length in (3, 60, 5, 80) * 3]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv", "--batch_size", 1) == 0
+    assert pd.read_csv(tmp_path / "out.csv")["num_cut"].gt(0).tolist() == [False, True] * 6
+    (message,) = [message for message in caplog.messages if "were cut" in message]
+    assert message == f"{tmp_path / 'out.csv'}: 6 utterances were cut to max_length=50 tokens, see num_cut"
+
+
+def test_predictions_begin_before_the_data_has_been_read(trained_folder, tmp_path, capsys):
+    rows = [{"id": str(index), "text": f"great {index}"} for index in range(600)]
+    data, out = tmp_path / "data.csv", tmp_path / "out.csv"
+    pd.DataFrame([*rows, {"id": "600", "text": None}]).to_csv(data, index=False)
+    assert run(trained_folder, data, out, "--batch_size", 2) == 1
+    assert "data.csv: sample 600: neither words nor features" in capsys.readouterr().err
+    assert len((tmp_path / "out.csv.partial.jsonl").read_text().splitlines()) == 512
+    pd.DataFrame(rows).to_csv(data, index=False)
+    assert predict_table(str(trained_folder), str(data), out, device="cpu") == (88, 512, 0)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data(trained_folder, tmp_path):
+    def peak(count):
+        rows = [
+            {"id": str(index), "words": [str(index), *["great"] * 9], "acoustic": [[index / 7] * 74] * 10}
+            for index in range(count)
+        ]
+        data = tmp_path / f"{count}.parquet"
+        pd.DataFrame(rows).to_parquet(data, row_group_size=100)
+        del rows
+        tracemalloc.start()
+        predict_table(str(trained_folder), str(data), tmp_path / f"{count}.csv", device="cpu", batch_size=8)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(300)
+    assert peak(1800) - peak(600) < 1200 * 10 * 74 * 4 / 5  # a fifth of what the features of the difference take
 
 
 def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
@@ -369,7 +494,7 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
     sentiment.processor.save_pretrained(tmp_path / "model")
     assert run(tmp_path / "model", data, tmp_path / "out.csv", "--num_samples", 3) == 0
     table = pd.read_csv(tmp_path / "out.csv")
-    sets = np.where(table["score_acoustic"].isna(), "text+visual", "acoustic+text+visual")
+    sets = np.where(table["prediction_acoustic"].isna(), "text+visual", "acoustic+text+visual")
     half_width = np.array([half_widths[name] for name in sets])
     np.testing.assert_allclose(table["interval_high"], (table["score"] + half_width).clip(-3, 3), atol=1e-6)
     assert (table["std"] >= 0).all() and (table["coverage"] == 0.9).all()
@@ -378,9 +503,18 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{model}", "{data}", "out.txt"], "out.txt: the suffix '.txt' is not one of .parquet, .csv, .jsonl"),
+        (["{model}", "{data}", "out.txt"], "out.txt: the suffix '.txt' is not one of .parquet, .jsonl, .csv"),
+        # Before anything is loaded.
+        (["nowhere", "nowhere", "out.csv", "--batch_size", "0"], "batch_size=0 must be at least 1"),
+        (["nowhere", "nowhere", "out.csv", "--num_samples", "0"], "num_samples=0 must be at least 1"),
+        (["nowhere", "nowhere", "{data}/out.csv"], "data.jsonl"),
+        (["nowhere", "nowhere", "folder.csv"], "folder.csv: this is a folder; name a file in it"),
         (["{model}", "nowhere.pkl", "out.csv"], "nowhere.pkl"),
         (["nowhere", "{data}", "out.csv"], "nowhere: not a readable CPSL model"),
+        (["./nowhere", "{data}", "out.csv"], "./nowhere: no such file or folder"),
+        (["{model}/nowhere", "{data}", "out.csv"], "nowhere: no such file or folder"),
+        (["folder.csv/model", "{data}", "out.csv"], "folder.csv/model: no such file or folder"),
+        (["{encoder}", "{data}", "out.csv"], "a model of type 'bert' and not of CPSL; train one with `cpsl train`"),
         (["{broken}", "{data}", "out.csv"], "not a readable CPSL model"),
         (["{model}", "{data}", "out.csv", "--device", "abacus"], "abacus); name the folder"),
         (
@@ -398,12 +532,25 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     foreign.write_text("a,b\n1,2\n")
     broken = shutil.copytree(trained_folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:3000])
+    plain_config("bert").save_pretrained(tmp_path / "encoder")
+    (tmp_path / "folder.csv").mkdir()
     places = {"broken": broken, "model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
+    places["encoder"] = tmp_path / "encoder"
     assert run(*(argument.format(**places) for argument in arguments)) == 1
     error = capsys.readouterr().err
     assert error.startswith("cpsl predict: error: ")
     assert message in error and error.count("\n") == 1
     assert foreign.read_text() == "a,b\n1,2\n" and not (tmp_path / "out.csv").exists()
+
+
+def test_only_one_call_writes_to_an_output(trained_folder, data, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    with locked(out):
+        assert run(trained_folder, data, out) == 1
+    error = capsys.readouterr().err
+    assert f"{out}: " in error and "is writing there" in error and error.count("\n") == 1
+    assert run(trained_folder, data, out) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "out.csv"}
 
 
 def test_features_of_another_extractor_are_refused(trained_folder, small_csd, tmp_path, capsys):

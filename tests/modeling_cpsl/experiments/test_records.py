@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from modeling_cpsl.experiments.prediction_tables import prediction_columns
 from modeling_cpsl.experiments.records import (
     LOG_FILE,
     RESULTS_FILE,
@@ -26,8 +27,8 @@ def test_predictions_round_trip(tmp_path):
     write_predictions(["a", "b"], values, values + 1, {"text": values + 2}, tmp_path, "test")
     frame = read_predictions(tmp_path, "test")
     pd.testing.assert_frame_equal(frame, pd.read_parquet(tmp_path / "predictions_test.parquet"))
-    assert frame.columns.tolist() == ["id", "label", "prediction", "prediction_text"]
-    assert frame.loc[1].tolist() == ["b", -1.0, 0.0, 1.0]
+    assert frame.columns.tolist() == ["id", *prediction_columns(["text"])]
+    assert frame.loc[1].tolist() == ["b", -1.0, 0.0, 0.0, 0, "neutral", 1.0]
 
 
 def test_a_metric_that_is_not_a_number_is_null_in_json(tmp_path):
