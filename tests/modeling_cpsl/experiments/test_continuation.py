@@ -13,7 +13,7 @@ from tiny_models import make_model, make_wordpiece_tokenizer
 from cpsl import main
 from data_builders import load_aligned_dataset
 from modeling_cpsl import CPSLProcessor
-from modeling_cpsl.experiments import assembly, recipe
+from modeling_cpsl.experiments import assembly, recipe, records
 from modeling_cpsl.experiments.continuation import kept_statistics
 
 
@@ -119,7 +119,10 @@ def test_a_model_over_each_text_encoder_is_trained_further(backbone, small_table
 def test_a_run_further_leaves_a_model_and_its_card(trained, small_tables, tmp_path):
     assert train(small_tables, tmp_path / "run", model_name_or_path=trained, seed=1) == 0
     card = (tmp_path / "run" / "README.md").read_text()
-    assert f"`{trained.name}`" in card and str(trained) not in card
+    assert f"`{trained.name}`" in card
+    shared = records.shared_files(tmp_path / "run").items()
+    contents = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in shared}
+    assert [name for name, content in contents.items() if str(trained).encode() in content] == []
     assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "cpsl"
 
 

@@ -180,6 +180,14 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     again = [*command, "--resume_from_checkpoint", "last"]
     assert main(["train", *again, "--num_train_epochs", "1"]) == 0
     assert f"{tmp_path} has no complete checkpoint: the training starts anew\n" in caplog.text
+    for name in ("config.json", "resolved_config.yaml", "trainer_state.json"):
+        path = tmp_path / "checkpoint-6" / name
+        whole = path.read_bytes()
+        path.write_text("[1, [")
+        damaged = str(path.parent)
+        line = error_of(capsys, [*command, "--num_train_epochs", "2", "--resume_from_checkpoint", damaged])
+        assert f"error: {damaged}: a training cannot go on from it (" in line
+        path.write_bytes(whole)
     line = error_of(capsys, [*again, "--fusion", "sum"])
     assert "checkpoint-6: it was trained with fusion=gated, and this run has sum" in line
     assert main(["train", *again, "--num_train_epochs", "2"]) == 0
