@@ -38,6 +38,25 @@ def _given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
+def _feature_tokens(text: dict[str, Tensor], features: dict[str, Tensor], attention_mask: Tensor | None) -> Tensor:
+    """The feature tokens (B, L) of inputs without a `feature_mask`."""
+    attended = attention_mask
+    if attended is None:
+        given = next(iter((text or features).values()))
+        attended = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
+    if not text:  # without text there are no special tokens around features
+        return attended
+    if "inputs_embeds" in text and features:  # they may lack the tokens of a prompt
+        attended = attended[:, -next(iter(features.values())).shape[1] :]
+    return default_feature_mask(attended)
+
+
+def _behind_prompt(values: Tensor, length: int) -> Tensor:
+    """(B, L, ...) with zeros in front of it, up to `length` tokens."""
+    prompt = values.new_zeros(len(values), max(length - values.shape[1], 0), *values.shape[2:])
+    return torch.cat([prompt, values], dim=1)
+
+
 # To a type checker the mixin is a model itself, since it is only ever mixed into one.
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Model
@@ -194,7 +213,8 @@ class CPSLModelMixin(_Model):
             num_samples: Above 1, evaluation averages over that many latent draws and returns their deviation.
             token_type_ids: (B, L), for text encoders that have token types.
             position_ids: (B, L), for text encoders that have position embeddings.
-            inputs_embeds: (B, L, d), embeddings of the subwords in place of `input_ids`.
+            inputs_embeds: (B, L, d), embeddings in place of `input_ids`. Features and `feature_mask` may lack tokens
+                at the front, where prompt tuning puts its own.
             ids: Names of the samples, as the data collator gives them; not used.
             output_attentions: Whether to return the text encoder's attentions. Default: as the config says.
             output_hidden_states: Whether to return the text encoder's hidden states. Default: as the config says.
@@ -210,12 +230,11 @@ class CPSLModelMixin(_Model):
         if not text and not features:
             raise ValueError("no modality is given: pass input_ids or features")
         if feature_mask is None:
-            attended = attention_mask
-            if attended is None:
-                given = next(iter((text or features).values()))
-                attended = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-            # Features without text have no special tokens around them.
-            feature_mask = default_feature_mask(attended) if text else attended
+            feature_mask = _feature_tokens(text, features, attention_mask)
+        if "inputs_embeds" in text:
+            length = text["inputs_embeds"].shape[1]
+            features = {name: _behind_prompt(values, length) for name, values in features.items()}
+            feature_mask = _behind_prompt(feature_mask, length)
         encoded = None
         if text:
             options = _given(

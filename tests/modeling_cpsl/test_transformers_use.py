@@ -12,6 +12,7 @@ from training_cases import make_trainer
 from transformers import AutoModel, Trainer, TrainingArguments, pipeline
 
 from modeling_cpsl import CPSLConfig, CPSLForSentimentRegression, CPSLProcessor
+from modeling_cpsl.modeling_cpsl import default_feature_mask
 
 
 SIZES = {"acoustic": 5, "visual": 3}
@@ -29,6 +30,23 @@ class TestInputs:
         assert_close(model(**embedded).logits, model(**batch).logits)
         del embedded["attention_mask"], batch["attention_mask"]
         assert_close(model(**embedded).logits, model(**batch).logits)
+
+    @pytest.mark.parametrize("modality_sizes", [SIZES, {}])
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_a_prompt_before_the_words_has_no_features(self, make_model, make_batch, modality_sizes, masked):
+        """As prompt tuning puts it there: the masks for features and words that a processor made do not reach it."""
+        model = make_model("bert", modality_sizes=modality_sizes)
+        batch = make_batch(model.config, lengths=(6, 5))
+        if masked:
+            batch["feature_mask"] = default_feature_mask(batch["attention_mask"])
+        prompt = torch.randn(2, 3, model.config.hidden_size)
+        longer = batch | {"attention_mask": torch.cat([torch.ones(2, 3), batch["attention_mask"]], dim=1).long()}
+        words = model.get_input_embeddings()(longer.pop("input_ids"))
+        longer["inputs_embeds"] = torch.cat([prompt, words], dim=1)
+        output, usual = model(**longer), model(**batch)
+        assert (output.logits - usual.logits).abs().min() > 1e-6
+        for name in modality_sizes:
+            assert_close(output.unimodal_logits[name], usual.unimodal_logits[name])
 
     def test_token_types_and_positions_reach_the_encoder(self, make_model, make_batch):
         model = make_model("bert")
