@@ -1,6 +1,6 @@
 """What belongs to a segment of a video: which words, and which frames; and segments where nobody has made any."""
 
-import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def cut_at_pauses(words: np.ndarray) -> np.ndarray:
     return np.array(segments).reshape(-1, 2)
 
 
-def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
+def assign_words(words: np.ndarray, segments: np.ndarray) -> Iterator[np.ndarray]:
     """The words of each segment.
 
     A word belongs to the segment that holds its midpoint; of several, to the one that it overlaps most, then to the
@@ -42,8 +42,8 @@ def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
         words: Start and end of n words in seconds, of shape (n, 2).
         segments: Start and end of m segments in seconds, of shape (m, 2); they may overlap.
 
-    Returns:
-        m arrays of word indices, in the order of the words.
+    Yields:
+        For each segment the indices of its words, in the order of the words.
     """
     middles = words.mean(axis=1)
     by_start = np.argsort(segments[:, 0], kind="stable")
@@ -54,17 +54,15 @@ def assign_words(words: np.ndarray, segments: np.ndarray) -> list[np.ndarray]:
     owner = np.full(len(words), -1)
     for index, (start, end) in enumerate(words):
         near = slice(first[index], last[index])
-        shared = np.minimum(ends[near], end) - np.maximum(starts[near], start)
+        shared = np.maximum(np.minimum(ends[near], end) - np.maximum(starts[near], start), 0)
         shared[(ends[near] < middles[index]) | (ends[near] <= starts[near])] = -1
         if (shared >= 0).any():
             owner[index] = by_start[near][shared.argmax()]
     order = np.argsort(owner, kind="stable")
     borders = np.searchsorted(owner[order], np.arange(len(segments) + 1))
-    owned = [order[start:end] for start, end in itertools.pairwise(borders)]
     for index, (start, end) in enumerate(segments):
-        if not len(owned[index]) and end > start:
-            owned[index] = np.flatnonzero((start <= middles) & (middles <= end))
-    return owned
+        owned = order[borders[index] : borders[index + 1]]
+        yield owned if len(owned) or end <= start else np.flatnonzero((start <= middles) & (middles <= end))
 
 
 def frames_of_segment(

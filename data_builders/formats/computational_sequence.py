@@ -382,8 +382,7 @@ def _video_rows(
 ) -> Iterator[Row | Skipped]:
     texts, times = words
     words_of = assign_words(times, segments)
-    for index, (name, segment) in enumerate(zip(ids, segments, strict=True)):
-        positions = words_of[index]
+    for index, (name, segment, positions) in enumerate(zip(ids, segments, words_of, strict=True)):
         if segment[1] <= segment[0]:
             yield Skipped(name, "zero duration", fault=False)
         elif not len(positions):

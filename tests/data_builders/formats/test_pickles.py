@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_builders import DataError, load_aligned_dataset
+from data_builders.inspection import inspect
 
 
 def window_mean(frames, index, count):
@@ -273,6 +274,7 @@ def test_files_without_labels_can_be_predicted_on(mag_data, write_pickle, cache,
     path = write_pickle(without_labels(name, mag_data, np.random.default_rng(0)))
     split = load_aligned_dataset(path, cache_dir=cache, labels=False)["test"]
     assert len(split) == 3 and "label" not in split.features and all(map(len, split["acoustic"]))
+    assert "labels: not read" in inspect(path, labels=False)
     with pytest.raises(DataError, match=r"data\.pkl: no .*label.*; .*cpsl predict.*--no_labels.*labels=False"):
         load_aligned_dataset(path, cache_dir=cache)
 
