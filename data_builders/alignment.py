@@ -9,6 +9,9 @@ from .files import DataError
 from .rows import is_missing
 
 
+_WORDS_AT_ONCE = 64
+
+
 def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray) -> np.ndarray:
     """One row a word: the mean of the frames weighted by their overlap with the word, or the nearest frame.
 
@@ -24,18 +27,18 @@ def align_frames(features: np.ndarray, intervals: np.ndarray, words: np.ndarray)
     middles = intervals.mean(axis=1)
     order = np.argsort(intervals[:, 0], kind="stable")
     starts, ends = intervals[order].T
-    # Only frames from `first` to `last` can overlap with a word: those before end and those after start too early.
-    first = np.searchsorted(np.maximum.accumulate(ends), words[:, 0], side="right")
-    last = np.searchsorted(starts, words[:, 1], side="left")
-    for index, (start, end) in enumerate(words):
-        near = slice(first[index], last[index])
-        weights = np.maximum(np.minimum(ends[near], end) - np.maximum(starts[near], start), 0)
-        total = weights.sum()
-        if total > 0:
-            # Not a matrix product: BLAS starts threads, which cost more than the product itself, mostly in workers.
-            rows[index] = np.einsum("k,kd->d", weights / total, features[order[near]])
-        else:
-            rows[index] = features[np.abs(middles - (start + end) / 2).argmin()]
+    last_ends = np.maximum.accumulate(ends)
+    for index in range(0, len(words), _WORDS_AT_ONCE):
+        some = slice(index, index + _WORDS_AT_ONCE)
+        word_starts, word_ends = words[some, :1], words[some, 1:]
+        # Frames before these end too early to overlap with any of the words, and frames after them start too late.
+        near = slice(np.searchsorted(last_ends, word_starts.min(), "right"), np.searchsorted(starts, word_ends.max()))
+        weights = np.maximum(np.minimum(ends[near], word_ends) - np.maximum(starts[near], word_starts), 0)
+        total = weights.sum(axis=1, keepdims=True)
+        # Not a matrix product: BLAS starts threads for it, which cost more than the product itself, mostly in workers.
+        rows[some] = np.einsum("nk,kd->nd", weights / np.where(total > 0, total, 1), features[order[near]])
+        for alone in index + np.flatnonzero(total == 0):
+            rows[alone] = features[np.abs(middles - words[alone].mean()).argmin()]
     return rows
 
 

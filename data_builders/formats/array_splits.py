@@ -60,15 +60,13 @@ def read_samples(path: Path, splits: dict[str, dict[str, Any]], *columns: str) -
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{column} {length}" for column, length in lengths.items())
             raise DataError(f"{path}: split {name}: its columns differ in length ({listed}); get the file again")
-        samples[split_name(name, path)] = [
-            _sample(f"{name}-{index}", dict(zip(found, values, strict=True)))
-            for index, values in enumerate(zip(*found.values(), strict=True))
+        samples[split_name(name, path)] = rows = [
+            dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)
         ]
+        for index, sample in enumerate(rows):
+            if is_missing(sample.get("id")):
+                sample["id"] = f"{name}-{index}"
     return samples
-
-
-def _sample(place: str, values: Sample) -> Sample:
-    return values if "id" in values and not is_missing(values["id"]) else {**values, "id": place}
 
 
 def modality_sizes(path: Path, splits: dict[str, list[Sample]]) -> dict[str, int]:
@@ -79,19 +77,21 @@ def modality_sizes(path: Path, splits: dict[str, list[Sample]]) -> dict[str, int
     """
     sizes = {}
     for modality, column in COLUMNS.items():
-        faults = []
+        fault = None
         for sample in itertools.chain(*splits.values()):
             try:
                 frames = frame_array(sample.get(column), modality)
             except DataError as error:
-                faults.append(f"{path}: sample {as_text(sample['id'])}: column {column}: {error}")
+                fault = (
+                    fault or f"{path}: sample {as_text(sample['id'])}: column {column}: {error}; get the file again"
+                )
                 continue
             if frames is not None:
                 sizes[modality] = frames.shape[1]
                 break
         else:
-            if faults:
-                raise DataError(f"{faults[0]}; get the file again")
+            if fault:
+                raise DataError(f"{fault}; get the file again")
     return sizes
 
 

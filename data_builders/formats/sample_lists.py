@@ -14,7 +14,7 @@ import numpy as np
 
 from ..alignment import frame_array, share_out_frames, true_frames, zero_non_finite
 from ..files import DataError
-from ..rows import Replaced, Row, Skipped, Source, as_text, split_name, video_of
+from ..rows import Replaced, Row, Skipped, Source, as_text, is_missing, split_name, video_of
 from .contract import ReadOptions, no_labels
 from .pickles import other_layout
 
@@ -68,7 +68,7 @@ def _parse(sample: Any, layout: Layout) -> _Sample:
     fields, *others = sample
     if not isinstance(fields, tuple | list) or len(fields) != layout.fields:
         raise DataError(f"its first part does not have {layout.fields} fields")
-    words = fields[layout.words]
+    words = None if is_missing(fields[layout.words]) else fields[layout.words]
     if words is not None:
         if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(w, str | bytes) for w in words):
             raise DataError("its words are not strings")

@@ -62,7 +62,7 @@ def test_what_a_sample_lacks_is_missing(mag_data, write_pickle, cache):
     data = mag_data()
     data["train"][:3] = [
         ((WORDS, VISUAL, None), 1.0, "v_1"),
-        ((None, VISUAL, ACOUSTIC), 1.0, "v_2"),
+        ((float("nan"), VISUAL, ACOUSTIC), 1.0, "v_2"),
         ((WORDS, VISUAL.tolist(), ACOUSTIC), 1.0),
     ]
     train = load_aligned_dataset(write_pickle(data), cache_dir=cache)["train"].with_format("numpy")
