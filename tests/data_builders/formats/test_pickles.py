@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from cpsl import main
 from data_builders import DataError, load_aligned_dataset
 from data_builders.inspection import inspect
 
@@ -270,11 +271,12 @@ def without_labels(name, mag_data, generator):
 
 
 @pytest.mark.parametrize("name", ["mag", "misa", "mmsa", "mult"])
-def test_files_without_labels_can_be_predicted_on(mag_data, write_pickle, cache, name):
+def test_files_without_labels_are_read_where_labels_are_not_wanted(mag_data, write_pickle, tmp_path, cache, name):
     path = write_pickle(without_labels(name, mag_data, np.random.default_rng(0)))
     split = load_aligned_dataset(path, cache_dir=cache, labels=False)["test"]
     assert len(split) == 3 and "label" not in split.features and all(map(len, split["acoustic"]))
     assert "labels: not read" in inspect(path, labels=False)
+    assert main(["convert", str(path), str(tmp_path / "converted"), "--no_labels"]) == 0
     with pytest.raises(DataError, match=r"data\.pkl: no .*label.*; .*cpsl predict.*--no_labels.*labels=False"):
         load_aligned_dataset(path, cache_dir=cache)
 
