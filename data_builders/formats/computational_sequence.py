@@ -218,10 +218,10 @@ def _assign(
         if matching:
             chosen[name] = _only(folder, name, matching)
     unknown = [sequence.label for sequence in features if sequence not in chosen.values()]
-    if unknown:
+    if unknown and (options.modalities is None or {*options.modalities} - {*chosen, "text", "timing"}):
         raise DataError(
-            f"{folder}: cannot tell which modality {', '.join(unknown)} is; move it out of the folder, or "
-            f"{_naming('acoustic')}, which leaves out what is not named"
+            f"{folder}: cannot tell which modality {', '.join(unknown)} is; name the modalities to read without it "
+            f"(--modalities {','.join(['text', *chosen])}), move it out of the folder, or {_naming('acoustic')}"
         )
     return words, labels, chosen
 

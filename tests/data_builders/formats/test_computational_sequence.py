@@ -148,6 +148,10 @@ def test_which_sequence_is_which(small_corpus, write_csd, cache):
     write_csd("mystery.csd", "x", frames)
     with pytest.raises(DataError, match=r"cannot tell which modality mystery\.csd \(x\) is.*feature_sequences ac"):
         load_aligned_dataset(small_corpus, cache_dir=cache)
+    without = load_aligned_dataset(small_corpus, cache_dir=cache, modalities=["text", "acoustic"])
+    assert without["train"].features["acoustic"].shape[1] == 3
+    with pytest.raises(DataError, match=r"cannot tell which modality mystery\.csd"):
+        load_aligned_dataset(small_corpus, cache_dir=cache, modalities=["visual"])
     named = load_aligned_dataset(small_corpus, cache_dir=cache, feature_sequences={"visual": "mystery"})
     assert named["train"].features["visual"].shape[1] == 2 and "acoustic" not in named["train"].features
     (small_corpus / "mystery.csd").unlink()
