@@ -1,12 +1,12 @@
 """Utterances -> model inputs: words become subword tokens, and features are aligned to them."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import logging
 
 from .configuration_cpsl import check_modality_names
 from .features_cpsl import collect_features, feature_arguments
@@ -21,7 +21,7 @@ from .utterances_cpsl import (
 )
 
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 STANDARDIZED_LIMIT = 5.0
 
@@ -151,7 +151,8 @@ class CPSLProcessor(ProcessorMixin):
 
         Args:
             words: The words of an utterance, or a list of such lists; None, or None in the list, where the text is
-                missing. Not looked at with `use_text=False`.
+                missing. Not looked at with `use_text=False`. Or a batch of rows as [`~datasets.Dataset.map`] gives it:
+                columns `words` or `text` and one for each modality, which is answered by lists.
             acoustic: (n, d_a) array, lists or tensor for the utterance's n words, or a list of them; None, or None in
                 the list, where the voice is missing.
             visual: (n, d_v), likewise.
@@ -177,9 +178,7 @@ class CPSLProcessor(ProcessorMixin):
         """
         options = _checked_options(**options)
         if isinstance(words, Mapping):
-            arguments: dict[str, Any] = {name: words[name] for name in ("words", "text") if name in words}
-            arguments |= feature_arguments({name: words[name] for name in self.modality_sizes if name in words})
-            return self(**arguments, **{"return_tensors": None, **options})
+            return self(**self._arguments(words), **{"return_tensors": None, **options})
         features = collect_features(acoustic, visual, extra_features)
         self.check_extractors(feature_extractors or {})
         utterances = [
@@ -190,6 +189,15 @@ class CPSLProcessor(ProcessorMixin):
         warn_truncated([utterance.num_tokens for utterance in encoded], self.max_length)
         batch = self.make_batch(encoded, self.max_length if options.get("padding") == "max_length" else None)
         return CPSLBatch(batch if options.get("return_tensors", "pt") else {k: _entries(v) for k, v in batch.items()})
+
+    def _arguments(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call among the columns of a batch of rows; a warning names what they lack, once."""
+        features = {name: rows[name] for name in self.modality_sizes if name in rows}
+        text: dict[str, Any] = {name: rows[name] for name in ("words", "text") if name in rows}
+        lacking = [*(["words"] if self.use_text and not text else []), *(self.modality_sizes.keys() - features.keys())]
+        if lacking:
+            logger.warning_once(f"rows have no column for {', '.join(sorted(lacking))}, which then count as missing")
+        return text | feature_arguments(features)
 
     def make_utterance(
         self, name: str, *, words: Any = None, text: Any = None, features: Mapping[str, Any]

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader
 from training_cases import make_trainer
 from transformers import AutoModel, Trainer, TrainingArguments, pipeline
+from transformers.utils import logging
 
 from modeling_cpsl import CPSLConfig, CPSLForSentimentRegression, CPSLProcessor
 from modeling_cpsl.modeling_cpsl import default_feature_mask
@@ -158,6 +159,13 @@ class TestProcessor:
         with torch.no_grad():
             (batch,) = DataLoader(mapped.with_format("torch"), batch_size=4)
             assert_close(model(**batch).logits, model(**expected).logits)
+
+    def test_columns_that_rows_lack_are_named_once(self, wordpiece_tokenizer, caplog):
+        logging.warning_once.cache_clear()
+        processor = CPSLProcessor(wordpiece_tokenizer, SIZES)
+        Dataset.from_dict({"text": TEXTS, "voice": TEXTS}).map(processor, batched=True, batch_size=1)
+        (record,) = caplog.records
+        assert record.getMessage() == "rows have no column for acoustic, visual, which then count as missing"
 
     def test_lists_on_request(self, wordpiece_tokenizer):
         lists = CPSLProcessor(wordpiece_tokenizer, SIZES)(text=TEXTS, return_tensors=None)
