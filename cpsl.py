@@ -9,7 +9,11 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 
-from data_builders.command_line import Command, run_command
+
+try:
+    from data_builders.command_line import Command, run_command
+except KeyboardInterrupt:  # from here on `run_command` answers it
+    sys.exit(130)
 
 
 COMMANDS = {

@@ -20,6 +20,7 @@ from .files import ON_ERROR, DataError, content_hash
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
 from .formats.recognition import get_reader, open_source, source_files
+from .interrupts import interrupting_once
 from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_batches, row_features, rows_to_table
 from .timing import TIMING_FEATURES
 
@@ -244,7 +245,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         """
         if num_proc is not None and num_proc < 1:
             raise DataError(f"num_proc={num_proc} is less than one process")
-        super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
+        with interrupting_once():
+            super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
         self._read_reports()
         self._log_report()
         if self._source_was_read:

@@ -6,7 +6,7 @@ It imports little, so that `--help` and `--version` answer at once.
 import argparse
 import difflib
 import importlib
-import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -129,6 +129,8 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     prefix = program
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that cannot show a character shows its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         name = _command_name(program, commands, arguments)
         prefix = f"{program} {name}"
@@ -167,7 +169,9 @@ def _command_name(program: str, commands: Mapping[str, Command], arguments: Sequ
         if not arguments[0].startswith("-"):
             parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], commands)}")
         if parser.parse_args(arguments).version:  # this ends Python for --help, and refuses any other option
-            print(f"{program} {importlib.metadata.version('cpsl')}")
+            from importlib.metadata import version  # which takes longer to import than all else here
+
+            print(f"{program} {version('cpsl')}")
             raise SystemExit(0)
         parser.error(f"name a command: {', '.join(commands)}")
     return arguments[0]

@@ -4,9 +4,11 @@ Everything else stands on this module, so it imports little.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -133,7 +135,7 @@ def content_hash(files: Iterable[Path], folder: Path) -> str:
 
 
 class WriteError(OSError):
-    """An output could not be written; the message names it and the space that is left."""
+    """An output could not be written; the message names it and, where that may be why, the space that is left."""
 
 
 @contextlib.contextmanager
@@ -144,11 +146,14 @@ def write_errors(path: str | os.PathLike) -> Iterator[None]:
     except WriteError:
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
-        existing = next(folder for folder in (Path(path), *Path(path).absolute().parents) if folder.exists())
-        free = shutil.disk_usage(existing).free
+        if isinstance(error, RuntimeError) and not re.search("PytorchStreamWriter|inline_container", str(error)):
+            raise  # it is not about writing
+        space = ""
+        if getattr(error, "errno", None) in (None, errno.ENOSPC, errno.EDQUOT):
+            existing = next(folder for folder in (Path(path), *Path(path).absolute().parents) if folder.exists())
+            space = f", {shutil.disk_usage(existing).free / 1e6:.0f} MB are free"
         raise WriteError(
-            f"{path}: could not be written, {free / 1e6:.0f} MB are free ({one_line(error)[:200]}); "
-            "what was there before is unchanged"
+            f"{path}: could not be written{space} ({one_line(error)[:200]}); what was there before is unchanged"
         ) from error
 
 
@@ -189,16 +194,12 @@ def replacing_files(folder: str | os.PathLike) -> Iterator[Path]:
         WriteError: A file could not be written.
     """
     folder = Path(folder)
-    temporary = folder / ".unfinished"
-    try:
-        with write_errors(folder):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            yield temporary
-            for path in temporary.iterdir():
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished.", dir=folder) as temporary:
+            yield Path(temporary)
+            for path in Path(temporary).iterdir():
                 path.replace(folder / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
