@@ -5,20 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .builder import (
-        AlignedSentimentBuilder,
-        CMUMosei,
-        CMUMosi,
-        features_are_normalized,
-        load_aligned_dataset,
-        make_builder,
-    )
+    from .builder import AlignedSentimentBuilder
     from .files import DataError
+    from .loading import CMUMosei, CMUMosi, features_are_normalized, load_aligned_dataset, make_builder
     from .safe_pickle import safe_pickle_load
 
 
 # Each name comes from its module when it is first used, so that importing the package costs nothing.
-_MODULES = {"DataError": "files", "safe_pickle_load": "safe_pickle"}
+_MODULES = {"AlignedSentimentBuilder": "builder", "DataError": "files", "safe_pickle_load": "safe_pickle"}
 
 __all__ = [
     "AlignedSentimentBuilder",
@@ -35,7 +29,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULES.get(name, 'builder')}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULES.get(name, 'loading')}", __name__), name)
     globals()[name] = value
     return value
 

@@ -1,9 +1,10 @@
-"""The `datasets` builder that turns any known file into the one row format, and the call that most users need."""
+"""The `datasets` builder that turns any known file into the one row format."""
 
 import hashlib
 import itertools
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,10 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
+from .caches import is_intact, seal
 from .columns import repeated_ids, shared_videos
-from .files import ON_ERROR, DataError, content_hash
-from .folds import CMU_MOSI_FOLDS
-from .formats import sample
-from .formats.recognition import get_reader, open_source, source_files
+from .files import ON_ERROR, DataError, content_hash, one_line
+from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
 from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_batches, row_features, rows_to_table
 from .timing import TIMING_FEATURES
@@ -63,7 +63,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         cache_dir (`str`, *optional*): Where Arrow files go. Default: the cache of `datasets`.
         streaming (`bool`): Whether the rows will only be streamed. Then the content is not read for the cache's key,
             and what is replaced or left out is logged once and not counted.
-        modalities, feature_sequences, folds, format, labels, on_error: See `load_aligned_dataset`.
+        modalities, feature_sequences, folds, format, labels, on_error: See `loading.load_aligned_dataset`.
 
     Attributes:
         replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
@@ -97,13 +97,24 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                 **options,
             )
         except OSError as error:
-            folder = cache_dir or datasets.config.HF_DATASETS_CACHE
-            raise DataError(f"{folder}: no cache can be made here ({error.strerror}); give another folder") from None
+            raise _no_cache(cache_dir or datasets.config.HF_DATASETS_CACHE, error) from None
         self.replaced: Counter[str] = Counter()
         self.skipped: list[LeftOut] = []
         self._streaming = streaming
         self._logged: set[str] = set()
         self._source_was_read = False
+
+    def _build_cache_dir(self) -> str:
+        """The folder of the cache, without what is left of a damaged one."""
+        folder = Path(super()._build_cache_dir())
+        if folder.is_dir() and not is_intact(folder):
+            logger.warning("%s: this cache is damaged and is built again", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        return str(folder)
+
+    def _save_info(self) -> None:
+        super()._save_info()
+        seal(Path(self._output_dir))
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo()
@@ -225,7 +236,10 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             if not isinstance(item, Skipped):
                 yield item
             elif item.fault and self.config.on_error == "raise":
-                raise DataError(f"{path}: sample {item.id}: {item.reason}; on_error='skip' leaves such samples out")
+                raise DataError(
+                    f"{path}: sample {item.id}: {item.reason}; to leave such samples out give --on_error skip (before "
+                    "training, to cpsl convert; in Python: on_error='skip')"
+                )
             else:
                 self.skipped.append(LeftOut(item.id, item.reason, split))
 
@@ -245,8 +259,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         """
         if num_proc is not None and num_proc < 1:
             raise DataError(f"num_proc={num_proc} is less than one process")
-        with interrupting_once():
-            super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
+        try:
+            with interrupting_once():
+                super().download_and_prepare(*args, num_proc=num_proc, **kwargs)
+        except OSError as error:
+            raise _no_cache(self._cache_dir_root, error) from None
         self._read_reports()
         self._log_report()
         if self._source_was_read:
@@ -308,23 +325,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                 )  # fmt: skip
 
 
-class CMUMosi(AlignedSentimentBuilder):
-    """CMU-MOSI (Zadeh et al., 2016) from any known file; warns where its splits are not the standard folds."""
-
-    DATASET_NAME = "cmu_mosi"
-    STANDARD_FOLDS = CMU_MOSI_FOLDS
-
-
-class CMUMosei(AlignedSentimentBuilder):
-    """CMU-MOSEI (Zadeh et al., 2018) from any known file."""
-
-    DATASET_NAME = "cmu_mosei"
-
-
-class SampleCorpus(AlignedSentimentBuilder):
-    """The embedded sample corpus, which `data_builders.formats.sample` generates."""
-
-    DATASET_NAME = "sample"
+def _no_cache(folder: str | Path, error: OSError) -> DataError:
+    return DataError(
+        f"{folder}: no cache can be made here ({error.strerror or one_line(error)}); set HF_DATASETS_CACHE to another "
+        "folder (in Python: cache_dir=...)"
+    )
 
 
 def _columns_left_out(reasons: Mapping[str, str]) -> str:
@@ -337,118 +342,3 @@ def _columns_left_out(reasons: Mapping[str, str]) -> str:
 
 def _content_hash(path: Path, format: str | None) -> str:
     return content_hash(source_files(path, format=format), path if path.is_dir() else path.parent)
-
-
-def features_are_normalized(format_name: str) -> bool:
-    """Whether the publisher of a dataset's files has already standardised its features.
-
-    Args:
-        format_name (`str`): The format, which is the dataset's `info.config_name`.
-
-    Raises:
-        DataError: There is no such format.
-    """
-    return get_reader(format_name).FEATURES_ARE_NORMALIZED
-
-
-_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}  # data sets that users have to download themselves
-
-
-def make_builder(
-    name_or_path: str | Path, *, data_dir: str | Path | None = None, **options: Any
-) -> AlignedSentimentBuilder:
-    """The builder that `load_aligned_dataset` uses, for those who want to know what the build left out.
-
-    Nothing is built yet: call `download_and_prepare(num_proc=...)`, after which `skipped` and `replaced` are known,
-    and then `as_dataset()`.
-
-    Args:
-        name_or_path: See `load_aligned_dataset`.
-        data_dir: See `load_aligned_dataset`.
-        options: Its other options, without `num_proc`.
-
-    Raises:
-        DataError: The name or an option is wrong, or there is no such file.
-    """
-    if name_or_path in _BUILDERS:
-        if data_dir is None:
-            raise DataError(f"{name_or_path}: give data_dir, the file or folder where it is; it cannot be downloaded")
-        return _BUILDERS[name_or_path](data_dir, **options)
-    if data_dir is not None:
-        raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
-    if name_or_path == sample.FORMAT:
-        # The cache is keyed by the file that generates the corpus.
-        return SampleCorpus(sample.__file__, **{**options, "format": sample.FORMAT})
-    return AlignedSentimentBuilder(name_or_path, **options)
-
-
-def load_aligned_dataset(
-    name_or_path: str | Path,
-    *,
-    data_dir: str | Path | None = None,
-    modalities: Sequence[str] | None = None,
-    feature_sequences: Mapping[str, str] | None = None,
-    folds: Mapping[str, Sequence[str]] | None = None,
-    format: str | None = None,
-    labels: bool | None = True,
-    on_error: str = "raise",
-    cache_dir: str | Path | None = None,
-    num_proc: int | None = None,
-    streaming: bool = False,
-) -> datasets.DatasetDict | datasets.IterableDatasetDict:
-    """Loads word-aligned multimodal sentiment data, whatever file it is in.
-
-    Args:
-        name_or_path (`str` or `Path`): `"sample"` (the embedded generated corpus), `"mosi"` or `"mosei"` (with
-            `data_dir`), or the path of a file or folder whose format is recognised from its content.
-        data_dir (`str` or `Path`, *optional*): Where the files of `"mosi"` or `"mosei"` are.
-        modalities (sequence of `str`, *optional*): The modalities wanted. Default: all that are found. The derived
-            `timing` (see `data_builders.timing`) is given only when it is named. Words are always given; without
-            `"text"` among the names they may be missing. Columns of a table that are not named are not looked at.
-        feature_sequences (mapping, *optional*): Modality -> file or root name of a computational sequence.
-        folds (mapping, *optional*): Split -> video ids, for computational sequences.
-        format (`str`, *optional*): The name of the format. Default: recognised from the content.
-        labels (`bool`, *optional*): False for data to predict on. Then labels are neither read nor checked, a table
-            need not have them, and rows have no `label`. `None`: rows have a `label` where the data has a valid one.
-        on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
-        cache_dir (`str` or `Path`, *optional*): Where Arrow files are cached. Default: the cache of `datasets`.
-        num_proc (`int`, *optional*): The number of processes that build the cache.
-        streaming (`bool`): Whether to read rows while they are used, without a cache and, from Parquet, in constant
-            memory. `datasets.distributed.split_dataset_by_node` and a data loader's workers share out the row groups.
-
-    Returns:
-        `datasets.DatasetDict`, or `IterableDatasetDict` if streaming: those of train / validation / test that exist.
-        A single table without splits is `train`.
-        Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
-        where a sample lacks it), `label` in `rows.LABEL_RANGE` and, where known, `start`, `end`, `word_start`,
-        `word_end` in seconds. `dataset.info.config_name` is the format; of converted data, that of the format that it
-        was converted from.
-
-    Raises:
-        DataError: One line that names the file, the sample, the field and the way out.
-
-    Example:
-
-    ```python
-    >>> from data_builders import load_aligned_dataset
-
-    >>> splits = load_aligned_dataset("sample")
-    >>> splits["train"][0]["words"][:3]
-    ```
-    """
-    builder = make_builder(
-        name_or_path,
-        data_dir=data_dir,
-        modalities=modalities,
-        feature_sequences=feature_sequences,
-        folds=folds,
-        format=format,
-        labels=labels,
-        on_error=on_error,
-        cache_dir=cache_dir,
-        streaming=streaming,
-    )
-    if streaming:
-        return builder.as_streaming_dataset()
-    builder.download_and_prepare(num_proc=num_proc)
-    return builder.as_dataset()

@@ -101,6 +101,15 @@ def _has_underscores(option: str) -> bool:
     return _with_underscores(option) == option
 
 
+def comma_separated(value: str) -> list[str]:
+    """The names that an option lists.
+
+    >>> comma_separated("text, visual")
+    ['text', 'visual']
+    """
+    return [name.strip() for name in value.split(",")]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The suffix `; did you mean X?` for a message about an unknown word, or `""` where no known word is similar.
 
@@ -177,4 +186,4 @@ def _command_name(program: str, commands: Mapping[str, Command], arguments: Sequ
     return arguments[0]
 
 
-__all__ = ["Command", "CommandParser", "UsageError", "did_you_mean", "run_command"]
+__all__ = ["Command", "CommandParser", "UsageError", "comma_separated", "did_you_mean", "run_command"]

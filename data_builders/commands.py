@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import CommandParser
+from .command_line import CommandParser, comma_separated
 from .files import ON_ERROR
+
+
+MODALITIES_HELP = "the modalities to read, separated by commas; default: all"
 
 
 def inspect(arguments: Sequence[str]) -> None:
@@ -41,9 +44,12 @@ def plot(arguments: Sequence[str]) -> None:
 
 def _parser(command: str, description: str | None) -> CommandParser:
     parser = CommandParser(prog=f"cpsl {command}", description=description)
-    parser.add_argument("path", help="a file or folder in any known format, or `sample`, the generated corpus")
+    parser.add_argument(
+        "path", help="a file or folder in any known format, or the name of a data set, such as `sample`"
+    )
+    parser.add_argument("--data_dir", help="where the files of a data set given by name are")
     parser.add_argument("--format", help="the format, where the content does not tell it; `cpsl inspect` names it")
-    parser.add_argument("--modalities", help="the modalities to read, separated by commas; default: all")
+    parser.add_argument("--modalities", type=comma_separated, help=MODALITIES_HELP)
     parser.add_argument("--no_labels", action="store_true", help="do not read labels, for data that has none")
     return parser
 
@@ -57,8 +63,8 @@ def _loading_parser(command: str, description: str | None, *, out: str) -> Comma
 
 
 def _reading_options(options: Namespace) -> dict[str, Any]:
-    given: dict[str, Any] = {"format": options.format, "labels": not options.no_labels}
-    return given | ({"modalities": options.modalities.split(",")} if options.modalities else {})
+    given = {name: getattr(options, name) for name in ("data_dir", "format", "modalities")}
+    return given | {"labels": not options.no_labels}
 
 
 def _show_progress_on_terminals_only() -> None:
@@ -69,7 +75,7 @@ def _show_progress_on_terminals_only() -> None:
 
 
 def _load(options: Namespace) -> Any:
-    from .builder import load_aligned_dataset
+    from .loading import load_aligned_dataset
 
     _show_progress_on_terminals_only()
     return load_aligned_dataset(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 
-from .builder import AlignedSentimentBuilder, make_builder
+from .builder import AlignedSentimentBuilder
 from .columns import modality_sizes, repeated_ids, row_counts, shared_videos
 from .files import DataError, replacing_file
+from .loading import make_builder
 from .rows import LABEL_RANGE
 
 

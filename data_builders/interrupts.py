@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def interrupting_once() -> Iterator[None]:
     """Makes an interrupt one KeyboardInterrupt within the block.
 
-    A terminal interrupts the workers too, which would print tracebacks, and `datasets` raises an error of its own about
-    results that it did not get.
+    A terminal interrupts the workers too, which would print tracebacks, and `datasets` then raises an error of its own
+    about results that it did not get.
     """
     process, interrupted = os.getpid(), False
 

@@ -9,6 +9,8 @@ A reader is a module with these five names (`contract.Reader` has their types):
 - `files(path)`: the files that are read, none where there is no such data; a cache lives while they do not change;
 - `read(path, options)`: opens the data; a `DataError` says why it cannot be opened.
 
+A reader that takes options which the others refuse names them in `OPTIONS`.
+
 The other modules of this folder are shared by several readers.
 """
 

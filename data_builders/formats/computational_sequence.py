@@ -31,6 +31,7 @@ from .contract import Head, ReadOptions, no_labels
 
 FORMAT = "computational_sequence"
 FEATURES_ARE_NORMALIZED = False
+OPTIONS = ("feature_sequences", "folds")
 
 PAUSE = "sp"
 VIDEOS_PER_SHARD = 16

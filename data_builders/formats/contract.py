@@ -43,6 +43,9 @@ class Head:
         return load_pickles(self.path)
 
 
+OPTIONS_OF_SOME = ("feature_sequences", "folds")  # which readers refuse that do not name them in `OPTIONS`
+
+
 class ReadOptions(NamedTuple):
     """How data is read.
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from ..files import DataError, read_head
 from ..rows import SPLITS, Source
 from . import READERS
-from .contract import Head, Reader, ReadOptions
+from .contract import OPTIONS_OF_SOME, Head, Reader, ReadOptions
 from .pickles import describe
 
 
@@ -48,6 +48,9 @@ def open_source(path: Path, *, format: str | None = None, **options: Any) -> Sou
     """
     head = Head(path)
     reader = get_reader(format) if format else _recognize(path, head)
+    for name in OPTIONS_OF_SOME:
+        if options.get(name) and name not in getattr(reader, "OPTIONS", ()):
+            raise DataError(f"{path}: {reader.FORMAT} data has no {name}; leave this option out")
     source = reader.read(path, ReadOptions(head, **options))
     # A table names the format that it was converted from, and anybody can write a name there.
     name = source.format if source.format in READERS else reader.FORMAT

@@ -1,6 +1,7 @@
 """The cells of tables as the values of a row: words, labels, numbers, and features written there or in a file."""
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, TypeGuard
@@ -31,7 +32,9 @@ def is_path(cell: Any) -> TypeGuard[str]:
 
 def sample_name(shard: Shard, index: int, cells: dict[str, Any]) -> str:
     """The id of a row, or its place in the file where it has none."""
-    return f"{shard.path.stem}-{index}" if is_blank(cells.get("id")) else as_text(cells["id"])
+    if not is_blank(cells.get("id")):
+        return as_text(cells["id"])
+    return f"{os.fsencode(shard.path.stem).decode(errors='backslashreplace')}-{index}"  # names need not be UTF-8
 
 
 def words_of_cell(cell: Any) -> list[str]:

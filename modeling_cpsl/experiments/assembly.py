@@ -50,6 +50,7 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     dataset = load_aligned_dataset(
         arguments.dataset,
         data_dir=arguments.data_dir,
+        format=arguments.format,
         modalities=arguments.modality_names,
         feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,

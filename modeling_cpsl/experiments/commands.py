@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_builders.command_line import CommandParser
+from data_builders.command_line import CommandParser, comma_separated
+from data_builders.commands import MODALITIES_HELP
 from data_builders.files import ON_ERROR
 
 
@@ -35,6 +36,7 @@ def predict(arguments: Sequence[str]) -> None:
     parser.add_argument("--on_error", choices=ON_ERROR, default="raise", help="skip: leave bad samples out")
     parser.add_argument("--data_dir", help="where the files of a data set given by name are")
     parser.add_argument("--format", help="the data's format, where its content does not tell it")
+    parser.add_argument("--modalities", type=comma_separated, help=MODALITIES_HELP)
     options = parser.parse_args(arguments)
     from .prediction import predict_table
 
@@ -50,9 +52,10 @@ def compare(arguments: Sequence[str]) -> None:
     parser = CommandParser(prog="cpsl compare", description=compare.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="output folders of finished runs")
     parser.add_argument("--split", default="test", help="the split whose metrics are compared")
-    parser.add_argument("--metrics", help="names separated by commas; default: those that every run has")
+    parser.add_argument(
+        "--metrics", type=comma_separated, help="names separated by commas; default: those that every run has"
+    )
     options = parser.parse_args(arguments)
     from .comparison import compare_runs
 
-    metrics = options.metrics.split(",") if options.metrics else None
-    print(compare_runs(options.runs, options.split, metrics).to_string())
+    print(compare_runs(options.runs, options.split, options.metrics).to_string())

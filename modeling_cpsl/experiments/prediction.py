@@ -71,7 +71,8 @@ def predict_table(
         num_samples: As for [`MultimodalSentimentPipeline`].
         explain: As for [`MultimodalSentimentPipeline`].
         on_error: `raise`, or `skip` to leave out bad utterances and continue.
-        **data_options: `data_dir` and `format`, as for [`load_aligned_dataset`].
+        **data_options: `data_dir`, `format` and `modalities`, as for [`load_aligned_dataset`]; a modality of the
+            model that is not among them, text included, counts as missing.
 
     Returns:
         The numbers of utterances that were predicted now, that had been predicted before, and that were skipped.
@@ -181,12 +182,13 @@ def _broken_models_are_errors(model: str) -> contextlib.AbstractContextManager[N
 
 def _open_data(data: str, sizes: dict[str, int], **options: Any) -> _Source:
     """Opens the data, to be read once, with those of the model's modalities that it has."""
+    wanted = options.get("modalities")
     builder = make_builder(data, labels=None, streaming=True, **options)
     num_rows, tables = builder.read_once()
     found = modality_sizes(builder.info)
-    if "timing" in sizes and "timing" not in found and "word_start" in builder.info.features:
-        wanted = ["timing", *(name for name in sizes if name in found)]
-        builder = make_builder(data, labels=None, streaming=True, modalities=wanted, **options)
+    if wanted is None and "timing" in sizes and "timing" not in found and "word_start" in builder.info.features:
+        options["modalities"] = ["text", "timing", *(name for name in sizes if name in found)]
+        builder = make_builder(data, labels=None, streaming=True, **options)
         num_rows, tables = builder.read_once()
         found = modality_sizes(builder.info)
     for name, size in sizes.items():
@@ -196,7 +198,8 @@ def _open_data(data: str, sizes: dict[str, int], **options: Any) -> _Source:
                 "give features of the same extractor"
             )
     columns = ["id", "label", "words", *(name for name in sizes if name in found)]
-    rows = (row | {"split": split} for split, table in tables for row in rows_of(table.select(columns)))
+    without_text: dict[str, list[str]] = {} if wanted is None or "text" in wanted else {"words": []}
+    rows = (row | {"split": split} | without_text for split, table in tables for row in rows_of(table.select(columns)))
     extractors = {name: made_by for name, made_by in feature_extractors(builder.info).items() if name in sizes}
     return _Source(data, num_rows, rows, builder.skipped, extractors)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from transformers import HfArgumentParser
 
-from data_builders.command_line import CommandParser, UsageError, did_you_mean
+from data_builders.command_line import CommandParser, UsageError, comma_separated, did_you_mean
 from data_builders.files import DataError, broken_files_are_data_errors, one_line
 
 from ..configuration_cpsl import CPSLConfigMixin
@@ -68,6 +68,9 @@ class DataArguments:
     data_dir: str | None = field(
         default=None, metadata={"help": "Where the files of `mosi` or `mosei` are ('' for none)."}
     )
+    format: str | None = field(
+        default=None, metadata={"help": "The data's format, where its content does not tell it."}
+    )
     modalities: str | None = field(
         default=None,
         metadata={
@@ -99,7 +102,7 @@ class DataArguments:
     @property
     def modality_names(self) -> list[str] | None:
         """The modalities asked for, text among them; None for all."""
-        return None if self.modalities is None else [name.strip() for name in self.modalities.split(",")]
+        return None if self.modalities is None else comma_separated(self.modalities)
 
     @property
     def use_text(self) -> bool:

@@ -1,9 +1,11 @@
+import errno
 import json
 import logging
 import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,6 +57,75 @@ def test_a_cache_that_cannot_be_made(mag_data, write_pickle, tmp_path):
         load_aligned_dataset(path, cache_dir=path / "cache")
     with pytest.raises(DataError, match="num_proc=0 is less than one process"):
         load_aligned_dataset(path, cache_dir=tmp_path / "cache", num_proc=0)
+
+
+def test_a_cache_that_cannot_be_written_names_the_way_out(mag_data, write_pickle, cache, monkeypatch):
+    path = write_pickle(mag_data())
+    builder = make_builder(path, cache_dir=cache)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EROFS, "Read-only file system", "x.lock")
+
+    monkeypatch.setattr("datasets.builder.FileLock", refuse)
+    for build in (builder.download_and_prepare, lambda: make_builder(path, cache_dir=cache)):
+        with pytest.raises(
+            DataError, match=r"cache: no cache can be made here \(Read-only .*HF_DATASETS_CACHE .*cache_dir"
+        ):
+            build()
+    monkeypatch.undo()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache / "other")
+    assert len(load_aligned_dataset(path)["train"]) == 6
+
+
+def damage_by(kind):
+    def damage(file):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes({"cut": content[: len(content) // 2], "flipped": content, "emptied": b""}[kind])
+
+    return Path.unlink if kind == "removed" else damage
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "emptied", "removed"])
+@pytest.mark.parametrize("file", ["*-train.arrow", "dataset_info.json", "report-test-*.json", "checksums.json"])
+def test_a_damaged_cache_is_built_again(mag_data, write_pickle, cache, caplog, kind, file):
+    path = write_pickle(mag_data())
+    expected = load_aligned_dataset(path, cache_dir=cache)["train"].to_dict()
+    [damaged] = cache.rglob(file)
+    damage_by(kind)(damaged)
+    for message in ("damaged", None):
+        caplog.clear()
+        assert load_aligned_dataset(path, cache_dir=cache)["train"].to_dict() == expected
+        assert len(caplog.messages) == bool(message) and (message or "") in caplog.text
+
+
+def interrupt_when_building(path, cache, num_proc):
+    """Ends with 3 if the build ends with one KeyboardInterrupt."""
+    os.setsid()  # so that its workers are interrupted too, as by a terminal, and nobody else
+    rows_to_table, main = data_builders.builder.rows_to_table, os.getpid()
+
+    def make_table(*arguments):
+        if num_proc is None or os.getpid() != main:
+            os.killpg(0, signal.SIGINT)
+            time.sleep(0 if num_proc is None else 60)
+        return rows_to_table(*arguments)
+
+    data_builders.builder.rows_to_table = make_table
+    try:
+        load_aligned_dataset(path, cache_dir=cache, num_proc=num_proc)
+    except KeyboardInterrupt:
+        return 3
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_an_interrupt_ends_a_build_once(mag_data, write_pickle, cache, num_proc):
+    path = write_pickle(mag_data((20, 4, 4)))
+    process = ForkedProcess(interrupt_when_building, path, cache, num_proc)
+    process.daemon = False  # it has workers
+    process.start()
+    errors = process.finish()[1]
+    assert process.exitcode == 3 and "Traceback" not in errors
+    assert len(load_aligned_dataset(path, cache_dir=cache)["train"]) == 20
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
@@ -161,7 +232,7 @@ def test_an_utterance_of_nothing_is_a_fault_where_predictions_are_wanted(write_j
     builder.download_and_prepare()
     expected = [("b", "neither words nor features", "train")]
     assert builder.skipped == expected
-    with pytest.raises(DataError, match=r"x\.jsonl: sample b: neither words nor features; on_error='skip'"):
+    with pytest.raises(DataError, match=r"x\.jsonl: sample b: neither words nor features; .*on_error='skip'"):
         load_aligned_dataset(path, cache_dir=cache, labels=False)
     builder = make_builder(path, cache_dir=cache, labels=False, on_error="skip")
     builder.download_and_prepare()

@@ -1,5 +1,6 @@
 """The machinery of command lines: spelling of options, suggestions, exit statuses and one-line errors."""
 
+import io
 import os
 import subprocess
 import sys
@@ -100,6 +101,14 @@ def test_an_interrupt_while_a_command_is_imported(tmp_path, monkeypatch, capsys)
     monkeypatch.syspath_prepend(tmp_path)
     assert run_command("program", {"slow": Command("interrupted_import:slow", "")}, ["slow"]) == 130
     assert capsys.readouterr().err == "program slow: interrupted\n"
+
+
+def test_what_a_console_cannot_show_is_escaped(run, monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert run("show", "电影\udcff.pkl 😀")[0] == 0
+    console.flush()
+    assert rb"\u7535\u5f71\udcff.pkl \U0001f600" in console.buffer.getvalue()
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):

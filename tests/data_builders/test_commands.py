@@ -91,6 +91,13 @@ def test_data_without_labels(tmp_path, capsys):
         inspect(tmp_path / "nothing.jsonl")
 
 
+def test_data_with_a_name_is_inspected_where_it_is(mag_data, write_pickle, capsys):
+    assert main(["inspect", "mosi", "--data_dir", str(write_pickle(mag_data()))]) == 0
+    assert "train: 6 samples of 2 videos" in capsys.readouterr().out
+    assert main(["inspect", "mosi"]) == 1
+    assert "mosi: give data_dir" in capsys.readouterr().err
+
+
 def test_convert_and_plot_from_the_command_line(mag_data, write_pickle, tmp_path, capsys):
     data = mag_data()
     data["train"][2] = (data["train"][2][0], 9.0, "bad_1")

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import signal
@@ -5,6 +6,7 @@ import socket
 
 import pytest
 from forked import ForkedProcess
+from safetensors import SafetensorError
 
 from data_builders.files import (
     DataError,
@@ -13,8 +15,10 @@ from data_builders.files import (
     locked,
     new_folder,
     one_line,
+    read_head,
     replacing_file,
     replacing_files,
+    write_errors,
 )
 
 
@@ -97,8 +101,46 @@ def test_files_take_their_places_together_or_not_at_all(tmp_path, error):
     else:
         with pytest.raises(WriteError, match=rf"{tmp_path}: could not be written, \d+ MB are free \({error}\)"):
             write()
-    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}  # and nothing unfinished
     assert contents == dict.fromkeys(("config.json", "model.safetensors"), "old" if error else "new")
+
+
+def test_two_who_write_into_one_folder_do_not_meet(tmp_path):
+    with replacing_files(tmp_path) as one, replacing_files(tmp_path) as other:
+        (one / "config.json").write_text("one")
+        (other / "model.json").write_text("other")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "config.json": "one",
+        "model.json": "other",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "says_space"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Quota exceeded"), True),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), True),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (OSError(errno.EROFS, "Read-only file system"), False),
+    ],
+)
+def test_space_is_named_only_where_it_may_be_the_reason(tmp_path, error, says_space):
+    with pytest.raises(WriteError, match="could not be written") as caught, write_errors(tmp_path / "x"):
+        raise error
+    assert ("MB are free" in str(caught.value)) is says_space
+
+
+def test_a_fault_of_the_program_is_no_writing_error(tmp_path):
+    with pytest.raises(RuntimeError, match="shape mismatch"), replacing_file(tmp_path / "x"):
+        raise RuntimeError("shape mismatch")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe: a pipe or device; write its content to a file"):
+        read_head(tmp_path / "pipe")
 
 
 class TestNewFolder:

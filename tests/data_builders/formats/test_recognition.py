@@ -174,6 +174,19 @@ def test_hdf5_of_others_does_not_make_a_folder_one_of_computational_sequences(tm
         load_aligned_dataset(small_corpus, cache_dir=cache)
 
 
+@pytest.mark.parametrize("option", ["feature_sequences", "folds"])
+def test_an_option_of_another_format_is_refused(tmp_path, cache, option):
+    path = write_jsonl(tmp_path / "mine.jsonl", [GOOD])
+    with pytest.raises(DataError, match=rf"mine\.jsonl: table data has no {option}; leave this option out"):
+        load_aligned_dataset(path, cache_dir=cache, **{option: {"acoustic": ["one"]}})
+
+
+def test_a_name_that_is_not_utf8(tmp_path, cache):
+    path = write_jsonl(tmp_path / os.fsdecode(b"m\xff.jsonl"), [{"text": "a b", "label": 1}])
+    split = load_aligned_dataset(path, cache_dir=cache)["train"]
+    assert split["id"] == [r"m\xff-0"]
+
+
 def test_what_save_to_disk_writes_can_be_written_as_parquet(tmp_path, cache):
     splits = load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", [GOOD]), cache_dir=cache)
     for name, saved in (("both", splits), ("one", splits["train"])):
