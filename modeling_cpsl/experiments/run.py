@@ -86,8 +86,8 @@ def earlier_results(recipe: Recipe) -> dict[str, float] | None:
     is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder.resolve()
     if not is_resumed and (has_results or last_complete_checkpoint(folder)):
         raise ValueError(
-            f"output_dir {folder} holds a run already; name another one, or continue that run with "
-            "--resume_from_checkpoint last"
+            f"output_dir {folder} holds a run already; remove it, name another one, or continue that "
+            "run with --resume_from_checkpoint last"
         )
     return None
 
