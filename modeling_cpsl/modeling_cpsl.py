@@ -14,6 +14,7 @@ from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPS
 from .features_cpsl import collect_features
 from .losses_cpsl import loss_names
 from .regressor_cpsl import CPSLOutput, MultimodalRegressor
+from .relative_positions_cpsl import use_reachable_positions
 
 
 def default_feature_mask(attention_mask: Tensor) -> Tensor:
@@ -267,6 +268,7 @@ class CPSLForSentimentRegression(CPSLModelMixin, DebertaV2PreTrainedModel):
     def __init__(self, config: CPSLConfig):
         super().__init__(config)
         self.deberta = DebertaV2Model(config)
+        use_reachable_positions(self.deberta)
         self._attach_regressor()
         self.post_init()
 
