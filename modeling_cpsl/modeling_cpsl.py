@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import BertModel, BertPreTrainedModel, DebertaV2Model, MPNetModel, MPNetPreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPSLMPNetConfig
 from .features_cpsl import collect_features
 from .losses_cpsl import loss_names
+from .packing_cpsl import encode_packed, packing_pays
 from .regressor_cpsl import CPSLOutput, MultimodalRegressor
 from .relative_positions_cpsl import use_reachable_positions
 
@@ -238,13 +240,9 @@ class CPSLModelMixin(_Model):
             feature_mask = _behind_prompt(feature_mask, length)
         encoded = None
         if text:
-            options = _given(
-                token_type_ids=token_type_ids,
-                position_ids=position_ids,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-            )
-            encoded = self.base_model(**text, attention_mask=attention_mask, **options, return_dict=True)
+            text |= _given(token_type_ids=token_type_ids, position_ids=position_ids)
+            outputs = _given(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
+            encoded = self._encode_text(text, attention_mask, outputs)
         output = self.multimodal(
             None if encoded is None else encoded.last_hidden_state,
             features,
@@ -258,6 +256,15 @@ class CPSLModelMixin(_Model):
         if encoded is None:
             return output
         return CPSLOutput(**output, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
+
+    def _encode_text(
+        self, inputs: dict[str, Tensor], attention_mask: Tensor | None, outputs: dict[str, bool]
+    ) -> BaseModelOutput:
+        """The text encoder's output; computed without padding where that is faster and gives all that is asked for."""
+        asked = {name: getattr(self.config, name) for name in ("output_attentions", "output_hidden_states")} | outputs
+        if attention_mask is not None and not any(asked.values()) and packing_pays(self.base_model, attention_mask):
+            return BaseModelOutput(encode_packed(self.base_model, attention_mask, **inputs))
+        return self.base_model(**inputs, attention_mask=attention_mask, **outputs, return_dict=True)
 
 
 class CPSLForSentimentRegression(CPSLModelMixin, DebertaV2PreTrainedModel):

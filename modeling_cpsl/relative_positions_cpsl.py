@@ -40,7 +40,7 @@ class ReachableSelfAttention(DisentangledSelfAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """As the parent's, on the rows from -L to L - 1 of `rel_embeddings` (2 S, d_t), which are from -S to S - 1."""
         if rel_embeddings is not None:
-            span = self.pos_ebd_size
+            span = len(rel_embeddings) // 2
             reach = min(span, hidden_states.size(1))
             rel_embeddings = rel_embeddings[span - reach : span + reach]
         return super().forward(
