@@ -28,7 +28,7 @@ from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
 from .optimizer_step import MicroBatch
-from .sampling import EpochLengthGroupedSampler, sample_lengths
+from .sampling import EpochLengthGroupedSampler, in_data_order, longest_first, sample_lengths
 
 
 logger = logging.getLogger(__name__)
@@ -307,13 +307,20 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             means |= {name: value.item() for name, value in self.modulator.pop_statistics().items()}
         self.log({f"train_{name}": value for name, value in means.items()})
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
         """Extends `Trainer.evaluation_loop`: adds the means of all losses over the samples to the metrics.
 
         With several processes the losses, unlike the metrics, also count the samples that fill up the last batch.
+        Samples are read in order of length; predictions and labels are returned in the data set's.
         """
         self._eval_means = MeanTracker()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        order = self._get_eval_sampler(dataloader.dataset)
+        output = output._replace(
+            predictions=in_data_order(output.predictions, order), label_ids=in_data_order(output.label_ids, order)
+        )
         means = self._eval_means.pop(self.accelerator)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
@@ -357,8 +364,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             args.seed if args.data_seed is None else args.data_seed,
         )
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> None:
-        """None keeps the dataset's order, since predictions are written beside its ids."""
+    def _get_eval_sampler(self, eval_dataset: Any) -> list[int] | None:
+        return longest_first(eval_dataset) if self.args.eval_do_concat_batches else None
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)

@@ -1,5 +1,6 @@
 """CPSLTrainer: one step is one step, modulation in the window and only there, and what is logged."""
 
+import itertools
 import math
 
 import numpy as np
@@ -271,8 +272,27 @@ def test_evaluation_keeps_every_sample_and_their_order(tmp_path):
     assert trainer.args.dataloader_drop_last
     assert [len(samples) for samples in trainer.samples] == [8, 8, 8]
     labels = [row["label"] for row in trainer.eval_dataset]
-    np.testing.assert_array_equal(trainer.predict(trainer.eval_dataset).label_ids, labels)
-    assert trainer.evaluate()["eval_mae"] == pytest.approx(trainer.predict(trainer.eval_dataset).metrics["test_mae"])
+    predicted = trainer.predict(trainer.eval_dataset)
+    np.testing.assert_array_equal(predicted.label_ids, labels)
+    assert trainer.evaluate()["eval_mae"] == pytest.approx(predicted.metrics["test_mae"])
+    logits, unimodal_logits = predicted.predictions[:2]
+    some = [3, 7]
+    alone, unimodal_alone = trainer.predict(trainer.eval_dataset.select(some)).predictions[:2]
+    np.testing.assert_allclose(logits[some], alone, atol=1e-5)
+    np.testing.assert_allclose(unimodal_logits["acoustic"][some], unimodal_alone["acoustic"], atol=1e-5)
+
+
+def test_evaluation_reads_samples_of_like_length_together(tmp_path):
+    trainer = make_trainer(tmp_path, per_device_eval_batch_size=4)
+    lengths = [batch["attention_mask"].sum(1).tolist() for batch in trainer.get_eval_dataloader()]
+    assert lengths == [sorted(batch, reverse=True) for batch in lengths]
+    assert sorted(itertools.chain(*lengths), reverse=True) == list(itertools.chain(*lengths))
+    trainer.args.eval_do_concat_batches, trainer.compute_metrics = (
+        False,
+        None,
+    )  # then the predictions stay in batches, in the data's order
+    batches = trainer.predict(trainer.eval_dataset).label_ids
+    assert list(itertools.chain(*batches)) == [row["label"] for row in trainer.eval_dataset]
 
 
 def test_the_best_epoch_is_the_one_with_the_best_metric(tmp_path):
