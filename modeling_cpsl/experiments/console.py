@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
+from ..training.embedding_rows import PartlyTrainedEmbedding
 from ..training.trainer import CPSLTrainer
 from .recipe import SWITCHES, switched_on
 from .records import results_table
@@ -44,8 +45,6 @@ class Console(TrainerCallback):
         for callback in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
             self.trainer.remove_callback(callback)
         self.trainer.add_callback(self)
-        if self.trainer.is_world_process_zero():
-            print(model_summary(self.trainer.model, self.options))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -55,8 +54,9 @@ class Console(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Says where a resumed training goes on, and opens the progress bar, which shows on terminals only."""
+        """Says what is trained and where a resumed training goes on, and opens the bar, which only terminals show."""
         if state.is_world_process_zero:
+            print(model_summary(self.trainer.model, self.options))
             if state.global_step:
                 place = f"step {state.global_step} of {state.max_steps}, epoch {_rounded(state.epoch)}"
                 print(f"resumed from {args.resume_from_checkpoint}: {place}")
@@ -159,12 +159,16 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
     """The size of a model, what of it is trained, its modalities, and which parts of the method are on.
 
     Args:
-        model: A CPSL model.
+        model: A CPSL model, as it is trained.
         options: All options of the run by name.
     """
     config = model.config
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    embedding, rows = model.get_input_embeddings(), ""
+    if isinstance(embedding, PartlyTrainedEmbedding):
+        total -= embedding.trained.numel()  # which the table has as well
+        rows = f" (of {len(embedding.weight):,} embeddings the {len(embedding.rows):,} that occur)"
     modalities = ["text"] if config.use_text else []
     modalities += [f"{name} ({size} values a word)" for name, size in config.modality_sizes.items()]
     on = switched_on(options, len(config.modality_sizes))
@@ -172,7 +176,7 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
     method = [f"{' '.join(names).upper()} {state}" for names, state in ((on, "on"), (off, "off")) if names]
     return (
         f"model: {type(model).__name__}, {total:,} parameters, "
-        f"{'all' if trained == total else f'{trained:,}'} of them trained\n"
+        f"{'all' if trained == total else f'{trained:,}'} of them trained{rows}\n"
         f"modalities: {', '.join(modalities)}\n"
         f"method: {', '.join(method)}"
     )

@@ -14,6 +14,8 @@ from .metrics import is_better_if_greater
 
 
 LATENT_NOISES = ("batch", "sample")
+# Which rows of the text encoder's embedding table are trained, see `embedding_rows`.
+TRAIN_EMBEDDINGS = ("used", "all", "none")
 
 # The paper modulates in epochs 0-25 of 30; shorter and longer recipes scale the window.
 WINDOW_FRACTION = 25 / 30
@@ -89,6 +91,15 @@ class CPSLTrainingArguments(TrainingArguments):
         },
     )
 
+    train_embeddings: str = field(
+        default=TRAIN_EMBEDDINGS[0],
+        metadata={
+            "help": "Which rows of the text encoder's embedding table are trained: used (those of tokens that the "
+            "training data has), all, or none.",
+            "choices": list(TRAIN_EMBEDDINGS),
+        },
+    )
+
     num_train_epochs: float = field(default=30.0, metadata={"help": "Number of training epochs."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1 a fraction of all steps."})
@@ -139,6 +150,10 @@ class CPSLTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} must be one of {', '.join(LATENT_NOISES)}")
+        if self.train_embeddings not in TRAIN_EMBEDDINGS:
+            raise ValueError(
+                f"train_embeddings={self.train_embeddings!r} must be one of {', '.join(TRAIN_EMBEDDINGS)}"
+            )
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ValueError(f"modality_dropout={self.modality_dropout} must be in [0, 1)")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:

@@ -86,6 +86,21 @@ def resuming_from(checkpoint: str | os.PathLike | None) -> Iterator[None]:
         ) from error
 
 
+def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Refuses a state that was loaded into an optimizer whose parameters have other shapes, which it finds out late.
+
+    Raises:
+        ValueError: A shape differs.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(
+                    f"the optimizer's {name} of shape {tuple(value.shape)} is not for a parameter of shape "
+                    f"{tuple(parameter.shape)}: the training data has other tokens, or train_embeddings is another"
+                )
+
+
 def load_training_state(checkpoint: str | os.PathLike, name: str, device: torch.device) -> dict[str, Any]:
     """Reads a file that a checkpoint keeps beside the model, to resume the training.
 
@@ -120,4 +135,10 @@ def _step_of(checkpoint: Path) -> int | None:
         return None
 
 
-__all__ = ["check_training_state", "last_complete_checkpoint", "load_training_state", "resuming_from"]
+__all__ = [
+    "check_optimizer_state",
+    "check_training_state",
+    "last_complete_checkpoint",
+    "load_training_state",
+    "resuming_from",
+]

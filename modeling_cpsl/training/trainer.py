@@ -3,6 +3,7 @@
 The only module that connects `Trainer` and `GradientModulator`.
 """
 
+import contextlib
 import logging
 import operator
 from collections.abc import Callable, Iterator
@@ -22,8 +23,15 @@ from data_builders.files import replacing_files, write_errors
 from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
-from .checkpoints import check_training_state, last_complete_checkpoint, load_training_state, resuming_from
+from .checkpoints import (
+    check_optimizer_state,
+    check_training_state,
+    last_complete_checkpoint,
+    load_training_state,
+    resuming_from,
+)
 from .contract import TrainableModel
+from .embedding_rows import trained_embeddings
 from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
@@ -209,7 +217,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
         if isinstance(resume_from_checkpoint, str):
             check_training_state(resume_from_checkpoint)
-        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        with contextlib.ExitStack() as self._until_trained:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 
     def get_batch_samples(
@@ -368,6 +377,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         return longest_first(eval_dataset) if self.args.eval_do_concat_batches else None
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        self._choose_trained_embeddings()
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.unwrapped_model.prepare_for_training()
         self._train_means = {name: MeanTracker() for name in self._train_means}
@@ -378,6 +388,19 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
                     means.load_state_dict(state[name], self.accelerator)
         return prepared
 
+    def _choose_trained_embeddings(self) -> None:
+        """Lets the model train the embeddings that `train_embeddings` names, until `train` ends."""
+        # A given optimizer knows the parameters already; shards cannot be put back into the table by one process.
+        is_fixed = self.optimizer is not None or self.is_fsdp_enabled or self.is_deepspeed_enabled
+        choice = "all" if is_fixed and self.args.train_embeddings == "used" else self.args.train_embeddings
+        if self._until_trained.enter_context(trained_embeddings(self.model, choice, self.train_dataset)):
+            self._until_trained.callback(self._forget_optimizer)
+
+    def _forget_optimizer(self) -> None:
+        """Makes the next training build its optimizer, scheduler and wrapped model anew, for the parameters it has."""
+        self.optimizer = self.lr_scheduler = None
+        self.model_wrapped = self.model
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         with resuming_from(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -385,6 +408,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with resuming_from(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+            check_optimizer_state(self.optimizer)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with resuming_from(checkpoint):

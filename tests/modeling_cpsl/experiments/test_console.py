@@ -9,6 +9,7 @@ from training_cases import make_trainer
 
 from modeling_cpsl.experiments.console import Console, kept_model, model_summary, quiet_libraries
 from modeling_cpsl.experiments.recipe import SWITCHES
+from modeling_cpsl.training.embedding_rows import used_rows
 
 
 OPTIONS = dict.fromkeys(SWITCHES, True) | {"modulated_modalities": None}
@@ -35,9 +36,15 @@ def test_one_line_an_epoch_and_where_things_are(tmp_path, capsys):
     trainer, output, errors = train(tmp_path, capsys, **EVALUATED)
     assert errors == ""
     model, modalities, method, splits, header, *epochs = output.splitlines()[:8]
-    table, kept, place = output.splitlines()[8:-2], *output.splitlines()[-2:]
+    results, kept, place = output.splitlines()[8:-2], *output.splitlines()[-2:]
     total = sum(parameter.numel() for parameter in trainer.model.parameters())
-    assert model == f"model: CPSLForSentimentRegression, {total:,} parameters, all of them trained"
+    rows = used_rows(trainer.train_dataset, trainer.model.get_input_embeddings())
+    table = trainer.model.get_input_embeddings().weight
+    trained = total - table.numel() + len(rows) * table.shape[1]
+    assert model == (
+        f"model: CPSLForSentimentRegression, {total:,} parameters, {trained:,} of them trained "
+        f"(of {len(table):,} embeddings the {len(rows):,} that occur)"
+    )
     assert modalities == "modalities: text, acoustic (74 values a word), visual (47 values a word)"
     assert method == "method: AME GM GE CP SL on"
     assert splits.replace("-", " ").split() == ["training", "validation"]
@@ -55,7 +62,7 @@ def test_one_line_an_epoch_and_where_things_are(tmp_path, capsys):
         assert (cells[-1] == "best") == (eval_row["eval_mae"] < best)
         best = min(best, eval_row["eval_mae"])
         assert len(line) <= 119
-    assert table[0].split() == ["validation"] and table[1].split() == ["mae", f"{best:.4f}"]
+    assert results[0].split() == ["validation"] and results[1].split() == ["mae", f"{best:.4f}"]
     epoch = min(eval_rows, key=lambda row: row["eval_mae"])["epoch"]
     assert kept == f"kept: the model of epoch {epoch:g}, the best by validation mae ({best:.4f})"
     assert place == f"model, results, predictions, plots and model card are in {trainer.args.output_dir}"
