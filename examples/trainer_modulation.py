@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
+from modeling_cpsl import GradientModulationMixin
 from modeling_cpsl.modulation import GradientModulator
-from modeling_cpsl.training.trainer import GradientModulationMixin
 
 
 FEATURE_SIZES = {"acoustic": 12, "physiology": 6, "visual": 20}

@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     from .training.arguments import CPSLTrainingArguments
     from .training.collation import CPSLDataCollator
     from .training.metrics import compute_sentiment_metrics
-    from .training.trainer import CPSLTrainer, GradientModulationMixin
+    from .training.modulation_mixin import GradientModulationMixin
+    from .training.trainer import CPSLTrainer
 
 # Training imports Trainer, datasets and more, which takes seconds: name -> module, imported when it is first used.
 _LAZY_NAMES = {
     "CPSLDataCollator": ".training.collation",
     "CPSLTrainer": ".training.trainer",
     "CPSLTrainingArguments": ".training.arguments",
-    "GradientModulationMixin": ".training.trainer",
+    "GradientModulationMixin": ".training.modulation_mixin",
     "GradientModulator": ".modulation",
     "compute_sentiment_metrics": ".training.metrics",
     "modulation_coefficients": ".modulation",

@@ -1,14 +1,11 @@
-"""`Trainer` with gradient modulation, for any model and for CPSL.
-
-The only module that connects `Trainer` and `GradientModulator`.
-"""
+"""`CPSLTrainer`: hooks of transformers' `Trainer`, and nothing else."""
 
 import contextlib
 import logging
 import operator
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
@@ -35,6 +32,7 @@ from .embedding_rows import trained_embeddings
 from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
+from .modulation_mixin import GradientModulationMixin
 from .optimizer_step import MicroBatch
 from .sampling import EpochLengthGroupedSampler, in_data_order, longest_first, sample_lengths
 
@@ -42,71 +40,7 @@ from .sampling import EpochLengthGroupedSampler, in_data_order, longest_first, s
 logger = logging.getLogger(__name__)
 
 # What a checkpoint keeps beside Trainer's own files.
-MODULATOR_FILE, MEANS_FILE = "modulator.pt", "running_means.pt"
-
-
-# To a type checker the mixin is a trainer itself, since it is only ever mixed into one.
-if TYPE_CHECKING:
-    from transformers import Trainer as _Trainer
-else:
-    _Trainer = object
-
-
-class GradientModulationMixin(_Trainer):
-    """Gradient modulation with the Conflict-aware Penalty for any `Trainer`: one modulation per optimizer step.
-
-    Put it before `Trainer` and implement [`create_modulator`]. The model returns `modality_errors`, a dict of
-    per-sample errors (B,) by modality (absolute errors, or 1 - probability of the true class), and where samples lack
-    modalities also `modality_presence`, a dict of (B,) bool; the error of a missing modality is 0.
-    """
-
-    modulator: GradientModulator | None = None
-
-    def create_modulator(self) -> GradientModulator | None:
-        """Builds the modulator over `self.model`'s parameters, or None to train without.
-
-        Called by `train` when the model is wrapped and on its device, which may have replaced its parameters.
-        """
-        raise NotImplementedError("return a GradientModulator over the parameters of self.model")
-
-    def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
-    ) -> Tensor | tuple[Tensor, Any]:
-        """Extends `Trainer.compute_loss`: in training, passes the batch's errors to the modulator."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if model.training and self.modulator is not None:
-            self.modulator.observe(*_summed_errors(outputs))
-        return (loss, outputs) if return_outputs else loss
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Extends `Trainer.training_step`: modulates the reduced gradients, before clipping, once a step."""
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if self.accelerator.sync_gradients and self.modulator is not None:
-            scaler = self.accelerator.scaler
-            statistics = self.modulator.step(
-                self.state.epoch or 0.0, grad_scale=1.0 if scaler is None else scaler.get_scale()
-            )
-            self.on_modulation(statistics)
-        return loss
-
-    def on_modulation(self, statistics: dict[str, Tensor]) -> None:
-        """Called with the statistics of each modulation, see [`GradientModulator.step`]."""
-
-    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        self.modulator = self.create_modulator()
-        if self.modulator is not None and self.modulator.config.target == "update":
-            self.modulator.attach(self.optimizer)
-        if self.modulator is not None and resume_from_checkpoint is not None:
-            state = load_training_state(resume_from_checkpoint, MODULATOR_FILE, self.args.device)
-            with resuming_from(resume_from_checkpoint):
-                self.modulator.load_state_dict(state)
-        return prepared
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and self.modulator is not None:
-            torch.save(self.modulator.state_dict(), Path(output_dir) / MODULATOR_FILE)
+MEANS_FILE = "running_means.pt"
 
 
 class _EpochLogger(TrainerCallback):
@@ -464,13 +398,4 @@ def _logged_losses(losses: dict[str, Any]) -> dict[str, Any]:
     return logged | ({"feature_entropy": -losses["diversity"]} if "diversity" in losses else {})
 
 
-def _summed_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
-    """Sums of the per-sample errors by modality, and the numbers of samples that have each modality."""
-    errors = outputs["modality_errors"]
-    presence = outputs.get("modality_presence") or {}
-    sums = {name: error.detach().sum() for name, error in errors.items()}
-    counts = {name: presence[name].sum() if name in presence else len(error) for name, error in errors.items()}
-    return sums, counts
-
-
-__all__ = ["CPSLTrainer", "GradientModulationMixin"]
+__all__ = ["CPSLTrainer"]

@@ -3,7 +3,6 @@
 import ast
 import inspect
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from transformers.utils import ModelOutput
 from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments, GradientModulationMixin
 from modeling_cpsl.modeling_cpsl import CPSLModelMixin
 from modeling_cpsl.regressor_cpsl import CPSLOutput
+from modeling_cpsl.training import modulation_mixin
 from modeling_cpsl.training import trainer as trainer_module
 from modeling_cpsl.training.contract import TrainableModel, TrainableOutput
 
@@ -156,10 +156,15 @@ def test_the_cpsl_model_meets_the_contract():
     assert members(TrainableOutput) <= {*CPSLOutput.__dataclass_fields__}
 
 
+def trainers_code():
+    """All nodes of the syntax trees of the trainers' modules."""
+    for module in (modulation_mixin, trainer_module):
+        yield from ast.walk(ast.parse(inspect.getsource(module)))
+
+
 def test_the_trainer_touches_nothing_else_of_the_model():
     """`self.model` is only unwrapped, and of what comes out only the contract's members are used."""
-    tree = ast.parse(inspect.getsource(trainer_module))
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    attributes = [node for node in trainers_code() if isinstance(node, ast.Attribute)]
     of_model = {
         node.attr
         for node in attributes
@@ -203,11 +208,10 @@ def test_a_hook_of_transformers_has_the_signature_that_we_rely_on(name):
 
 
 def test_every_hook_of_transformers_is_listed():
-    tree = ast.parse(Path(trainer_module.__file__).read_text())
     owners = ("self", "trainer")
     called = {
         node.attr
-        for node in ast.walk(tree)
+        for node in trainers_code()
         if isinstance(node, ast.Attribute)
         and (
             (isinstance(node.value, ast.Name) and node.value.id in owners)
