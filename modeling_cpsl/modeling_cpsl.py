@@ -91,6 +91,13 @@ class CPSLModelMixin(_Model):
         model.multimodal.forget_bounds(new)
         return (model, info) if kwargs.get("output_loading_info") else model
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As [`~transformers.PreTrainedModel.save_pretrained`], with code that `AutoModel` finds too."""
+        if self._auto_class is not None:
+            name = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": name}
+        super().save_pretrained(*args, **kwargs)
+
     def set_calibration(self, half_widths: dict[str, float], coverage: float) -> None:
         """Stores prediction intervals that were fitted on held-out samples in the config.
 

@@ -65,7 +65,7 @@ UTTERANCES = [
 LOAD_WITHOUT_THE_PACKAGE = """
 import importlib.util, json, sys
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoProcessor, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, pipeline
 
 names, inputs, targets = map(json.loads, sys.argv[1:4])
 torch.set_num_threads(1)
@@ -74,6 +74,7 @@ def predict(name):
                                 for auto_class in (AutoConfig, AutoModelForSequenceClassification, AutoProcessor))
     for thing in (config, model, processor):
         assert type(thing).__module__.startswith("transformers_modules."), type(thing)
+    assert type(AutoModel.from_pretrained(name, trust_remote_code=True)) is type(model)
     with torch.no_grad():
         return model(**processor(**inputs)).logits.tolist(), model, processor
 
@@ -257,6 +258,7 @@ def test_what_the_trainer_saves_brings_its_code(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "configuration_cpsl.CPSLConfig",
+        "AutoModel": "modeling_cpsl.CPSLForSentimentRegression",
         "AutoModelForSequenceClassification": "modeling_cpsl.CPSLForSentimentRegression",
     }
     assert json.loads((tmp_path / "run" / "processor_config.json").read_text())["auto_map"] == {
