@@ -1,7 +1,7 @@
 """Configurations: the fields that CPSL adds to the configuration of a text encoder."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sized
 from dataclasses import dataclass, field, make_dataclass
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,14 @@ MOST_LAYERS = 1000
 # What transformers' pipelines call the one number that is predicted.
 LABEL = "sentiment"
 
+PIPELINE_TASK = "multimodal-sentiment"
+# What transformers' `pipeline` needs to find it in a model's folder.
+_PIPELINE = {
+    "impl": "pipeline_cpsl.MultimodalSentimentPipeline",
+    "pt": ["AutoModelForSequenceClassification"],
+    "type": "multimodal",
+}
+
 # Names with another meaning in the data; tokenising adds the last two columns.
 _RESERVED_NAMES = (*UTTERANCE_FIELDS, "input_ids", "word_index")
 
@@ -43,6 +51,23 @@ def check_modality_names(names: Iterable[str]) -> None:
     for name in names:
         if not name.isidentifier() or name in _RESERVED_NAMES or hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} cannot be the name of a modality; give its column another one")
+
+
+def check_tokenizer(tokenizer: Sized, vocab_size: int, name: str) -> None:
+    """Refuses a tokenizer that is not the text encoder's own.
+
+    Where files are missing, transformers makes a tokenizer that knows no word.
+
+    Args:
+        tokenizer: The tokenizer.
+        vocab_size: The text encoder's number of embeddings.
+        name: What the message begins with.
+    """
+    if not vocab_size / 2 < len(tokenizer) <= vocab_size:
+        raise ValueError(
+            f"{name}: its tokenizer has {len(tokenizer)} entries and the text encoder {vocab_size}; put the encoder's "
+            "own tokenizer files there"
+        )
 
 
 def _option(default: Any, help: str, choices: Collection[str] | None = None) -> Any:
@@ -139,6 +164,10 @@ class CPSLConfigMixin(LossWeights):
         self.problem_type = "regression"
         if self.id2label == {0: "LABEL_0"}:
             self.id2label, self.label2id = {0: LABEL}, {LABEL: 0}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As [`~transformers.PreTrainedConfig.to_dict`], with the pipeline, whose code is saved with the model."""
+        return {**super().to_dict(), "custom_pipelines": {PIPELINE_TASK: _PIPELINE}}
 
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)

@@ -15,6 +15,7 @@ from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPS
 from .features_cpsl import collect_features
 from .losses_cpsl import loss_names
 from .packing_cpsl import encode_packed, packing_pays
+from .pipeline_cpsl import MultimodalSentimentPipeline  # noqa: F401 - so that its code is saved with a model's
 from .regressor_cpsl import CPSLOutput, MultimodalRegressor
 from .relative_positions_cpsl import use_reachable_positions
 

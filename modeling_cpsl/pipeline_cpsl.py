@@ -1,5 +1,6 @@
 """`pipeline("multimodal-sentiment")`: words, voice and face -> sentiment, its parts and its uncertainty."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,16 +10,20 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_cpsl import PIPELINE_TASK, check_tokenizer
 from .processing_cpsl import CPSLProcessor, warn_truncated
 from .task_cpsl import checked_label, clip_sentiment
 from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths, modality_set
 from .utterances_cpsl import UTTERANCE_FIELDS, name_in_errors
 
 
-TASK = "multimodal-sentiment"
 ON_ERROR = ("raise", "skip")  # as in `data_builders`, which code on the Hub does not import
 # Utterances of similar length are batched within a window of this many batches, which is all that memory holds.
 BATCHES_IN_WINDOW = 16
+_FILE_NAME = re.compile(
+    r"\S+\.(avi|csd|csv|flac|jpe?g|jsonl?|m4a|mkv|mov|mp3|mp4|mpe?g|npy|npz|ogg|opus|parquet|pkl|png|wav|webm|wmv)",
+    re.IGNORECASE,
+)
 
 
 class MultimodalSentimentPipeline(Pipeline):
@@ -50,8 +55,12 @@ class MultimodalSentimentPipeline(Pipeline):
 
     processor: CPSLProcessor
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        check_tokenizer(self.processor.tokenizer, self.model.config.vocab_size, self.model.name_or_path or "processor")
+
     def __call__(
-        self, inputs: Any, batch_size: int | None = None, **kwargs: Any
+        self, inputs: Any, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
     ) -> dict[str, Any] | list[dict[str, Any]] | Iterator[dict[str, Any]]:
         """Predicts one utterance, a list of them, or any stream of them.
 
@@ -59,7 +68,10 @@ class MultimodalSentimentPipeline(Pipeline):
             inputs: An utterance, a list of them, or another iterable: a generator, a data set, a stream of any length.
                 A stream is read 16 batches ahead; with a batch size of 1 each utterance is answered at once.
             batch_size: Overrides the pipeline's; results do not depend on it, except for chance in latent draws.
-            **kwargs: `num_samples`, `explain` and `on_error` override the pipeline's.
+            num_workers: As other pipelines take it. Utterances are prepared in this process all the same, which takes
+                little of the time.
+            **kwargs: `num_samples`, `explain` and `on_error` override the pipeline's. `truncation` may be True, as it
+                always is.
 
         Returns:
             One dict for each utterance, in their order (a dict for one, a list for a list, else a generator):
@@ -133,8 +145,14 @@ class MultimodalSentimentPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
-        self, num_samples: int | None = None, explain: bool | None = None, on_error: str | None = None
+        self,
+        num_samples: int | None = None,
+        explain: bool | None = None,
+        on_error: str | None = None,
+        truncation: bool = True,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if truncation is not True:
+            raise ValueError(f"truncation={truncation!r}: utterances are always cut to max_length; leave it out")
         if on_error is not None and on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r} must be one of {', '.join(ON_ERROR)}")
         if num_samples is not None and num_samples < 1:
@@ -237,6 +255,11 @@ class MultimodalSentimentPipeline(Pipeline):
             batch_size = self._batch_size or 1
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
+            raise ValueError(
+                f"inputs are of type {type(inputs).__name__}, expected an utterance (a dict of words and features, or "
+                "a text) or several"
+            )
         if hasattr(inputs, "columns"):
             raise ValueError("inputs are a table, not a list of utterances; give its rows: table.to_dict('records')")
         return self._stream(inputs, batch_size, preprocess, forward, postprocess)
@@ -308,6 +331,13 @@ def _label(utterance: Any, index: int) -> float:
 def _fields(utterance: Any) -> dict[str, Any]:
     """An utterance's `words`, `text`, `feature_extractors` and `features` by modality."""
     if isinstance(utterance, str):
+        if not utterance.strip():
+            raise ValueError("the text has no words; leave it out")
+        if _FILE_NAME.fullmatch(utterance.strip()):
+            raise ValueError(
+                f"{utterance!r} looks like the name of a file; give the words and features that were extracted from "
+                "it, or {'text': ...} if it is what was said"
+            )
         utterance = {"text": utterance}
     if not isinstance(utterance, Mapping):
         raise ValueError(f"expected a dict of words and features, or a text, not {type(utterance).__name__}")
@@ -331,8 +361,12 @@ def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str
     return result
 
 
-PIPELINE_REGISTRY.register_pipeline(
-    TASK, pipeline_class=MultimodalSentimentPipeline, pt_model=AutoModelForSequenceClassification, type="multimodal"
-)
+if PIPELINE_TASK not in PIPELINE_REGISTRY.get_supported_tasks():  # a copy from the Hub leaves the package's in place
+    PIPELINE_REGISTRY.register_pipeline(
+        PIPELINE_TASK,
+        pipeline_class=MultimodalSentimentPipeline,
+        pt_model=AutoModelForSequenceClassification,
+        type="multimodal",
+    )
 
 __all__ = ["MultimodalSentimentPipeline"]

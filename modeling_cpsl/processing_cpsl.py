@@ -1,14 +1,16 @@
 """Utterances -> model inputs: words become subword tokens, and features are aligned to them."""
 
+import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
-from .configuration_cpsl import check_modality_names
+from .configuration_cpsl import check_modality_names, check_tokenizer
 from .features_cpsl import collect_features, feature_arguments
 from .task_cpsl import decode_sentiment
 from .utterances_cpsl import (
@@ -122,6 +124,16 @@ class CPSLProcessor(ProcessorMixin):
         shortest = 3 if use_text else 1
         if max_length < shortest:
             raise ValueError(f"max_length={max_length} leaves no room for a word; it must be at least {shortest}")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """As [`~transformers.ProcessorMixin.from_pretrained`], with [`check_tokenizer`] where a model is beside it."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with contextlib.suppress(OSError):  # there is no model
+            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+            if "vocab_size" in config:
+                check_tokenizer(processor.tokenizer, config["vocab_size"], str(pretrained_model_name_or_path))
+        return processor
 
     @classmethod
     def get_attributes(cls) -> list[str]:

@@ -28,7 +28,7 @@ from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 from data_builders.files import broken_files_are_data_errors
 
-from ..configuration_cpsl import CPSLConfigMixin
+from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
 from ..processing_cpsl import CPSLProcessor
 from ..training.checkpoints import last_complete_checkpoint
@@ -111,12 +111,7 @@ def load_backbone(
             f"model_name_or_path {name_or_path}: CPSL has no model over a text encoder of model_type "
             f"{backbone.model_type!r}; choose one of {', '.join(CPSL_MODELS)}"
         )
-    # Where its files are missing, transformers makes a tokenizer that knows no word.
-    if not backbone.vocab_size / 2 < len(tokenizer) <= backbone.vocab_size:
-        raise ValueError(
-            f"model_name_or_path {name_or_path}: its tokenizer has {len(tokenizer)} entries and the text encoder "
-            f"{backbone.vocab_size}; put the encoder's own tokenizer files there"
-        )
+    check_tokenizer(tokenizer, backbone.vocab_size, f"model_name_or_path {name_or_path}")
     longest = _longest_input(backbone)
     if max_length > longest:
         raise ValueError(f"max_length={max_length} is above the {longest} positions of {name_or_path}")

@@ -23,8 +23,8 @@ from data_builders.builder import LeftOut
 from data_builders.columns import feature_extractors, modality_sizes, rows_of
 from data_builders.files import DataError, broken_files_are_data_errors, check_path_or_hub_id, locked
 
-from ..configuration_cpsl import CPSLConfigMixin
-from ..pipeline_cpsl import BATCHES_IN_WINDOW, TASK, MultimodalSentimentPipeline
+from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
+from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
 from .console import quiet_libraries, without_messages
 from .prediction_results import ResultStore, known_results, open_journal, temporary_results
 from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
@@ -166,7 +166,7 @@ def _load_config(model: str) -> CPSLConfigMixin:
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
     """The pipeline of a model, which has scored an utterance: some damages show only then."""
     with _broken_models_are_errors(model):
-        sentiment = pipeline(TASK, model=model, device=device)
+        sentiment = pipeline(PIPELINE_TASK, model=model, device=device)
         features = {name: np.zeros((1, size)) for name, size in sentiment.model.config.modality_sizes.items()}
         sentiment({"words": ["a"], **features}, explain=True)
     return sentiment

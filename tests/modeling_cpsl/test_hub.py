@@ -52,7 +52,6 @@ MODEL_CODE = code_for("modeling_cpsl.py")
 PROCESSOR_FILES = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 PROCESSOR_CODE = code_for("processing_cpsl.py")
 SAVED = MODEL_FILES | MODEL_CODE | PROCESSOR_FILES | PROCESSOR_CODE
-PIPELINE_CODE = code_for("pipeline_cpsl.py")
 # The hard dependencies of transformers that the flat files may use.
 ALLOWED_IMPORTS = {"torch", "numpy", "regex", "transformers", "huggingface_hub", "safetensors"}
 UTTERANCES = [
@@ -85,10 +84,11 @@ for name, target in zip(names, targets):
     processor.save_pretrained(target)
     results[name] = [logits, predict(target)[0]]
 if len(sys.argv) > 4:
-    pipe = pipeline("multimodal-sentiment", model=sys.argv[4], trust_remote_code=True)
     keys = [key for key in inputs if key != "words"]
     items = [{"words": words, **{key: inputs[key][i] for key in keys}} for i, words in enumerate(inputs["words"])]
-    results["pipeline"] = [result["score"] for result in pipe(items, batch_size=2)]
+    for key, name in (("pipeline", sys.argv[4]), ("pipeline of a model", names[0])):
+        pipe = pipeline("multimodal-sentiment", model=name, trust_remote_code=True)
+        results[key] = [result["score"] for result in pipe(items, batch_size=2)]
 absent = ("modeling_cpsl", "data_builders", "datasets", "accelerate", "scipy", "sklearn", "pandas", "sentencepiece")
 assert not [name for name in absent if importlib.util.find_spec(name)], "the environment must lack them"
 print(json.dumps(results))
@@ -137,8 +137,8 @@ class TestFlatFiles:
         assert ALLOWED_IMPORTS - {"torch", "transformers"} <= {name.replace("-", "_") for name in required}
 
     def test_each_of_them_travels(self):
-        """With a pipeline, which brings model and processor along."""
-        assert set(FLAT_FILES) == MODEL_CODE | PROCESSOR_CODE | PIPELINE_CODE
+        """With a model, whose folder is all that a pipeline needs."""
+        assert set(FLAT_FILES) == MODEL_CODE
 
     def test_a_config_alone_brings_what_it_needs(self, make_config, tmp_path):
         make_config().save_pretrained(tmp_path)
@@ -217,8 +217,9 @@ class TestWithoutThePackage:
             for name in SAVED - MODEL_FILES - {"tokenizer_config.json"}:
                 assert Path(target, name).read_bytes() == Path(source, name).read_bytes(), name
         expected = predict(sources[0], inputs).clamp(-3, 3).tolist()
-        assert results["pipeline"] == pytest.approx(expected, rel=0, abs=1e-5)
-        assert files_in(tmp_path / "pipeline") == SAVED | PIPELINE_CODE
+        for name in ("pipeline", "pipeline of a model"):
+            assert results[name] == pytest.approx(expected, rel=0, abs=1e-5)
+        assert files_in(tmp_path / "pipeline") == SAVED
 
     @pytest.mark.slow
     def test_other_packages_hidden(self, bare_python, folders, inputs, tmp_path):
@@ -294,7 +295,7 @@ class TestPush:
                 errors = process.finish()[1]
                 assert process.exitcode == 0, errors[-3000:]
                 assert set(hub.repositories["user/parts"]) == SAVED | {"README.md"}
-                assert set(hub.repositories["user/whole"]) == SAVED | PIPELINE_CODE | {"README.md"}
+                assert set(hub.repositories["user/whole"]) == SAVED | {"README.md"}
                 for repository in hub.repositories.values():
                     assert b"library_name: transformers" in repository["README.md"]
                 arguments = [json.dumps(["user/parts"]), json.dumps(inputs), json.dumps(["again"]), "user/whole"]
@@ -307,4 +308,5 @@ class TestPush:
         expected = predict(folders / "deberta", inputs)
         for logits in results["user/parts"]:
             torch.testing.assert_close(torch.tensor(logits), expected, rtol=0, atol=1e-6)
-        assert results["pipeline"] == pytest.approx(expected.clamp(-3, 3).tolist(), rel=0, abs=1e-5)
+        for name in ("pipeline", "pipeline of a model"):
+            assert results[name] == pytest.approx(expected.clamp(-3, 3).tolist(), rel=0, abs=1e-5)

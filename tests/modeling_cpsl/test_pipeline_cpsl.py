@@ -1,5 +1,6 @@
 """The pipeline: what goes in, what comes out, and that neither batch nor neighbours change a result."""
 
+import json
 import math
 import tracemalloc
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 from datasets import IterableDataset
 from training_cases import make_trainer
-from transformers import pipeline
+from transformers import Pipeline, pipeline
 
 from data_builders import files
-from modeling_cpsl import MultimodalSentimentPipeline, pipeline_cpsl
+from modeling_cpsl import CPSLProcessor, MultimodalSentimentPipeline, pipeline_cpsl
 from modeling_cpsl.uncertainty_cpsl import conformal_half_width
 
 
@@ -213,13 +214,19 @@ def test_what_is_cut_is_counted_once_a_window(sentiment, caplog):
     assert caplog.messages[0].startswith("16 of 32 utterances were cut to max_length=50 tokens")
 
 
-def test_a_saved_pipeline_leaves_the_model_as_it_was(sentiment, utterances, tmp_path):
+def test_a_saved_pipeline_leaves_the_model_as_it_was(sentiment, utterances, tmp_path, monkeypatch):
+    sentiment.model.save_pretrained(tmp_path / "model")
     sentiment.save_pretrained(str(tmp_path / "pipeline"))
-    assert (tmp_path / "pipeline" / "pipeline_cpsl.py").exists()
+    assert (tmp_path / "model" / "pipeline_cpsl.py").exists()
     again = pipeline("multimodal-sentiment", model=str(tmp_path / "pipeline"), device="cpu")
     assert again(utterances[1]) == sentiment(utterances[1])
-    sentiment.model.save_pretrained(tmp_path / "model")
-    assert "custom_pipelines" not in (tmp_path / "model" / "config.json").read_text()
+    config = (tmp_path / "model" / "config.json").read_text()
+    assert (tmp_path / "pipeline" / "config.json").read_text() == config
+    # What transformers itself would write.
+    monkeypatch.setattr(sentiment.model, "save_pretrained", lambda *args, **kwargs: None)
+    Pipeline.save_pretrained(sentiment, tmp_path / "again")
+    written = vars(sentiment.model.config).pop("custom_pipelines")
+    assert json.loads(json.dumps(written)) == json.loads(config)["custom_pipelines"]
 
 
 def test_missing_modalities_are_told_and_do_not_matter(sentiment, utterances):
@@ -310,6 +317,41 @@ def test_a_table_is_not_taken_for_its_columns(sentiment):
     with pytest.raises(ValueError, match=r"table\.to_dict\('records'\)"):
         sentiment(table)
     assert len(sentiment(table.to_dict("records"))) == 2
+
+
+@pytest.mark.parametrize("inputs", [None, 3, b"great", object()])
+def test_what_is_no_utterance_is_refused(sentiment, inputs):
+    with pytest.raises(ValueError, match=r"^inputs are of type \w+, expected an utterance \(a dict of words"):
+        sentiment(inputs)
+
+
+@pytest.mark.parametrize("name", ["clips/a.mp4", "C:\\clips\\a.WAV", "test.csv", "https://a.org/b.webm"])
+def test_the_name_of_a_file_is_not_scored_as_words(sentiment, name):
+    with pytest.raises(ValueError, match=r"^utterance 0: .*looks like the name of a file; .*\{'text': ...\}"):
+        sentiment(name)
+    assert sentiment({"text": name})["score"] == sentiment({"words": [name]})["score"]
+    for text in ("10/10.Great", "see clip.mp4 again", "and/or", "U.S."):
+        assert sentiment(text)["label"]
+
+
+def test_an_empty_text_is_to_be_left_out(sentiment):
+    with pytest.raises(ValueError, match=r"^utterance 0: the text has no words; leave it out$"):
+        sentiment("")
+    assert len(sentiment([text for text in ("great", "") if text])) == 1
+
+
+def test_arguments_of_other_pipelines(sentiment, utterances):
+    expected = sentiment(utterances[:3])
+    assert sentiment(utterances[:3], num_workers=2, truncation=True) == expected
+    with pytest.raises(ValueError, match="truncation=False: utterances are always cut to max_length; leave it out"):
+        sentiment("great", truncation=False)
+
+
+def test_a_tokenizer_of_another_model_is_refused(sentiment, wordpiece_tokenizer):
+    processor = CPSLProcessor(wordpiece_tokenizer, sentiment.processor.modality_sizes)
+    size = len(wordpiece_tokenizer)
+    with pytest.raises(ValueError, match=rf": its tokenizer has {size} entries and the text encoder \d+; put the"):
+        MultimodalSentimentPipeline(sentiment.model, processor=processor, device="cpu")
 
 
 def test_batch_size_0_is_refused(sentiment):

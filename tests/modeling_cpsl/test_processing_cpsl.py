@@ -429,7 +429,21 @@ class TestSaveAndLoad:
             assert_same(process(other, utterances), expected)
 
     def test_beside_the_model(self, unigram_tokenizer, make_model, tmp_path):
-        make_model().save_pretrained(tmp_path)
+        make_model(vocab_size=len(unigram_tokenizer)).save_pretrained(tmp_path)
         CPSLProcessor(unigram_tokenizer, SIZES, use_text=False).save_pretrained(tmp_path)
         loaded = AutoProcessor.from_pretrained(tmp_path)
         assert type(loaded) is CPSLProcessor and loaded.use_text is False
+
+    def test_a_model_whose_tokenizer_is_not_there_is_not_read_by_another(
+        self, unigram_tokenizer, make_model, tmp_path
+    ):
+        """transformers makes one that knows no word, with which every word would be unknown."""
+        size = len(unigram_tokenizer)
+        make_model(vocab_size=size).save_pretrained(tmp_path)
+        CPSLProcessor(unigram_tokenizer, SIZES).save_pretrained(tmp_path)
+        (tmp_path / "tokenizer.json").unlink()
+        for auto in (AutoProcessor, CPSLProcessor):
+            with pytest.raises(
+                ValueError, match=f": its tokenizer has . entries and the text encoder {size}; put the"
+            ):
+                auto.from_pretrained(tmp_path)

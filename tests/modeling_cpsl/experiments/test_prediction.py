@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from forked import ForkedProcess
 from tiny_models import plain_config
-from transformers import pipeline
+from transformers import AutoModelForSequenceClassification, pipeline
 
 from cpsl import main
 from data_builders.files import locked
@@ -166,18 +166,24 @@ def test_an_interrupt_says_how_to_continue(trained_folder, tmp_path, signal_in_b
     assert len((tmp_path / "out.csv.partial.jsonl").read_text().splitlines()) == 32
 
 
-def changed_weights(model):
-    model.model.multimodal.out_proj.bias.data += 1
+def changed_weights(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    model.multimodal.out_proj.bias.data += 1
+    model.save_pretrained(folder)
 
 
-def changed_tokenizer(model):
+def changed_tokenizer(folder):
     """The same words become other tokens."""
-    model.processor.tokenizer.add_tokens(["movie"])
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    pieces = tokenizer["model"]["vocab"]
+    pieces[20][0], pieces[30][0] = pieces[30][0], pieces[20][0]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def changed_encoder(model):
+def changed_encoder(folder):
     """The same weights, in an encoder that computes something else."""
-    model.model.config.hidden_act = "relu"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
 
 
 @pytest.mark.parametrize("change", [changed_weights, changed_tokenizer, changed_encoder])
@@ -185,11 +191,9 @@ def test_another_models_table_is_left_alone(trained_folder, data, tmp_path, caps
     out = tmp_path / "out.jsonl"
     assert run(trained_folder, data, out) == 0
     before = out.read_text()
-    other = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    other = shutil.copytree(trained_folder, tmp_path / "other")
     change(other)
-    other.model.save_pretrained(tmp_path / "other")
-    other.processor.save_pretrained(tmp_path / "other")
-    assert run(tmp_path / "other", data, out) == 1
+    assert run(other, data, out) == 1
     assert "predictions of another model" in capsys.readouterr().err and out.read_text() == before
 
 
@@ -516,6 +520,7 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
         (["folder.csv/model", "{data}", "out.csv"], "folder.csv/model: no such file or folder"),
         (["{encoder}", "{data}", "out.csv"], "a model of type 'bert' and not of CPSL; train one with `cpsl train`"),
         (["{broken}", "{data}", "out.csv"], "not a readable CPSL model"),
+        (["{wordless}", "{data}", "out.csv"], "its tokenizer has 7 entries and the text encoder"),
         (["{model}", "{data}", "out.csv", "--device", "abacus"], "abacus); name the folder"),
         (
             ["{model}", "{narrow}", "out.csv"],
@@ -535,7 +540,9 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     plain_config("bert").save_pretrained(tmp_path / "encoder")
     (tmp_path / "folder.csv").mkdir()
     places = {"broken": broken, "model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
-    places["encoder"] = tmp_path / "encoder"
+    wordless = shutil.copytree(trained_folder, tmp_path / "wordless")
+    (wordless / "tokenizer.json").unlink()
+    places |= {"encoder": tmp_path / "encoder", "wordless": wordless}
     assert run(*(argument.format(**places) for argument in arguments)) == 1
     error = capsys.readouterr().err
     assert error.startswith("cpsl predict: error: ")
