@@ -16,9 +16,8 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
-from .caches import is_intact, seal
 from .columns import repeated_ids, shared_videos
-from .files import ON_ERROR, DataError, content_hash, one_line
+from .files import ON_ERROR, DataError, content_hash, is_intact, one_line, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
 from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_batches, row_features, rows_to_table
@@ -28,7 +27,7 @@ from .timing import TIMING_FEATURES
 logger = logging.getLogger(__name__)
 
 # Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
-READER_VERSION = "1.6.0"
+READER_VERSION = "1.7.0"
 
 
 class LeftOut(NamedTuple):
@@ -114,7 +113,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     def _save_info(self) -> None:
         super()._save_info()
-        seal(Path(self._output_dir))
+        seal(Path(self._output_dir).iterdir())
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo()

@@ -7,6 +7,8 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
+import json
 import os
 import re
 import shutil
@@ -26,6 +28,7 @@ ON_ERROR = ("raise", "skip")
 # Deflate, with which ZIP and HDF5 compress, shrinks data by at most this factor: what claims more is not in the file.
 MAX_COMPRESSION = 1032
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_CHECKSUMS = "checksums.json"
 # By process: its own record locks do not keep it out, and a fork has none of them.
 _HELD_LOCKS: set[tuple[int, Path]] = set()
 
@@ -132,6 +135,28 @@ def content_hash(files: Iterable[Path], folder: Path) -> str:
                 content = hashlib.file_digest(opened, xxhash.xxh3_128).hexdigest()
         digest.update(os.fsencode(f"{os.path.relpath(file, folder)}\0{content}\0"))
     return digest.hexdigest()
+
+
+def seal(files: Iterable[Path]) -> None:
+    """Writes the checksums of finished files of a cache beside them, by which [`is_intact`] notices damage."""
+    for folder, names in itertools.groupby(sorted(files), key=lambda file: file.parent):
+        checksums = _checksums(folder) | {file.name: content_hash([file], folder) for file in names}
+        with replacing_file(folder / _CHECKSUMS) as temporary:
+            temporary.write_text(json.dumps(checksums), encoding="utf-8")
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a cache has all the files that were sealed in it, as they were."""
+    checksums = _checksums(folder)
+    return bool(checksums) and all(content_hash([folder / name], folder) == checksums[name] for name in checksums)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    try:
+        checksums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return checksums if isinstance(checksums, dict) else {}
 
 
 class WriteError(OSError):

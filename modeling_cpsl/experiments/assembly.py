@@ -26,7 +26,7 @@ from transformers import (
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
-from data_builders.files import broken_files_are_data_errors
+from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id
 
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
@@ -103,6 +103,7 @@ def load_backbone(
     Raises:
         ValueError: CPSL has no model over such an encoder, or a file of it cannot be read.
     """
+    check_path_or_hub_id(name_or_path)
     with _broken_models_are_errors(name_or_path):
         backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
         trained = CPSLProcessor.from_pretrained(name_or_path) if isinstance(backbone, CPSLConfigMixin) else None

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict,
 from datasets.fingerprint import Hasher
 
 from data_builders.columns import present_modalities, row_counts
+from data_builders.files import seal
 
 from ..processing_cpsl import CPSLProcessor, warn_truncated
 from ..uncertainty_cpsl import modality_set
@@ -82,6 +84,7 @@ def _encode_split(name: str, split: Dataset, processor: CPSLProcessor) -> Datase
         new_fingerprint=Hasher.hash([split._fingerprint, *settings]),
         desc=f"Tokenising {name}",
     )
+    seal(Path(file["filename"]) for file in tokens.cache_files)
     warn_truncated(tokens["num_tokens"][:], processor.max_length, f"{name} split")
     tokens = tokens.remove_columns("num_tokens")
     encoded = concatenate_datasets([split, tokens], axis=1)

@@ -111,6 +111,21 @@ def test_what_a_console_cannot_show_is_escaped(run, monkeypatch):
     assert rb"\u7535\u5f71\udcff.pkl \U0001f600" in console.buffer.getvalue()
 
 
+def test_an_interrupt_while_the_program_itself_is_imported(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'data_builders.files':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "cpsl", "inspect", "sample"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (130, "")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     (tmp_path / "talkative.py").write_text(
         "def talk(arguments):\n    for _ in range(100_000):\n        print('word ' * 9)\n"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from row_cases import SIZES, STATISTICS, WORDS, make_dataset, make_rows
 
+from data_builders import load_aligned_dataset
 from data_builders.columns import feature_extractors
 from modeling_cpsl import CPSLDataCollator
 from modeling_cpsl.features_cpsl import feature_arguments
@@ -31,6 +32,23 @@ def test_every_split_is_encoded_and_keeps_its_rows(processor):
         for name in SIZES:
             assert np.array_equal(row[name], original[name]) and row[name].dtype == np.float32
         assert len(row["input_ids"]) == len(row["word_index"]) <= 50
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_tokens_of_a_cache_are_noticed(processor, tmp_path, caplog, damage):
+    rows = [{**row, **{name: row[name].tolist() for name in SIZES}} for row in make_rows()]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row, default=float) + "\n" for row in rows))
+
+    def encode():
+        dataset = load_aligned_dataset(tmp_path / "rows.jsonl", cache_dir=tmp_path / "cache")
+        return [row["input_ids"].tolist() for row in encode_dataset(dataset, processor)["train"]]
+
+    expected = encode()
+    [tokens] = tmp_path.rglob("cache-*.arrow")
+    content = bytearray(tokens.read_bytes())
+    content[len(content) // 2] ^= 1
+    tokens.write_bytes(content[: None if damage == "flipped" else len(content) // 2])
+    assert encode() == expected and "damaged" in caplog.text
 
 
 def test_word_index_counts_pieces_of_words(processor):
