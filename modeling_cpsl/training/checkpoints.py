@@ -5,31 +5,24 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from data_builders.files import one_line
+from data_builders.files import DataError, one_line
 
 
 logger = logging.getLogger(__name__)
 
 # What Trainer itself reads to go on, and would go on without. Where there are several ranks, names have their numbers.
 _TRAINING_STATE = {"optimizer.pt": "optimizer*", "scheduler.pt": "scheduler.pt", "rng_state.pth": "rng_state*.pth"}
-# Values of Trainer's state that it uses as what they should be, long after it has read them.
-_STATE_TYPES: dict[str, Any] = {
-    "global_step": int,
-    "max_steps": int,
-    "epoch": float | int | None,
-    "best_metric": float | int | None,
-    "best_global_step": int | None,
-    "best_model_checkpoint": str | None,
-    "log_history": list,
-}
+# Trainer uses the values of its state as what they should be, long after it has read them. Callbacks are a dict there.
+_STATE_KINDS = get_type_hints(TrainerState) | {"stateful_callbacks": dict}
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
@@ -51,8 +44,11 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
-def check_training_state(checkpoint: str | os.PathLike) -> None:
+def check_training_state(checkpoint: str | os.PathLike) -> int:
     """Refuses a checkpoint that holds less than a training needs to go on as if it had not been stopped.
+
+    Returns:
+        The number of steps that the training had taken.
 
     Raises:
         ValueError: A file of the optimizer, its schedule or the random numbers is missing, or the trainer's state
@@ -60,27 +56,40 @@ def check_training_state(checkpoint: str | os.PathLike) -> None:
     """
     with resuming_from(checkpoint):
         state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
-        wrong = [name for name, kind in _STATE_TYPES.items() if not isinstance(getattr(state, name), kind)]
+        wrong = [name for name, kind in _STATE_KINDS.items() if not _is_of_kind(getattr(state, name), kind)]
         if wrong or not all(isinstance(row, dict) for row in state.log_history):
             raise TypeError(f"{TRAINER_STATE_NAME}: {', '.join(wrong) or 'log_history'} has a value of a wrong type")
     for name, pattern in _TRAINING_STATE.items():
         if not any(Path(checkpoint).glob(pattern)):
             raise ValueError(_lacks(checkpoint, name))
+    return state.global_step
+
+
+def _is_of_kind(value: Any, annotation: Any) -> bool:
+    """Whether a value of JSON is what a type annotation says, without a look at what a list or dict holds."""
+    members = get_args(annotation) if isinstance(annotation, UnionType) else [annotation]
+    kinds = [get_origin(member) or member for member in members]
+    return isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))
 
 
 @contextlib.contextmanager
-def resuming_from(checkpoint: str | os.PathLike | None) -> Iterator[None]:
-    """Turns whatever the loading of a damaged checkpoint raises within the block into a ValueError of one line.
+def resuming_from(
+    checkpoint: str | os.PathLike | None, is_under_way: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Turns whatever a damaged checkpoint makes the block raise into a [`DataError`] that names it.
 
     Args:
         checkpoint: None where nothing is resumed: errors then stay what they are.
+        is_under_way: Whether the training has gone on already, so that an error has another cause.
     """
     try:
         yield
+    except DataError:
+        raise
     except Exception as error:
-        if checkpoint is None:
+        if checkpoint is None or is_under_way():
             raise
-        raise ValueError(
+        raise DataError(
             f"{checkpoint}: a training cannot go on from it ({one_line(error)[:200]}); name an earlier checkpoint, or "
             "start anew in another output_dir"
         ) from error

@@ -15,7 +15,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
 
-from data_builders.files import replacing_files, write_errors
+from data_builders.files import DataError, replacing_files, write_errors
 
 from ..modulation import GradientModulator
 from . import optimizer_step
@@ -146,12 +146,18 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         return GradientModulator(groups, self.args.modulation, seed=self.args.seed)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Extends `Trainer.train`: only a complete checkpoint is resumed from, and True finds the latest such one."""
+        """Extends `Trainer.train`: only a complete checkpoint is resumed from, and True finds the latest such one.
+
+        An error before the first step after a resume names the checkpoint.
+        """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
-        if isinstance(resume_from_checkpoint, str):
-            check_training_state(resume_from_checkpoint)
-        with contextlib.ExitStack() as self._until_trained:
+        checkpoint = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
+        step = 0 if checkpoint is None else check_training_state(checkpoint)
+        with (
+            resuming_from(checkpoint, is_under_way=lambda: self.state.global_step > step),
+            contextlib.ExitStack() as self._until_trained,
+        ):
             output = super().train(resume_from_checkpoint, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 
@@ -162,7 +168,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         try:
             batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         except ValueError as error:  # the collator's, which names the sample; loaders read up to a batch ahead
-            raise ValueError(f"reading the batches of step {self.state.global_step}: {error}") from error
+            raise DataError(f"reading the batches of step {self.state.global_step}: {error}") from error
         args, model, step = self.args, self.unwrapped_model, self.state.global_step
         if args.dataloader_drop_last:
             counts = [len(batch["ids"]) for batch in batches]
@@ -317,9 +323,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self._train_means = {name: MeanTracker() for name in self._train_means}
         if resume_from_checkpoint is not None:
             state = load_training_state(resume_from_checkpoint, MEANS_FILE, self.args.device)
-            with resuming_from(resume_from_checkpoint):
-                for name, means in self._train_means.items():
-                    means.load_state_dict(state[name], self.accelerator)
+            for name, means in self._train_means.items():
+                means.load_state_dict(state[name], self.accelerator)
         return prepared
 
     def _choose_trained_embeddings(self) -> None:
@@ -335,18 +340,10 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self.optimizer = self.lr_scheduler = None
         self.model_wrapped = self.model
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        with resuming_from(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with resuming_from(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
             check_optimizer_state(self.optimizer)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with resuming_from(checkpoint):
-            super()._load_rng_state(checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -94,9 +94,9 @@ def main(module, name, count):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_HEADROOM,) * 2)
 
-    def watch(event, _):
+    def watch(event, arguments):
         if event in FORBIDDEN_EVENTS and not is_importing():
-            events.append(event)
+            events.append(f"{event}{arguments}")
 
     sys.addaudithook(watch)
     faulthandler.register(signal.SIGPROF, chain=True)  # it also ends a parser that Python cannot interrupt
@@ -127,7 +127,7 @@ def main(module, name, count):
             signal.setitimer(signal.ITIMER_PROF, 0)
         slowest = max(slowest, time.process_time() - started)
         note(f"{file}: {content[file][:2000]!r}")
-        assert not events
+        assert not events, events
 
     check()
     print(json.dumps({**outcomes, "slowest_seconds": round(slowest, 3)}))

@@ -11,7 +11,6 @@ from boundaries import Boundary
 from tiny_models import SAMPLE_WORDS, SIZES, make_model
 from training_cases import make_trainer
 from transformers import AutoTokenizer
-from transformers.trainer_utils import SaveStrategy
 
 from modeling_cpsl.experiments.assembly import build_model, load_backbone
 from modeling_cpsl.experiments.prediction import predict_table
@@ -84,17 +83,17 @@ def _backbone():
 
 def _checkpoint():
     def read(folder):
+        trainer = make_trainer(run.name, **options, max_steps=3)
         check_checkpoint(str(folder), trainer, {})
         trainer.train(resume_from_checkpoint=str(folder))
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(folder, num_samples=16, max_steps=2, save_strategy="steps", save_steps=2)
-        trainer.train()
-        checkpoint = Path(folder, "run", "checkpoint-2")
-        unread = {"training_args.bin", *(path.name for path in checkpoint.glob("*_cpsl.py"))}
-        unread |= {path.name for path in checkpoint.glob("*token*")} | {"processor_config.json"}
-        files = {path.name: _value(path) for path in checkpoint.iterdir() if path.name not in unread}
-    trainer.args.save_strategy = SaveStrategy.NO
+    run = tempfile.TemporaryDirectory()
+    options = {"num_samples": 16, "per_device_train_batch_size": 4}
+    make_trainer(run.name, **options, max_steps=2, save_strategy="steps", save_steps=2).train()
+    checkpoint = Path(run.name, "run", "checkpoint-2")
+    unread = {"training_args.bin", *(path.name for path in checkpoint.glob("*_cpsl.py"))}
+    unread |= {path.name for path in checkpoint.glob("*token*")} | {"processor_config.json"}
+    files = {path.name: _value(path) for path in checkpoint.iterdir() if path.name not in unread}
     return Boundary([files], read, (torch.zeros(3), torch.full((2,), torch.nan), torch.ones(2, dtype=torch.uint8)))
 
 

@@ -92,7 +92,10 @@ def test_a_damaged_checkpoint_is_named_on_one_line(stopped_run, tmp_path, name, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("state", [{"global_step": "6"}, {"log": 3}, {"best_metric": "a"}, {"log_history": [1]}, [6]])
+@pytest.mark.parametrize(
+    "state",
+    [{"global_step": "6"}, {"log": 3}, {"best_metric": "a"}, {"log_history": [1]}, {"train_batch_size": [8]}, [6]],
+)
 def test_a_state_of_wrong_types_is_named_on_one_line(stopped_run, tmp_path, state):
     checkpoint = shutil.copytree(stopped_run, tmp_path / "checkpoint-6")
     path = checkpoint / "trainer_state.json"
