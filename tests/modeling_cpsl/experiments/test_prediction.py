@@ -450,6 +450,19 @@ def test_modalities_that_the_data_lacks_are_named_in_one_line(trained_folder, tm
     assert messages == ([f"{data}: {lacking}; the model predicts them without"] if lacking else [])
 
 
+@pytest.mark.parametrize("modalities", [["text", "visual"], ["visual"]])
+def test_modalities_that_are_not_named_count_as_missing(trained_folder, tmp_path, capsys, modalities):
+    rows, out = corpus(4), tmp_path / "out.jsonl"
+    data = write_jsonl([row | {"acoustic": "[array([0.1, 0.2])]"} for row in rows], tmp_path / "data.jsonl")
+    assert run(trained_folder, data, out) == 1
+    assert "column acoustic: '[array([0.1" in capsys.readouterr().err and not out.exists()
+    assert run(trained_folder, data, out, "--modalities", ",".join(modalities)) == 0
+    sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    given = [{name: row["words" if name == "text" else name] for name in modalities} for row in rows]
+    expected = [sentiment({"words": row.pop("text", None), **row})["score"] for row in given]
+    assert READ_TABLE[".jsonl"](out)["score"].tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_utterances_that_are_cut_are_counted_once(trained_folder, tmp_path, caplog):
     rows = [{"id": str(length), "words": ["great"] * length} for length in (3, 60, 5, 80) * 3]
     data = write_jsonl(rows, tmp_path / "data.jsonl")
