@@ -1,5 +1,6 @@
 """Finished runs side by side: mean and deviation over seeds."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +11,34 @@ import numpy as np
 import pandas as pd
 
 from data_builders.command_line import did_you_mean
+from data_builders.files import broken_files_are_data_errors
+from data_builders.rows import SPLIT_ALIASES
 
 from ..training.metrics import METRICS
 from .records import CONFIG_FILE, RESULTS_FILE, read_resolved_config, read_results
 
 
-# Options ignored when runs are grouped: repetitions differ in them, and an ablation's switches are options as well.
-_OPTIONS_OF_ONE_RUN = ("seed", "data_seed", "output_dir", "run_name", "hub_model_id", "ablation")
+logger = logging.getLogger(__name__)
+
+_SEEDS = ("seed", "data_seed")
+# Options in which repetitions may differ: how a run is called, shown and kept. An ablation's switches are options too.
+_OF_NO_INFLUENCE = (
+    "ablation", "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory",
+    "dataloader_prefetch_factor", "disable_tqdm", "hub_always_push", "hub_model_id", "hub_private_repo",
+    "hub_revision", "hub_strategy", "log_level", "log_level_replica", "log_on_each_node", "logging_first_step",
+    "logging_nan_inf_filter", "logging_steps", "logging_strategy", "output_dir", "project", "push_to_hub",
+    "report_to", "run_name", "save_on_each_node", "save_only_model", "save_total_limit", "skip_memory_metrics",
+)  # fmt: skip
 
 
 @dataclass
-class _Group:
-    """Runs with the same options."""
+class _Run:
+    """A run's folder, its options that matter, its seeds, and its metrics on the split, none if it lacks that."""
 
+    folder: Path
     options: dict[str, Any]
-    folders: list[Path]
-    results: list[dict[str, float]]
+    seeds: tuple[Any, ...]
+    metrics: dict[str, float]
 
 
 def compare_runs(
@@ -33,65 +46,94 @@ def compare_runs(
 ) -> pd.DataFrame:
     """Compares runs by their metrics; runs that differ in their seed alone are averaged.
 
+    A warning names runs that lack the split, runs with the seed and the metrics of another one, which count once, and
+    different data sets.
+
     Args:
         runs: Output folders of finished runs; one that is named twice counts once.
-        split: The split to compare on.
+        split: The split to compare on: train, validation or test, or another name that data may have for them.
         metrics: Names of metrics. Default: those that every run has.
 
     Returns:
         A row for each group of runs: the number of `runs`, and each metric as text, `mean +- sample deviation`, or for
-        a single run the value alone. A group is named by the folder that holds its runs, or, where another group
-        is in the same folder, by its runs.
+        a single run the value alone; where there are several rows, `options` has the values in which they differ. A
+        group is named by the folder that holds its runs, or, where another group is in the same folder, by its runs.
 
     Raises:
-        ValueError: A folder holds no finished run, or a run has no such split or metric.
+        ValueError: The split is unknown, a folder holds no finished run, no run has the split, or one lacks a metric.
     """
+    if split.lower() not in SPLIT_ALIASES:
+        meant = did_you_mean(split, SPLIT_ALIASES)
+        raise ValueError(f"split {split!r} is not one of {', '.join(SPLIT_ALIASES)}{meant}")
+    split = SPLIT_ALIASES[split.lower()]
     folders: dict[Path, Path] = {}
-    for run in map(Path, runs):
-        folders.setdefault(run.resolve(), run)
-    results_by_folder = {folder: _read_metrics(folder, split, metrics or ()) for folder in folders.values()}
+    for path in map(Path, runs):
+        folders.setdefault(path.resolve(), path)
+    found = [_read_run(folder, split) for folder in folders.values()]
+    with_split = [run for run in found if run.metrics]
+    if not with_split:
+        raise ValueError(f"{found[0].folder / RESULTS_FILE}: it has no metrics of the split {split!r}")
+    if without := [str(run.folder) for run in found if not run.metrics]:
+        logger.warning("left out, since they have no metrics of the split %r: %s", split, ", ".join(without))
     if metrics is None:
-        metrics = [name for name in METRICS if all(f"{split}_{name}" in row for row in results_by_folder.values())]
-    groups: list[_Group] = []
-    for folder, results in results_by_folder.items():
-        options = {
-            name: value for name, value in read_resolved_config(folder).items() if name not in _OPTIONS_OF_ONE_RUN
-        }
-        group = next((group for group in groups if group.options == options), None)
+        metrics = [name for name in METRICS if all(name in run.metrics for run in with_split)]
+    for run in with_split:
+        _check_metrics(run, metrics)
+    return _table(_grouped(with_split), metrics)
+
+
+def _grouped(runs: Sequence[_Run]) -> list[list[_Run]]:
+    """Repetitions together: runs with the same options, each of its seeds once."""
+    groups: list[list[_Run]] = []
+    for run in runs:
+        group = next((group for group in groups if group[0].options == run.options), None)
         if group is None:
-            group = _Group(options, [], [])
-            groups.append(group)
-        group.folders.append(folder)
-        group.results.append(results)
-    return _table(groups, split, metrics)
+            groups.append([run])
+        elif same := [other for other in group if (other.seeds, other.metrics) == (run.seeds, run.metrics)]:
+            logger.warning("%s: not counted, with the seed and the metrics of %s", run.folder, same[0].folder)
+        else:
+            group.append(run)
+    return groups
 
 
-def _table(groups: Sequence[_Group], split: str, metrics: Sequence[str]) -> pd.DataFrame:
-    names = [str(group.folders[0].parent if len(group.folders) > 1 else group.folders[0]) for group in groups]
+def _read_run(folder: Path, split: str) -> _Run:
+    if not (folder / RESULTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
+        raise ValueError(f"{folder}: not a finished run; {RESULTS_FILE} and {CONFIG_FILE} are not both in it")
+    with broken_files_are_data_errors(folder, "finished run", "name the output folder of one"):
+        results, options = read_results(folder), read_resolved_config(folder)
+        versions = {f"version of {name}": value for name, value in options.pop("versions", {}).items()}
+        metrics = {name: float(results[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in results}
+    seeds = tuple(options.pop(name, None) for name in _SEEDS)
+    options = {name: value for name, value in options.items() if name not in _OF_NO_INFLUENCE}
+    return _Run(folder, options | versions, seeds, metrics)
+
+
+def _check_metrics(run: _Run, metrics: Sequence[str]) -> None:
+    for metric in metrics:
+        if metric not in run.metrics:
+            meant = did_you_mean(metric, run.metrics)
+            known = ", ".join(run.metrics)
+            raise ValueError(f"{run.folder / RESULTS_FILE}: it has no metric {metric!r}{meant} (it has {known})")
+
+
+def _table(groups: Sequence[Sequence[_Run]], metrics: Sequence[str]) -> pd.DataFrame:
+    names = [str(group[0].folder.parent if len(group) > 1 else group[0].folder) for group in groups]
+    options = dict.fromkeys(name for group in groups for name in group[0].options)
+    differing = [name for name in options if any(_differ(name, group, groups[0]) for group in groups)]
+    if "dataset" in differing:
+        logger.warning("the runs are on different data sets, so their metrics cannot be compared")
     rows = {}
     for name, group in zip(names, groups, strict=True):
-        unique_name = name if names.count(name) == 1 else ", ".join(map(str, group.folders))
-        rows[unique_name] = {"runs": len(group.results)} | {
-            metric: _mean_and_deviation([results[f"{split}_{metric}"] for results in group.results])
-            for metric in metrics
-        }
+        unique_name = name if names.count(name) == 1 else ", ".join(str(run.folder) for run in group)
+        values = {metric: _mean_and_deviation([run.metrics[metric] for run in group]) for metric in metrics}
+        rows[unique_name] = {"runs": len(group), **values}
+        if differing:
+            rows[unique_name]["options"] = " ".join(f"{name}={group[0].options.get(name)}" for name in differing)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _read_metrics(folder: Path, split: str, metrics: Sequence[str]) -> dict[str, float]:
-    if not (folder / RESULTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
-        raise ValueError(f"{folder}: not a finished run; {RESULTS_FILE} and {CONFIG_FILE} are not both in it")
-    results = read_results(folder)
-    if not any(f"{split}_{name}" in results for name in METRICS):
-        raise ValueError(f"{folder / RESULTS_FILE}: it has no metrics of the split {split!r}")
-    for metric in metrics:
-        if f"{split}_{metric}" not in results:
-            known = [name for name in METRICS if f"{split}_{name}" in results]
-            meant = did_you_mean(metric, known)
-            raise ValueError(
-                f"{folder / RESULTS_FILE}: it has no metric {metric!r}{meant} (it has {', '.join(known)})"
-            )
-    return results
+def _differ(option: str, group: Sequence[_Run], other: Sequence[_Run]) -> bool:
+    return group[0].options.get(option) != other[0].options.get(option)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cpsl import main
+from modeling_cpsl.experiments import comparison
 from modeling_cpsl.experiments.comparison import compare_runs
 from modeling_cpsl.experiments.recipe import read_recipe
 from modeling_cpsl.experiments.records import write_resolved_config, write_results
@@ -72,13 +73,76 @@ def test_runs_from_before_and_after_a_metric_was_added_are_compared_by_what_both
     earlier, later = write_run(tmp_path / "earlier", 1.0, ame=False), write_run(tmp_path / "later", 2.0)
     write_results({"test_acc7": 0.5, "test_mae": 2.0, "test_corr": 0.25}, later)
     table = compare_runs([earlier, later])
-    assert table.columns.tolist() == ["runs", "mae"]
+    assert table.columns.tolist() == ["runs", "mae", "options"]
     in_order = [name for name in METRICS if name in {"acc7", "mae", "corr"}]
     assert compare_runs([later]).columns.tolist() == ["runs", *in_order]
     with pytest.raises(ValueError, match=r"earlier.*it has no metric 'corr'"):
         compare_runs([earlier, later], metrics=["mae", "corr"])
 
 
-def test_two_runs_with_one_seed_are_two_runs(tmp_path):
-    runs = [write_run(tmp_path / name, 1.0, seed=0, output_dir=name) for name in "ab"]
+def test_a_run_that_was_copied_counts_once(tmp_path, caplog):
+    """Its seed gives the same figures, which say nothing more about the deviation; other figures do."""
+    a, b, c = (write_run(tmp_path / name, mae, seed=0) for name, mae in (("a", 1.0), ("b", 1.0), ("c", 2.0)))
+    assert compare_runs([a, b, c])["runs"].tolist() == [2]
+    assert caplog.messages == [f"{b}: not counted, with the seed and the metrics of {a}"]
+    d = write_run(tmp_path / "d", 1.0, seed=1)
+    assert compare_runs([a, d])["runs"].tolist() == [2]
+
+
+def test_options_of_no_influence_do_not_split_a_row(tmp_path):
+    """Each of them is an option, so that none is misspelt."""
+    options = read_recipe("sample").resolved()
+    names = [name for name in comparison._OF_NO_INFLUENCE if name not in ("ablation", "hub_model_id")]
+    assert set(names) <= options.keys()
+    runs = [write_run(tmp_path / name, 1.0, seed=seed, **dict.fromkeys(names, name)) for seed, name in enumerate("ab")]
     assert compare_runs(runs)["runs"].tolist() == [2]
+
+
+def test_the_table_says_in_what_its_rows_differ(tmp_path, caplog):
+    changes = ({}, {"ame": False}, {"dataset": "mosei", "versions": {"torch": "2.9.0"}})
+    base = {"dataset": "mosi", "versions": {"torch": "2.8.0"}, "seed": 3, "disable_tqdm": True}
+    runs = [write_run(tmp_path / str(index), 1.0, **base | change) for index, change in enumerate(changes)]
+    assert compare_runs(runs)["options"].tolist() == [
+        "ame=True dataset=mosi version of torch=2.8.0",
+        "ame=False dataset=mosi version of torch=2.8.0",
+        "ame=True dataset=mosei version of torch=2.9.0",
+    ]
+    assert caplog.messages == ["the runs are on different data sets, so their metrics cannot be compared"]
+    assert "options" not in compare_runs(runs[:1])
+
+
+@pytest.mark.parametrize("split", ["dev", "val", "valid", "Validation"])
+def test_runs_without_the_split_are_left_out_by_name(tmp_path, caplog, split):
+    runs = [write_run(tmp_path / name, 1.0) for name in "ab"]
+    write_results({"validation_mae": 0.5}, runs[1])
+    table = compare_runs(runs, split)
+    assert table["mae"].to_dict() == {str(runs[1]): "0.5000"}
+    assert caplog.messages == [f"left out, since they have no metrics of the split 'validation': {runs[0]}"]
+
+
+@pytest.mark.parametrize(
+    ("results", "config"),
+    [
+        ("[1]", "seed: 0"),
+        ("{", "seed: 0"),
+        ('{"test_mae": "x"}', "seed: 0"),
+        ('{"test_mae": 1}', "versions: 3"),
+        ('{"test_mae": 1}', "- 1"),
+        ("[" * 9999, "seed: 0"),
+    ],
+)
+def test_a_folder_of_something_else_is_named_in_a_line(tmp_path, capsys, results, config):
+    (tmp_path / "all_results.json").write_text(results)
+    (tmp_path / "resolved_config.yaml").write_text(config)
+    assert main(["compare", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"cpsl compare: error: {tmp_path}") and error.count("\n") == 1
+
+
+def test_an_unknown_split_is_named(tmp_path, capsys):
+    assert main(["compare", str(tmp_path), "--split", "tests"]) == 1
+    assert "split 'tests' is not one of train, " in capsys.readouterr().err
+
+
+def test_a_metric_that_is_no_number_stays_one(tmp_path):
+    assert compare_runs([write_run(tmp_path / "a", None)])["mae"].tolist() == ["nan"]
