@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HTTPError
 from transformers import TrainerState
@@ -199,9 +200,11 @@ def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, options: dict[str, A
                 f"resume_from_checkpoint {checkpoint}: it was trained with {option.name}={earlier}, and this run has "
                 f"{now}; give the same, or start anew in another output_dir"
             )
-    if not changed:
+    pairs = ", ".join(
+        [f"{name} {before[name]} -> {options[name]}" for name in changed] + _changed_processes(checkpoint)
+    )
+    if not pairs:
         return
-    pairs = ", ".join(f"{name} {before[name]} -> {options[name]}" for name in changed)
     has_results = Path(trainer.args.output_dir, records.RESULTS_FILE).is_file()
     if has_results and state.global_step >= state.max_steps and not {"num_train_epochs", "max_steps"} & {*changed}:
         raise ValueError(
@@ -209,6 +212,13 @@ def check_checkpoint(checkpoint: str, trainer: CPSLTrainer, options: dict[str, A
             "start anew in another output_dir"
         )
     logger.warning("resuming from %s with other options than it was trained with: %s", checkpoint, pairs)
+
+
+def _changed_processes(checkpoint: str) -> list[str]:
+    """Says if another number of processes resumes a checkpoint; each process has left its random numbers there."""
+    before, now = len(list(Path(checkpoint).glob("rng_state*.pth"))), PartialState().num_processes
+    # Machines that share no files have those of their own processes.
+    return [] if before in (now, int(os.environ.get("LOCAL_WORLD_SIZE", now))) else [f"processes {before} -> {now}"]
 
 
 def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -192,9 +192,13 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
         path.write_bytes(whole)
     line = error_of(capsys, [*again, "--fusion", "sum"])
     assert "checkpoint-6: it was trained with fusion=gated, and this run has sum" in line
+    (tmp_path / "checkpoint-6" / "rng_state.pth").rename(tmp_path / "checkpoint-6" / "rng_state_0.pth")
+    (tmp_path / "checkpoint-6" / "rng_state_1.pth").touch()
     assert main(["train", *again, "--num_train_epochs", "2"]) == 0
     assert f"resumed from {tmp_path / 'checkpoint-6'}: step 6 of 12, epoch 1\n" in capsys.readouterr().out
-    assert "with other options than it was trained with: num_train_epochs 1.0 -> 2.0\n" in caplog.text
+    assert (
+        "with other options than it was trained with: num_train_epochs 1.0 -> 2.0, processes 2 -> 1\n" in caplog.text
+    )
     caplog.clear()
     before = files_in(tmp_path)
     assert main(["train", *again, "--num_train_epochs", "2"]) == 0

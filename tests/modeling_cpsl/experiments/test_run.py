@@ -1,10 +1,12 @@
 """`cpsl train`: what a run leaves, what it refuses, and that every row of table 2 trains."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 from cpsl import main
 from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
-from modeling_cpsl.experiments import recipe
+from modeling_cpsl.experiments import recipe, records, run
 from modeling_cpsl.training.metrics import METRICS
 from modeling_cpsl.uncertainty_cpsl import conformal_half_width, interval_coverage
 
@@ -217,6 +219,26 @@ def test_no_token_is_written_and_what_is_pushed_names_nothing_of_the_machine(sma
     shared = yaml.safe_load(pushed["resolved_config.yaml"])
     kept = yaml.safe_load(written["resolved_config.yaml"])
     assert (kept["dataset"], shared["dataset"]) == (str(small_tables), small_tables.name)
+
+
+@pytest.mark.slow
+def test_a_push_that_failed_is_repeated_with_the_command_that_the_error_names(finished_run, monkeypatch, tmp_path):
+    output_dir, _ = finished_run
+    arguments = SimpleNamespace(output_dir=str(output_dir), hub_token=None, hub_revision=None)
+    monkeypatch.setattr(run, "hf_api", lambda: HfApi(endpoint="http://127.0.0.1:1"))
+    with pytest.raises(ValueError, match="the run itself is complete, push it with `hf upload user/run ") as caught:
+        run.push(SimpleNamespace(args=arguments, hub_model_id="user/run"))
+    command = f"{Path(sys.executable).parent}/{str(caught.value).split('push it with `')[1].rstrip('`')}"
+    with running_hub() as hub:
+        hub.repositories["user/run"] = {}
+        variables = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "hf_none",
+            "HF_HOME": str(tmp_path),
+        }
+        subprocess.run(command, shell=True, env=os.environ | variables, check=True, capture_output=True)
+    assert hub.repositories["user/run"].keys() == records.shared_files(output_dir).keys() - {"resolved_config.yaml"}
 
 
 def files_below(folder):
