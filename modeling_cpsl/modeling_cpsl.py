@@ -193,7 +193,7 @@ class CPSLModelMixin(_Model):
         visual: Tensor | None = None,
         feature_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        modality_mask: dict[str, Tensor] | None = None,
+        modality_mask: dict[str, Tensor] | Tensor | None = None,
         extra_features: dict[str, Tensor] | None = None,
         feature_bounds: dict[str, Tensor] | None = None,
         latent_noise: dict[str, Tensor] | None = None,
@@ -216,7 +216,8 @@ class CPSLModelMixin(_Model):
             feature_mask: (B, L), 1 at the tokens of words, which have a feature row. Default:
                 [`default_feature_mask`]; without text, all attended tokens.
             labels: (B,) or (B, 1), sentiment in [-3, 3]; with them the losses are computed.
-            modality_mask: (B,) bool by modality, True where the sample has it. Default: in all, if given.
+            modality_mask: (B,) bool by modality, True where the sample has it, or (B, M) in the order of
+                [`modality_names`]. Default: in all, if given.
             extra_features: (B, L, d_m) by name, for modalities other than `acoustic` and `visual`.
             feature_bounds: (2,) minimum and maximum by modality for min-max normalisation in training, from a caller
                 who pooled them over a whole optimizer step. Default: those of the batch over all ranks.
@@ -235,6 +236,8 @@ class CPSLModelMixin(_Model):
             ValueError: A modality is unknown, a shape does not fit, no modality is given, or `num_samples` < 1.
         """
         features = collect_features(acoustic, visual, extra_features)
+        if isinstance(modality_mask, Tensor):
+            modality_mask = dict(zip(self.modality_names, modality_mask.unbind(dim=1), strict=True))
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} must be at least 1")
         text = _given(input_ids=input_ids, inputs_embeds=inputs_embeds) if self.config.use_text else {}

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
+from .batch_cpsl import CPSLBatch, as_lists
 from .configuration_cpsl import check_modality_names, check_tokenizer
 from .features_cpsl import collect_features, feature_arguments
 from .task_cpsl import decode_sentiment
@@ -54,17 +55,6 @@ class EncodedUtterance(NamedTuple):
     def num_tokens(self) -> int:
         """Number of tokens before any was cut off."""
         return len(self.word_index) + self.num_cut
-
-
-class CPSLBatch(BatchFeature):
-    """Model inputs whose `to` also moves the tensors in `modality_mask` and `extra_features`."""
-
-    def to(self, *args: Any, **kwargs: Any) -> "CPSLBatch":
-        """As [`~transformers.BatchFeature.to`]."""
-        for name, value in self.items():
-            if isinstance(value, dict):
-                self[name] = dict(BatchFeature(value).to(*args, **kwargs))
-        return super().to(*args, **kwargs)
 
 
 class CPSLProcessor(ProcessorMixin):
@@ -174,7 +164,7 @@ class CPSLProcessor(ProcessorMixin):
                 each of these.
             feature_extractors: Name of the program that extracted these features, by modality, to be checked against
                 the processor's.
-            **options: `return_tensors`: `pt` or None, for lists with an entry for each utterance; `padding`: True or
+            **options: `return_tensors`: `pt` or None, for lists as [`as_lists`] makes them; `padding`: True or
                 `max_length`; `truncation`: True, as always.
 
         Returns:
@@ -200,7 +190,9 @@ class CPSLProcessor(ProcessorMixin):
         encoded = self.encode(utterances)
         warn_truncated([utterance.num_tokens for utterance in encoded], self.max_length)
         batch = self.make_batch(encoded, self.max_length if options.get("padding") == "max_length" else None)
-        return CPSLBatch(batch if options.get("return_tensors", "pt") else {k: _entries(v) for k, v in batch.items()})
+        if options.get("return_tensors", "pt") is None:
+            batch = as_lists(batch, [*(["text"] if self.use_text else []), *self.modality_sizes])
+        return CPSLBatch(batch)
 
     def _arguments(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call among the columns of a batch of rows; a warning names what they lack, once."""
@@ -418,13 +410,6 @@ def _checked_options(text_kwargs: Mapping[str, Any] | None = None, **options: An
             known = ", ".join(f"{option} {' or '.join(map(repr, values))}" for option, values in CALL_OPTIONS.items())
             raise ValueError(f"{name}={value!r}: a call takes {known}; the processor itself has max_length")
     return options
-
-
-def _entries(values: Any) -> list[Any]:
-    """A tensor, or a dict of them, as a list with an entry for each utterance."""
-    if not isinstance(values, dict):
-        return values.tolist()
-    return [dict(zip(values, row, strict=True)) for row in zip(*map(_entries, values.values()), strict=True)]
 
 
 def warn_truncated(lengths: Sequence[int], max_length: int, where: str = "") -> None:

@@ -170,7 +170,7 @@ class TestProcessor:
     def test_lists_on_request(self, wordpiece_tokenizer):
         lists = CPSLProcessor(wordpiece_tokenizer, SIZES)(text=TEXTS, return_tensors=None)
         assert all(isinstance(values, list) and len(values) == 3 for values in lists.values())
-        assert lists["modality_mask"][0] == {"acoustic": False, "visual": False}
+        assert lists["modality_mask"][0] == [True, False, False]
 
 
 def test_auto_model_loads_a_model(make_model, make_batch, tmp_path):
@@ -204,6 +204,15 @@ class TestTrainer:
         prediction = trainer.predict(parts["eval_dataset"])
         assert prediction.predictions[0].shape == prediction.label_ids.shape == (10,)
         assert prediction.metrics["test_loss"] > 0
+
+    def test_rows_that_map_has_made_train_with_its_own_collator(self, make_model, wordpiece_tokenizer, tmp_path):
+        processor, model = CPSLProcessor(wordpiece_tokenizer, SIZES, max_length=12), make_model(vocab_size=60)
+        columns = {"words": [["great", "movie"], ["the", "end"], None], "label": [2.0, 0.0, -1.5]}
+        columns |= {"acoustic": [np.ones((2, 5)).tolist()] * 3, "visual": [np.ones((2, 3)).tolist(), None, None]}
+        rows = Dataset.from_dict(columns).map(processor, batched=True, fn_kwargs={"padding": "max_length"})
+        trainer = Trainer(model, self.arguments(tmp_path), train_dataset=rows, eval_dataset=rows)
+        trainer.train()
+        assert trainer.predict(rows).metrics["test_loss"] > 0
 
     def test_columns_that_it_has_removed_are_named(self, parts, tmp_path):
         with pytest.raises(ValueError, match=r"rows lack id, word_index; .*remove_unused_columns=False"):
