@@ -18,18 +18,21 @@ class CPSLBatch(BatchFeature):
         return super().to(*args, **kwargs)
 
 
-def as_lists(batch: dict[str, Any], modalities: Sequence[str]) -> dict[str, list[Any]]:
+def as_lists(batch: dict[str, Any], modalities: Sequence[str], padding: int) -> dict[str, list[Any]]:
     """A batch as lists with an entry for each utterance, which any collator batches again if all have one length.
 
     Args:
         batch: A model's inputs as tensors.
         modalities: The model's modalities, `text` first, in whose order `modality_mask` says which an utterance has.
+        padding: The id of a token that stands for missing text, where no utterance of the batch has any.
     """
     if mask := batch.get("modality_mask"):
         # Only text is left out of the mask, where all utterances have it or none has.
         text = torch.full_like(batch["feature_mask"][:, 0], "input_ids" in batch)
         present = [mask.get(name, text) for name in modalities]
         batch = batch | {"modality_mask": torch.stack(present, dim=1)}
+    if "text" in modalities:
+        batch = {"input_ids": torch.full_like(batch["attention_mask"], padding)} | batch
     return {name: _entries(values) for name, values in batch.items()}
 
 

@@ -191,7 +191,8 @@ class CPSLProcessor(ProcessorMixin):
         warn_truncated([utterance.num_tokens for utterance in encoded], self.max_length)
         batch = self.make_batch(encoded, self.max_length if options.get("padding") == "max_length" else None)
         if options.get("return_tensors", "pt") is None:
-            batch = as_lists(batch, [*(["text"] if self.use_text else []), *self.modality_sizes])
+            modalities = [*(["text"] if self.use_text else []), *self.modality_sizes]
+            batch = as_lists(batch, modalities, self.tokenizer.pad_token_id)
         return CPSLBatch(batch)
 
     def _arguments(self, rows: Mapping[str, Any]) -> dict[str, Any]:

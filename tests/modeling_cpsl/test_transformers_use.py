@@ -149,7 +149,7 @@ class TestProcessor:
             for name, size in processor.modality_sizes.items()
         }
         features["visual"][1] = None
-        columns = {"id": list("abcd"), "words": [["great", "movie"], ["the", "end"]] * 2, **features}
+        columns = {"id": list("abcd"), "words": [["great", "movie"], ["the", "end"], ["was"] * 2, None], **features}
         dataset = Dataset.from_dict(columns)
         options = {"batched": True, "batch_size": 3, "remove_columns": ["id", "words", "pose"]}
         mapped = dataset.map(processor, fn_kwargs={"padding": "max_length"}, **options)
@@ -209,7 +209,8 @@ class TestTrainer:
         processor, model = CPSLProcessor(wordpiece_tokenizer, SIZES, max_length=12), make_model(vocab_size=60)
         columns = {"words": [["great", "movie"], ["the", "end"], None], "label": [2.0, 0.0, -1.5]}
         columns |= {"acoustic": [np.ones((2, 5)).tolist()] * 3, "visual": [np.ones((2, 3)).tolist(), None, None]}
-        rows = Dataset.from_dict(columns).map(processor, batched=True, fn_kwargs={"padding": "max_length"})
+        options = {"batched": True, "batch_size": 1, "fn_kwargs": {"padding": "max_length"}}
+        rows = Dataset.from_dict(columns).map(processor, **options)
         trainer = Trainer(model, self.arguments(tmp_path), train_dataset=rows, eval_dataset=rows)
         trainer.train()
         assert trainer.predict(rows).metrics["test_loss"] > 0
