@@ -31,7 +31,6 @@ from data_builders.files import broken_files_are_data_errors, check_path_or_hub_
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
 from ..processing_cpsl import CPSLProcessor
-from ..training.checkpoints import last_complete_checkpoint
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
@@ -198,10 +197,6 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
         ValueError: The data, the text encoder or an option does not fit.
     """
     arguments = copy.copy(recipe.training)  # changes made for this data must not reach the saved recipe
-    if arguments.resume_from_checkpoint == "last":
-        arguments.resume_from_checkpoint = last_complete_checkpoint(arguments.output_dir)
-        if arguments.resume_from_checkpoint is None:
-            logger.warning("%s has no complete checkpoint: the training starts anew", arguments.output_dir)
     set_seed(arguments.seed)
     with arguments.main_process_first(desc="data"):
         dataset = load_data(recipe.data)

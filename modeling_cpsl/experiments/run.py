@@ -1,6 +1,7 @@
 """A training from beginning to end: train, evaluate, calibrate, and leave the records of the run."""
 
 import contextlib
+import copy
 import logging
 import os
 from dataclasses import fields
@@ -61,56 +62,63 @@ def run(recipe: str | os.PathLike, **options: Any) -> dict[str, float]:
 
 def run_recipe(recipe: Recipe) -> dict[str, float]:
     """[`run`] for a recipe that has been read."""
-    args = recipe.training
+    args = copy.copy(recipe.training)
     with write_errors(args.output_dir):
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if args.process_index else locked(args.output_dir):
-        results = earlier_results(recipe)
-        if results is None:
-            return _train(recipe)
-    if args.process_index == 0:
-        print(f"{args.output_dir}: this run is complete, nothing was changed")
-    return results
+    only_writer = contextlib.nullcontext() if args.process_index else locked(args.output_dir)
+    with quiet_libraries(is_main_process=args.process_index == 0), only_writer:
+        if args.resume_from_checkpoint == "last" and _is_complete(recipe):
+            if args.process_index == 0:
+                print(f"{args.output_dir}: this run is complete, nothing was changed")
+            return records.read_results(args.output_dir)
+        args.resume_from_checkpoint = starting_point(args.output_dir, args.resume_from_checkpoint)
+        return _train(recipe._replace(training=args))
 
 
-def earlier_results(recipe: Recipe) -> dict[str, float] | None:
-    """The results in `output_dir` where it holds this very run and that is to be resumed; None where there are none.
+def _is_complete(recipe: Recipe) -> bool:
+    folder = recipe.training.output_dir
+    same_options = not _changed_options(records.read_resolved_config(folder), recipe.resolved())
+    return same_options and Path(folder, records.RESULTS_FILE).is_file()
+
+
+def starting_point(output_dir: str, checkpoint: str | None) -> str | None:
+    """The checkpoint that a run goes on from; None where it starts anew.
+
+    Args:
+        output_dir: The run's folder.
+        checkpoint: What the run was asked to resume from; `last` for the latest one of the folder, if any.
 
     Raises:
-        ValueError: `output_dir` holds a run that is not to be resumed.
+        ValueError: The folder holds a run that is not resumed.
     """
-    folder, checkpoint = Path(recipe.training.output_dir), recipe.training.resume_from_checkpoint
-    has_results = (folder / records.RESULTS_FILE).is_file()
-    if checkpoint == "last":
-        same = not _changed_options(records.read_resolved_config(folder), recipe.resolved())
-        return records.read_results(folder) if has_results and same else None
-    is_resumed = checkpoint is not None and Path(checkpoint).resolve().parent == folder.resolve()
-    if not is_resumed and (has_results or last_complete_checkpoint(folder)):
-        raise ValueError(
-            f"output_dir {folder} holds a run already; remove it, name another one, or continue that "
-            "run with --resume_from_checkpoint last"
-        )
-    return None
+    latest = last_complete_checkpoint(output_dir)
+    resumed = latest if checkpoint == "last" else checkpoint
+    holds_run = latest or Path(output_dir, records.RESULTS_FILE).is_file()
+    if holds_run and (resumed is None or Path(resumed).resolve().parent != Path(output_dir).resolve()):
+        way_out = ", or continue that run with --resume_from_checkpoint last" if latest else ""
+        raise ValueError(f"output_dir {output_dir} holds a run already; remove it or name another one{way_out}")
+    if checkpoint == "last" and latest is None:
+        logger.warning("%s has no complete checkpoint: the training starts anew", output_dir)
+    return resumed
 
 
 def _train(recipe: Recipe) -> dict[str, float]:
     options = recipe.resolved()
-    with quiet_libraries(is_main_process=recipe.training.process_index == 0):
-        trainer, dataset = prepare(recipe)
-        with Console(trainer, options) as console:
-            checkpoint = trainer.args.resume_from_checkpoint
-            if checkpoint is not None:
-                check_checkpoint(checkpoint, trainer, options)
-            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-            trainer.save_model(_internal_call=True)  # without the push, which comes last
-            metrics |= evaluate_splits(trainer, dataset)
-            if trainer.is_world_process_zero():
-                write_records(trainer, metrics, options, dataset)
-            console.report(metrics, [name for name in dataset if name != "train"])
-        if trainer.args.push_to_hub and trainer.is_world_process_zero():
-            push(trainer)
-        trainer.accelerator.wait_for_everyone()
-        trainer.accelerator.end_training()
+    trainer, dataset = prepare(recipe)
+    with Console(trainer, options) as console:
+        checkpoint = trainer.args.resume_from_checkpoint
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, trainer, options)
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        trainer.save_model(_internal_call=True)  # without the push, which comes last
+        metrics |= evaluate_splits(trainer, dataset)
+        if trainer.is_world_process_zero():
+            write_records(trainer, metrics, options, dataset)
+        console.report(metrics, [name for name in dataset if name != "train"])
+    if trainer.args.push_to_hub and trainer.is_world_process_zero():
+        push(trainer)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
     return metrics
 
 
@@ -226,4 +234,13 @@ def _changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [name for name in now if name in before and before[name] != now[name] and name != "output_dir"]
 
 
-__all__ = ["calibrate", "check_checkpoint", "evaluate_splits", "push", "run", "run_recipe", "write_records"]
+__all__ = [
+    "calibrate",
+    "check_checkpoint",
+    "evaluate_splits",
+    "push",
+    "run",
+    "run_recipe",
+    "starting_point",
+    "write_records",
+]

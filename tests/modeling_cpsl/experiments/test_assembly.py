@@ -14,7 +14,7 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
     train = load_aligned_dataset("sample")["train"].select(range(3))
     train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
     backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
-    _, tokenizer, _ = assembly.load_backbone(backbone, 50)
+    _, tokenizer, _ = assembly.load_backbone(str(backbone), 50)
     arguments = recipe.DataArguments(dataset="sample")
     processor = assembly.build_processor(arguments, DatasetDict(train=train), tokenizer)
     assert processor.feature_extractors == {"visual": "FACET 4.2"}

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import socket
 from functools import partial
@@ -206,6 +207,10 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     line = error_of(capsys, [*again, "--num_train_epochs", "2", "--alpha", "2"])
     assert "that run is complete, and has other options (alpha 1.0 -> 2.0); start anew in another" in line
     assert f"output_dir {tmp_path} holds a run already" in error_of(capsys, [*command, "--seed", "1"])
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    line = error_of(capsys, [*again, "--num_train_epochs", "2", "--alpha", "2"])
+    assert line.endswith("holds a run already; remove it or name another one")
     assert files_in(tmp_path) == before and "other options" not in caplog.text
 
 
