@@ -16,12 +16,12 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
-from .columns import repeated_ids, shared_videos
+from .arrow_rows import row_batches, row_features, rows_to_table
 from .files import ON_ERROR, DataError, content_hash, is_intact, one_line, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
-from .rows import Replaced, Row, Skipped, Source, checked_row, is_empty, row_batches, row_features, rows_to_table
-from .timing import TIMING_FEATURES
+from .leaks import repeated_ids, shared_videos
+from .rows import Replaced, Row, Skipped, Source, checked_rows, columns_left_out, wanted_sizes
 
 
 logger = logging.getLogger(__name__)
@@ -131,12 +131,12 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             folds=self.config.folds,
         )
         self._source_was_read = True
-        sizes = self._wanted_sizes(source)
+        sizes = wanted_sizes(source, self.config.modalities)
         self.info.features = row_features(
             sizes, source.timed, labels=self.config.labels, feature_extractors=source.feature_extractors
         )
         self.info.config_name = source.format
-        self.info.description = _columns_left_out(source.left_out)
+        self.info.description = columns_left_out(source)
         return source, [
             datasets.SplitGenerator(
                 split,
@@ -150,20 +150,6 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             )
             for split, shards in source.splits.items()
         ]
-
-    def _wanted_sizes(self, source: Source) -> dict[str, int]:
-        found = dict(source.modality_sizes)
-        if self.config.modalities is None:
-            return found
-        if source.timed:
-            found.setdefault("timing", len(TIMING_FEATURES))
-        wanted = sorted(set(self.config.modalities) - {"text"})
-        unknown = [name for name in wanted if name not in found]
-        if unknown:
-            raise DataError(
-                f"{source.path}: no modality {unknown[0]!r} in it; its modalities are: {', '.join(['text', *found])}"
-            )
-        return {name: found[name] for name in wanted}
 
     def read_once(self) -> tuple[int, Iterator[tuple[str, pa.Table]]]:
         """Reads all rows in their order, without a cache and, from tables, in constant memory.
@@ -226,13 +212,10 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _accepted_rows(
         self, rows: Iterable[Row | Skipped | Replaced], sizes: dict[str, int], path: Path, split: str
     ) -> Iterator[Row]:
-        for item in rows:
+        for item in checked_rows(rows, sizes, labels=self.config.labels):
             if isinstance(item, Replaced):
                 self.replaced[item.modality] += int(item.num_values)
-                continue
-            if not isinstance(item, Skipped):
-                item = self._checked(item, sizes)
-            if not isinstance(item, Skipped):
+            elif not isinstance(item, Skipped):
                 yield item
             elif item.fault and self.config.on_error == "raise":
                 raise DataError(
@@ -241,15 +224,6 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                 )
             else:
                 self.skipped.append(LeftOut(item.id, item.reason, split))
-
-    def _checked(self, row: Row, sizes: dict[str, int]) -> Row | Skipped:
-        if is_empty(row, sizes):
-            # Training skips it. For prediction it is an error, because every utterance needs a prediction.
-            return Skipped(row["id"], "neither words nor features", fault=not self.config.labels)
-        try:
-            return checked_row(row, sizes, labels=self.config.labels)
-        except DataError as error:
-            return Skipped(row["id"], str(error))
 
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
         """Builds the Arrow cache unless it already exists, and logs what the build replaced and left out.
@@ -329,14 +303,6 @@ def _no_cache(folder: str | Path, error: OSError) -> DataError:
         f"{folder}: no cache can be made here ({error.strerror or one_line(error)}); set HF_DATASETS_CACHE to another "
         "folder (in Python: cache_dir=...)"
     )
-
-
-def _columns_left_out(reasons: Mapping[str, str]) -> str:
-    """What is said about columns that are no part of the rows; nothing where there are none."""
-    names: dict[str, list[str]] = {}
-    for name, reason in sorted(reasons.items()):
-        names.setdefault(reason, []).append(name)
-    return "columns left out: " * bool(names) + "; ".join(f"{', '.join(names[reason])} ({reason})" for reason in names)
 
 
 def _content_hash(path: Path, format: str | None) -> str:

@@ -1,13 +1,12 @@
 """How a split in the row format is read: what its modalities are, and what each sample has of them.
 
 A modality is an `Array2D((None, size))` column with one row a word. The column's `id` names the extractor that made
-the features, and a sample that lacks the modality has an array of shape `(0, size)`. Only this module and `rows`,
-which makes the row format, know that.
+the features, and a sample that lacks the modality has an array of shape `(0, size)`. Only this module and
+`arrow_rows`, which makes such columns, know that.
 """
 
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,18 +51,6 @@ def feature_extractors(split: Split) -> dict[str, str]:
     return {name: column.id for name, column in split.features.items() if isinstance(column, Array2D) and column.id}
 
 
-def noted_extractors(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The extractor of each column as `datasets` notes it in a Parquet file, `None` where it notes none.
-
-    Args:
-        info: The note, which anybody can write; {} for a file without it.
-
-    Raises:
-        LookupError, TypeError, AttributeError: The note is not one that `datasets` writes.
-    """
-    return {name: column.get("id") for name, column in info["features"].items()}
-
-
 def feature_rows(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
     """The array of shape (n, size) of each sample in a modality's column, without copies."""
     size = column.type.shape[1]
@@ -100,19 +87,6 @@ def row_counts(split: Dataset, column: str) -> np.ndarray:
         lists = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
         counts.append(lists.value_lengths().to_numpy(zero_copy_only=False))
     return np.concatenate(counts)
-
-
-def repeated_ids(splits: Mapping[str, Dataset]) -> list[str]:
-    """The ids that occur more than once in the splits together, in the order of the data."""
-    counts = Counter(name for split in splits.values() for name in split["id"][:])
-    return [name for name, count in counts.items() if count > 1]
-
-
-def shared_videos(splits: Mapping[str, Dataset]) -> dict[tuple[str, str], list[str]]:
-    """The videos that two splits have in common, in alphabetical order, for each two splits where there are any."""
-    videos = {name: set(split["video_id"][:]) for name, split in splits.items()}
-    pairs = itertools.combinations(videos, 2)
-    return {(one, other): sorted(shared) for one, other in pairs if (shared := videos[one] & videos[other])}
 
 
 def present_modalities(split: Split, modalities: Iterable[str], *, text: bool) -> list[list[str]]:

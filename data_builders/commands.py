@@ -18,7 +18,6 @@ def inspect(arguments: Sequence[str]) -> None:
     options = _parser("inspect", inspect.__doc__).parse_args(arguments)
     from .inspection import inspect as report
 
-    _show_progress_on_terminals_only()
     print(report(options.path, **_reading_options(options)))
 
 
@@ -36,7 +35,7 @@ def convert(arguments: Sequence[str]) -> None:
 def plot(arguments: Sequence[str]) -> None:
     """Draw the distributions of labels and lengths as a PNG file."""
     options = _loading_parser("plot", plot.__doc__, out="the PNG file").parse_args(arguments)
-    from .inspection import plot as draw
+    from .distributions import plot as draw
 
     draw(_load(options), options.out)
     print(options.out)

@@ -7,10 +7,10 @@ from typing import Any
 import datasets
 
 from .builder import AlignedSentimentBuilder
-from .files import DataError
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
 from .formats.recognition import get_reader
+from .names import locate
 
 
 class CMUMosi(AlignedSentimentBuilder):
@@ -44,9 +44,6 @@ def features_are_normalized(format_name: str) -> bool:
     return get_reader(format_name).FEATURES_ARE_NORMALIZED
 
 
-_BUILDERS = {"mosi": CMUMosi, "mosei": CMUMosei}  # data sets that users have to download themselves
-
-
 def make_builder(
     name_or_path: str | Path, *, data_dir: str | Path | None = None, **options: Any
 ) -> AlignedSentimentBuilder:
@@ -63,16 +60,10 @@ def make_builder(
     Raises:
         DataError: The name or an option is wrong, or there is no such file.
     """
-    if name_or_path in _BUILDERS:
-        if data_dir is None:
-            raise DataError(f"{name_or_path}: give data_dir, the file or folder where it is; it cannot be downloaded")
-        return _BUILDERS[name_or_path](data_dir, **options)
-    if data_dir is not None:
-        raise DataError(f"{name_or_path}: data_dir goes with the names {', '.join(_BUILDERS)} only; give one path")
-    if name_or_path == sample.FORMAT:
-        # The cache is keyed by the file that generates the corpus.
-        return SampleCorpus(sample.__file__, **{**options, "format": sample.FORMAT})
-    return AlignedSentimentBuilder(name_or_path, **options)
+    path, format = locate(name_or_path, data_dir)
+    named = {"mosi": CMUMosi, "mosei": CMUMosei, sample.FORMAT: SampleCorpus}
+    builder = named.get(str(name_or_path), AlignedSentimentBuilder)
+    return builder(path, **options | ({} if format is None else {"format": format}))
 
 
 def load_aligned_dataset(

@@ -9,19 +9,16 @@ import functools
 import logging
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import regex
-from datasets import Array2D, Features, List, Value
 
 from .files import DataError
-from .timing import timing_features
+from .timing import TIMING_FEATURES, timing_features
 
 
 logger = logging.getLogger(__name__)
@@ -39,8 +36,6 @@ SPLIT_ALIASES = {
 LABEL_RANGE = (-3.0, 3.0)
 LABEL_RANGE_TEXT = "[{:g}, {:g}]".format(*LABEL_RANGE)
 LABEL_SIZES = (1, 7)  # sentiment alone, or MOSEI's sentiment and six emotions
-ROWS_PER_TABLE = 256
-BYTES_PER_TABLE = 64 * 2**20
 MAX_VALUES = 1 << 26  # of one modality in one sample (256 MB): a small file can claim more than fits in memory
 
 # Of the scripts that are written without blanks between words: a character with its marks and punctuation, or others.
@@ -153,32 +148,49 @@ def _say_that_characters_are_words() -> None:
     )
 
 
-def row_features(
-    modality_sizes: dict[str, int],
-    timed: bool,
-    *,
-    labels: bool | None = True,
-    feature_extractors: Mapping[str, str] = MappingProxyType({}),
-) -> Features:
-    """The columns of a dataset in the row format.
+def wanted_sizes(source: Source, modalities: Iterable[str] | None) -> dict[str, int]:
+    """The wanted modalities of a source and their sizes, in alphabetical order; `timing` is given if it is named.
 
-    Args:
-        modality_sizes: The size of a feature row of each modality.
-        timed: Whether rows have the times of segments and words.
-        labels: Whether rows have labels; None if some may.
-        feature_extractors: The program that extracted a modality's features, where it is known.
+    Raises:
+        DataError: There is no such modality.
     """
-    features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
-    features |= {
-        name: Array2D((None, size), "float32", id=feature_extractors.get(name))
-        for name, size in modality_sizes.items()
-    }
-    if labels is not False:
-        features["label"] = Value("float32")
-    if timed:
-        features |= {"start": Value("float32"), "end": Value("float32")}
-        features |= {"word_start": List(Value("float32")), "word_end": List(Value("float32"))}
-    return Features(features)
+    found = dict(source.modality_sizes)
+    if modalities is None:
+        return found
+    if source.timed:
+        found.setdefault("timing", len(TIMING_FEATURES))
+    wanted = sorted({*modalities} - {"text"})
+    if unknown := [name for name in wanted if name not in found]:
+        raise DataError(
+            f"{source.path}: no modality {unknown[0]!r} in it; its modalities are: {', '.join(['text', *found])}"
+        )
+    return {name: found[name] for name in wanted}
+
+
+def columns_left_out(source: Source) -> str:
+    """What is said about the columns of a source that are no part of its rows; nothing where there are none."""
+    names: dict[str, list[str]] = {}
+    for name, reason in sorted(source.left_out.items()):
+        names.setdefault(reason, []).append(name)
+    listed = "; ".join(f"{', '.join(names[reason])} ({reason})" for reason in names)
+    return f"columns left out: {listed}" if listed else ""
+
+
+def checked_rows(
+    rows: Iterable[Row | Skipped | Replaced], modality_sizes: dict[str, int], *, labels: bool | None = True
+) -> Iterator[Row | Skipped | Replaced]:
+    """What a reader gives, with each row checked by [`checked_row`], or skipped where it is wrong or empty."""
+    for item in rows:
+        if isinstance(item, Skipped | Replaced):
+            yield item
+        elif _is_empty(item, modality_sizes):
+            # Training skips it. For prediction it is an error, because every utterance needs a prediction.
+            yield Skipped(item["id"], "neither words nor features", fault=not labels)
+        else:
+            try:
+                yield checked_row(item, modality_sizes, labels=labels)
+            except DataError as error:
+                yield Skipped(item["id"], str(error))
 
 
 def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool | None = True) -> Row:
@@ -263,7 +275,7 @@ def _check_one_a_word(count: int, what: str, num_words: int) -> None:
         raise DataError(f"{count} {what} for {num_words} words; give one for each word")
 
 
-def is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
+def _is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
     """Whether a row has neither words nor any feature row of the wanted modalities."""
     return not row["words"] and all(row.get(name) is None or not len(row[name]) for name in modality_sizes)
 
@@ -284,55 +296,3 @@ def checked_label(label: Any) -> float:
     if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
         raise DataError(f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample")
     return value
-
-
-def row_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Groups rows into one batch for each Arrow table; large rows make smaller batches, so that memory is bounded."""
-    batch, size = [], 0
-    for row in rows:
-        batch.append(row)
-        size += sum(value.nbytes for value in row.values() if isinstance(value, np.ndarray))
-        # `datasets` gathers tables of one row in memory, so a table has at least two.
-        if len(batch) == ROWS_PER_TABLE or (size >= BYTES_PER_TABLE and len(batch) > 1):
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counter[str]]:
-    """An Arrow table of checked rows, and how many non-finite values of each modality became 0."""
-    replaced: Counter[str] = Counter()
-    columns = []
-    for name, feature in features.items():
-        values = [row[name] for row in rows]
-        if isinstance(feature, Array2D):
-            column, replaced[name] = _array_column(values, feature)
-        elif isinstance(feature, List):
-            column = _list_column(values, feature)
-        else:
-            column = pa.array(values, pa.type_for_alias(feature.dtype))
-        columns.append(column)
-    return pa.table(columns, schema=features.arrow_schema), +replaced
-
-
-def _offsets(lengths: Iterable[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(list(lengths))]).astype(np.int32)
-
-
-def _list_column(lists: list[list], feature: List) -> pa.Array:
-    flat = pa.array([value for values in lists for value in values], pa.type_for_alias(feature.feature.dtype))
-    return pa.ListArray.from_arrays(pa.array(_offsets(map(len, lists))), flat)
-
-
-def _array_column(arrays: list[np.ndarray], feature: Array2D) -> tuple[pa.Array, int]:
-    size = feature.shape[1]
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is counted below
-        values = np.concatenate(arrays, dtype=np.float32, casting="unsafe").reshape(-1)
-    finite = np.isfinite(values)
-    replaced = values.size - int(finite.sum())
-    if replaced:
-        values[~finite] = 0
-    inner = pa.ListArray.from_arrays(pa.array(np.arange(0, values.size + 1, size, dtype=np.int32)), pa.array(values))
-    outer = pa.ListArray.from_arrays(pa.array(_offsets(map(len, arrays))), inner)
-    return pa.ExtensionArray.from_storage(feature(), outer), replaced

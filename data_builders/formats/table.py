@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..columns import noted_extractors
 from ..files import DataError
 from ..rows import Row, Skipped, Source, as_text, check_text, video_of
 from .arrays import array_path
@@ -182,12 +181,15 @@ def _converted_from(notes: list[dict[str, Any]]) -> str:
 
 
 def _feature_extractors(notes: list[dict[str, Any]], modalities: Iterable[str]) -> dict[str, str]:
-    """The extractors of the features, where `datasets` wrote all files and they agree on a modality's extractor."""
+    """The extractors of the features, where `datasets` wrote all files and they agree on a modality's extractor.
+
+    The notes of `datasets` in the files have it as the column's `id` (see `columns`); anybody can write such notes.
+    """
     found: dict[str, set[Any]] = {name: set() for name in modalities}
     try:
-        for extractors in map(noted_extractors, notes):
-            for name in found.keys() & extractors.keys():
-                found[name].add(extractors[name])
+        for features in (note["features"] for note in notes):
+            for name in found.keys() & features.keys():
+                found[name].add(features[name].get("id"))
     except (LookupError, TypeError, AttributeError):
         return {}
     return {name: min(names) for name, names in found.items() if len(names) == 1 and isinstance(min(names), str)}

@@ -22,8 +22,8 @@ from data_builders import (
     load_aligned_dataset,
     make_builder,
 )
+from data_builders.arrow_rows import rows_to_table
 from data_builders.formats.sample import sample_splits
-from data_builders.rows import rows_to_table
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_rows_are_read_once_without_a_cache(mag_data, write_pickle, tmp_path, ca
 
 def test_large_rows_make_small_tables(mag_data, write_pickle, cache, monkeypatch):
     path = write_pickle(mag_data((10, 2, 2)))
-    monkeypatch.setattr("data_builders.rows.BYTES_PER_TABLE", 100)
+    monkeypatch.setattr("data_builders.arrow_rows.BYTES_PER_TABLE", 100)
     made = []
     monkeypatch.setattr("data_builders.builder.rows_to_table", lambda *a: made.append(len(a[0])) or rows_to_table(*a))
     assert len(load_aligned_dataset(path, cache_dir=cache)["train"]) == 10

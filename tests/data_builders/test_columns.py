@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Array2D, Dataset, DatasetDict
+from datasets import Array2D
 from row_cases import MISSING, SIZES, WORDS, make_dataset, make_rows
 
 from data_builders.columns import (
@@ -14,10 +14,8 @@ from data_builders.columns import (
     modality_sizes,
     present_modalities,
     read_columns,
-    repeated_ids,
     row_counts,
     rows_of,
-    shared_videos,
 )
 
 
@@ -29,10 +27,10 @@ def dataset():
     return make_dataset(make_rows())
 
 
-def test_only_columns_and_rows_know_the_type_of_a_modality():
+def test_only_columns_and_arrow_rows_know_the_type_of_a_modality():
     sources = [path for package in ("data_builders", "modeling_cpsl") for path in (REPOSITORY / package).rglob("*.py")]
     knowing = {path.relative_to(REPOSITORY).as_posix() for path in sources if "Array2D" in path.read_text()}
-    assert knowing == {"data_builders/columns.py", "data_builders/rows.py"}
+    assert knowing == {"data_builders/columns.py", "data_builders/arrow_rows.py"}
 
 
 def test_sizes_are_those_of_the_columns(dataset):
@@ -91,11 +89,3 @@ def test_a_modality_without_rows_is_missing(dataset, text):
     for index, names in enumerate(found):
         expected = [name for name in ("acoustic", "visual") if (index, name) not in MISSING]
         assert names == [*expected, *(["text"] if text else [])]
-
-
-def test_repeated_ids_and_shared_videos_of_splits():
-    ids = {"train": ["b_1", "a_1", "b_1"], "validation": ["c_1"], "test": ["a_1", "a_2", "b_2"]}
-    columns = {name: {"id": split, "video_id": [sample[0] for sample in split]} for name, split in ids.items()}
-    splits = DatasetDict({name: Dataset.from_dict(split) for name, split in columns.items()})
-    assert repeated_ids(splits) == ["b_1", "a_1"]
-    assert shared_videos(splits) == {("train", "test"): ["a", "b"]}

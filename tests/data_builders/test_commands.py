@@ -23,6 +23,7 @@ def test_the_command_line(mag_data, write_pickle, tmp_path):
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=repository, timeout=300)
 
     assert "train: 6 samples of 2 videos" in run("inspect", path).stdout
+    assert not (tmp_path / "cli").exists()  # it needs no cache
     broken = tmp_path / "broken.pkl"
     broken.write_bytes(path.read_bytes()[:-9])
     result = run("inspect", broken)

@@ -1,11 +1,18 @@
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_builders import load_aligned_dataset
-from data_builders.inspection import inspect, label_bins, plot
+from data_builders.distributions import label_bins, plot
+from data_builders.inspection import inspect
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_inspect_says_everything(mag_data, write_pickle):
@@ -36,6 +43,18 @@ def test_inspect_says_everything(mag_data, write_pickle):
     assert f"words: {lengths[0]} to {lengths[-1]}, median {lengths[1]}" in report
     first = data["dev"][0]
     assert first[2] in report and " ".join(first[0][0]) in report
+
+
+def test_inspect_does_without_datasets(mag_data, write_pickle):
+    """It takes longer to import than most data to read."""
+    script = "import sys; from data_builders.inspection import inspect; inspect(sys.argv[1])\n"
+    script += "assert not {'datasets', 'pandas', 'torch'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script, write_pickle(mag_data())], check=True, cwd=ROOT)
+
+
+def test_a_split_without_samples_is_no_fault_of_the_labels(mag_data, write_pickle):
+    report = inspect(write_pickle(mag_data((6, 0, 3))))
+    assert "validation: 0 samples of 0 videos" in report and "labels: none" not in report
 
 
 @pytest.mark.parametrize("step", [Fraction(1), Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), Fraction(1, 5)])

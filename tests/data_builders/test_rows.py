@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 
 from data_builders import DataError
 from data_builders import rows as rows_module
+from data_builders.arrow_rows import row_features, rows_to_table
 from data_builders.rows import (
     as_text,
     checked_label,
     checked_row,
-    row_features,
-    rows_to_table,
     split_name,
     video_of,
     words_of_text,

@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, BertConfig, DebertaV2Config
 
-from data_builders.rows import row_features
+from data_builders.arrow_rows import row_features
 from modeling_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
 from modeling_cpsl.utterances_cpsl import UTTERANCE_FIELDS
 
