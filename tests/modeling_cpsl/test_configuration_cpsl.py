@@ -166,7 +166,8 @@ def test_a_wrong_type_is_refused(fields):
 
 @each_backbone
 def test_from_backbone_keeps_the_architecture(plain_config, make_config, backbone):
-    plain = plain_config(backbone, initializer_range=0.05, num_labels=2, architectures=["Other"])
+    task = {"num_labels": 2, "problem_type": "multi_label_classification", "architectures": ["Other"]}
+    plain = plain_config(backbone, initializer_range=0.05, **task)
     config = type(make_config(backbone)).from_backbone(plain, latent_size=8, modality_sizes={"visual": 3})
     # BERT's config has a `classifier_dropout` too; ours is that of the task head and not the checkpoint's.
     not_kept = {"architectures", "classifier_dropout", "id2label", "label2id", "model_type", "num_labels"}

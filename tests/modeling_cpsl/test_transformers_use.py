@@ -141,7 +141,7 @@ class TestProcessor:
 
     def test_map_over_a_data_set(self, make_model, wordpiece_tokenizer):
         """The rows that `map` makes, in batches as PyTorch makes them, are predicted as by a call."""
-        model, processor = make_model("bert", modality_sizes=SIZES | {"pose": 2}), None
+        model = make_model("bert", modality_sizes=SIZES | {"pose": 2})
         processor = CPSLProcessor(wordpiece_tokenizer, model.config.modality_sizes, max_length=12)
         rng = np.random.default_rng(0)
         features = {
