@@ -71,7 +71,10 @@ def run_recipe(recipe: Recipe) -> dict[str, float]:
             if args.process_index == 0:
                 print(f"{args.output_dir}: this run is complete, nothing was changed")
             return records.read_results(args.output_dir)
-        args.resume_from_checkpoint = starting_point(args.output_dir, args.resume_from_checkpoint)
+        checkpoint = starting_point(args.output_dir, args.resume_from_checkpoint)
+        if checkpoint is None and args.resume_from_checkpoint == "last" and args.process_index == 0:
+            print(f"{args.output_dir}: no complete checkpoint, the training starts anew")
+        args.resume_from_checkpoint = checkpoint
         return _train(recipe._replace(training=args))
 
 
@@ -97,8 +100,6 @@ def starting_point(output_dir: str, checkpoint: str | None) -> str | None:
     if holds_run and (resumed is None or Path(resumed).resolve().parent != Path(output_dir).resolve()):
         way_out = ", or continue that run with --resume_from_checkpoint last" if latest else ""
         raise ValueError(f"output_dir {output_dir} holds a run already; remove it or name another one{way_out}")
-    if checkpoint == "last" and latest is None:
-        logger.warning("%s has no complete checkpoint: the training starts anew", output_dir)
     return resumed
 
 

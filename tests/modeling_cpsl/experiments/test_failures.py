@@ -180,7 +180,7 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     command = ["recipes/sample.yaml", "--dataset", str(data / "good"), "--output_dir", str(tmp_path), *TINY]
     again = [*command, "--resume_from_checkpoint", "last"]
     assert main(["train", *again, "--num_train_epochs", "1"]) == 0
-    assert f"{tmp_path} has no complete checkpoint: the training starts anew\n" in caplog.text
+    assert f"{tmp_path}: no complete checkpoint, the training starts anew\n" in capsys.readouterr().out
     for name in ("config.json", "resolved_config.yaml", "trainer_state.json"):
         path = tmp_path / "checkpoint-6" / name
         whole = path.read_bytes()
