@@ -12,6 +12,7 @@ another and would be left without words shares the other's.
 """
 
 import functools
+import itertools
 import json
 import math
 import re
@@ -119,7 +120,8 @@ def read(path: Path, options: ReadOptions) -> Source:
     sizes = {name: sequence.size for name, sequence in sorted(modalities.items())}
     # The same extractor's features of the other data set have another prefix.
     extractors = {name: re.sub("^CMU_MOSE?I_", "", sequence.root) for name, sequence in modalities.items()}
-    return Source(path, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors)
+    count = functools.partial(_count_segments, contents, list(itertools.chain(*videos_of.values())))
+    return Source(path, FORMAT, sizes, True, splits, functools.partial(_rows, contents), extractors, count)
 
 
 # The files. h5py is imported where a file is opened, so that recognising other formats does not import it.
@@ -323,6 +325,13 @@ def _numbered(segments: dict[str, list[list[float]]]) -> Iterator[dict[str, Any]
 
 
 # Rows
+
+
+def _count_segments(folder: _Folder, videos: list[str]) -> int:
+    """How many segments videos have, of which those with words become rows."""
+    if folder.labels is None:
+        return sum(max(len(folder.known_segments.get(video, ())), 1) for video in videos)
+    return sum(len(times) for _, times in _read_videos(folder.labels, videos).values())
 
 
 def _rows(folder: _Folder, videos: list[str]) -> Iterator[Row | Skipped | Replaced]:

@@ -253,14 +253,20 @@ def _predict_all(call: _Call, source: _Source, journal: TextIO, *, raises: bool)
             if is_first:
                 _warn_of_missing_modalities(source.name, window, call.modalities)
             digests = [_result_digest(call.digest, row) for row in window]
-            errors = _predict_window(call, digests, window, journal)
+            try:
+                errors = _predict_window(call, digests, window, journal)
+            except torch.OutOfMemoryError as error:
+                size = call.options["batch_size"]
+                raise ValueError(
+                    f"batch_size={size} needs more memory than the device has; give a smaller one"
+                ) from error
             for row, digest in zip(window, digests, strict=True):
                 utterance = {name: row[name] for name in ("id", "split", "label")}
                 if digest in errors:
                     if raises:
                         raise DataError(
-                            f"{source.name}: sample {row['id']} of the {row['split']} split: {errors[digest]}; "
-                            "on_error=skip leaves such samples out"
+                            f"{source.name}: sample {row['id']} of the {row['split']} split: {errors[digest]}; to "
+                            "leave such samples out give --on_error skip (in Python: on_error='skip')"
                         )
                     utterance["error"] = errors[digest]
                 call.results.append(utterance, digest)

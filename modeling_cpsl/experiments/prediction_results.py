@@ -22,12 +22,12 @@ _OF_UTTERANCES = ("id", "split", "label", "error")
 class ResultStore:
     """Results by the digest of what they depend on, and the rows of a table in their order.
 
-    They go to a file in the folder for temporary files once they take more than some megabytes, and vanish with this
-    object.
+    Args:
+        database: An empty database.
     """
 
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("")
+    def __init__(self, database: sqlite3.Connection):
+        self._database = database
         self._database.execute(
             "CREATE TABLE results (digest TEXT PRIMARY KEY, result TEXT, is_new INTEGER) WITHOUT ROWID"
         )
@@ -54,9 +54,10 @@ class ResultStore:
 
 @contextlib.contextmanager
 def temporary_results() -> Iterator[ResultStore]:
-    """A store for the time of a call."""
+    """A store for the time of a call: in a temporary file, once it is larger than some megabytes."""
     try:
-        yield ResultStore()
+        with contextlib.closing(sqlite3.connect("")) as database:
+            yield ResultStore(database)
     except sqlite3.Error as error:
         raise OSError(f"{tempfile.gettempdir()}: temporary results cannot be kept here ({error})") from error
 

@@ -109,6 +109,15 @@ def test_without_labels_segments_are_given_or_end_at_pauses(small_corpus, cache,
     assert "label" not in row and row["acoustic"].shape == (2, 3) and row["start"] == 0.5
 
 
+@pytest.mark.parametrize("labels", [True, None])
+def test_segments_are_counted_before_they_are_read(small_corpus, cache, labels):
+    if labels is None:
+        (small_corpus / "Opinion_Labels.csd").unlink()
+        (small_corpus / "segments.json").write_text(json.dumps({"one": [[0.5, 2.0], [0.0, 0.5]]}))
+    num_rows, tables = make_builder(small_corpus, labels=labels, streaming=True, cache_dir=cache).read_once()
+    assert num_rows == sum(len(table) for _, table in tables)
+
+
 def test_without_labels_folds_are_not_needed(small_corpus, cache):
     (small_corpus / "Opinion_Labels.csd").unlink()
     (small_corpus / "folds.json").unlink()

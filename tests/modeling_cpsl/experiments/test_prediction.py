@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from forked import ForkedProcess
 from tiny_models import plain_config
 from transformers import AutoModelForSequenceClassification, pipeline
@@ -390,7 +391,24 @@ def test_other_options_are_another_table(trained_folder, data, tmp_path, capsys)
     out = tmp_path / "out.csv"
     assert run(trained_folder, data, out) == 0
     assert run(trained_folder, data, out, "--explain") == 1
-    assert "with other options" in capsys.readouterr().err
+    assert "with other options" in capsys.readouterr().err and run(trained_folder, data, tmp_path / "other.csv") == 0
+    out.unlink()
+    assert run(trained_folder, data, out, "--explain") == 0
+
+
+def test_a_batch_that_is_too_large_for_the_device(trained_folder, data, tmp_path, capsys, monkeypatch):
+    forward = MultimodalSentimentPipeline._forward
+
+    def forward_of_a_small_device(pipeline, batch, **options):
+        if len(batch["attention_mask"]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return forward(pipeline, batch, **options)
+
+    monkeypatch.setattr(MultimodalSentimentPipeline, "_forward", forward_of_a_small_device)
+    assert run(trained_folder, data, tmp_path / "out.csv", "--batch_size", 8) == 1
+    error = capsys.readouterr().err
+    assert error == "cpsl predict: error: batch_size=8 needs more memory than the device has; give a smaller one\n"
+    assert run(trained_folder, data, tmp_path / "out.csv", "--batch_size", 4) == 0
 
 
 def test_samples_that_the_reader_leaves_out_are_told_each_time(trained_folder, tmp_path, capsys):
