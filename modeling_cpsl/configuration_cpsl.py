@@ -1,14 +1,14 @@
 """Configurations: the fields that CPSL adds to the configuration of a text encoder."""
 
 import math
-from collections.abc import Collection, Iterable, Sized
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, make_dataclass
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedConfig
+from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
@@ -53,7 +53,7 @@ def check_modality_names(names: Iterable[str]) -> None:
             raise ValueError(f"{name!r} cannot be the name of a modality; give its column another one")
 
 
-def check_tokenizer(tokenizer: Sized, vocab_size: int, name: str) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int, name: str) -> None:
     """Refuses a tokenizer that is not the text encoder's own.
 
     Where files are missing, transformers makes a tokenizer that knows no word.
@@ -63,10 +63,11 @@ def check_tokenizer(tokenizer: Sized, vocab_size: int, name: str) -> None:
         vocab_size: The text encoder's number of embeddings.
         name: What the message begins with.
     """
-    if not vocab_size / 2 < len(tokenizer) <= vocab_size:
+    size = max(tokenizer.get_vocab().values()) + 1
+    if not vocab_size / 2 < size <= vocab_size:
         raise ValueError(
-            f"{name}: its tokenizer has {len(tokenizer)} entries and the text encoder {vocab_size}; put the encoder's "
-            "own tokenizer files there"
+            f"{name}: its tokenizer has {size} entries and the text encoder {vocab_size}; put the encoder's own "
+            "tokenizer files there"
         )
 
 

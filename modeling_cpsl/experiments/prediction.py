@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig, pipeline
+from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
 from data_builders import make_builder
 from data_builders.builder import LeftOut
@@ -25,7 +25,8 @@ from data_builders.files import DataError, broken_files_are_data_errors, check_p
 
 from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
-from .console import quiet_libraries, without_messages
+from ..processing_cpsl import CPSLProcessor
+from .console import quiet_libraries, without_loading_reports, without_messages
 from .prediction_results import ResultStore, known_results, open_journal, temporary_results
 from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
 
@@ -164,10 +165,14 @@ def _load_config(model: str) -> CPSLConfigMixin:
 
 
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
-    """The pipeline of a model, which has scored an utterance: some damages show only then."""
-    with _broken_models_are_errors(model):
-        sentiment = pipeline(PIPELINE_TASK, model=model, device=device)
-        features = {name: np.zeros((1, size)) for name, size in sentiment.model.config.modality_sizes.items()}
+    """The pipeline of a model, which has all its weights and has scored an utterance: some damages show only then."""
+    with _broken_models_are_errors(model), without_loading_reports():
+        loaded, info = AutoModelForSequenceClassification.from_pretrained(model, output_loading_info=True)
+        if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers
+            raise ValueError(f"its weights lack {len(missing)} tensors, the first is {missing[0]}")
+        processor = CPSLProcessor.from_pretrained(model)
+        sentiment = pipeline(PIPELINE_TASK, model=loaded, processor=processor, device=device)
+        features = {name: np.zeros((1, size)) for name, size in loaded.config.modality_sizes.items()}
         sentiment({"words": ["a"], **features}, explain=True)
     return sentiment
 

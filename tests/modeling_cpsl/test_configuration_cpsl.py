@@ -4,10 +4,12 @@ import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, BertConfig, DebertaV2Config
+from tokenizers import Tokenizer
+from transformers import AutoConfig, BertConfig, DebertaV2Config, PreTrainedTokenizerFast
 
 from data_builders.arrow_rows import row_features
 from modeling_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
+from modeling_cpsl.configuration_cpsl import check_tokenizer
 from modeling_cpsl.utterances_cpsl import UTTERANCE_FIELDS
 
 
@@ -162,6 +164,16 @@ def test_no_column_of_the_row_format_is_taken_for_a_modality():
 def test_a_wrong_type_is_refused(fields):
     with pytest.raises((ValueError, TypeError, StrictDataclassError), match=next(iter(fields))):
         CPSLConfig(**fields)
+
+
+def test_a_token_without_an_embedding_is_refused(wordpiece_tokenizer):
+    backend = json.loads(wordpiece_tokenizer.backend_tokenizer.to_str())
+    vocabulary = backend["model"]["vocab"]
+    check_tokenizer(wordpiece_tokenizer, len(vocabulary), "folder")
+    vocabulary["movie"] = 999
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(backend)))
+    with pytest.raises(ValueError, match="folder: its tokenizer has 1000 entries and the text encoder"):
+        check_tokenizer(tokenizer, len(vocabulary), "folder")
 
 
 @each_backbone

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from forked import ForkedProcess
+from safetensors.torch import load_file, save_file
 from tiny_models import plain_config
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -551,6 +552,7 @@ def test_calibration_and_draws_have_columns(trained_folder, data, tmp_path):
         (["folder.csv/model", "{data}", "out.csv"], "folder.csv/model: no such file or folder"),
         (["{encoder}", "{data}", "out.csv"], "a model of type 'bert' and not of CPSL; train one with `cpsl train`"),
         (["{broken}", "{data}", "out.csv"], "not a readable CPSL model"),
+        (["{partial}", "{data}", "out.csv"], "its weights lack 1 tensors, the first is multimodal.out_proj.bias"),
         (["{wordless}", "{data}", "out.csv"], "its tokenizer has 7 entries and the text encoder"),
         (["{model}", "{data}", "out.csv", "--device", "abacus"], "abacus); name the folder"),
         (
@@ -573,7 +575,11 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     places = {"broken": broken, "model": trained_folder, "data": data, "narrow": narrow, "foreign": foreign}
     wordless = shutil.copytree(trained_folder, tmp_path / "wordless")
     (wordless / "tokenizer.json").unlink()
-    places |= {"encoder": tmp_path / "encoder", "wordless": wordless}
+    partial = shutil.copytree(trained_folder, tmp_path / "partial")
+    tensors = load_file(partial / "model.safetensors")
+    del tensors["multimodal.out_proj.bias"]
+    save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+    places |= {"encoder": tmp_path / "encoder", "wordless": wordless, "partial": partial}
     assert run(*(argument.format(**places) for argument in arguments)) == 1
     error = capsys.readouterr().err
     assert error.startswith("cpsl predict: error: ")
