@@ -19,7 +19,7 @@ BOUNDARIES = {
         *("mag_pickle", "misa_pickle", "mmim_pickle", "mmsa_pickle", "mult_pickle"),
         *("csd", "csv", "jsonl", "parquet", "arrays"),
     ],
-    "model_boundaries": ["recipe", "model", "backbone", "checkpoint"],
+    "model_boundaries": ["recipe", "model", "backbone", "checkpoint", "journal"],
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from boundaries import Boundary
+from boundaries import Boundary, file_content
 from tiny_models import SAMPLE_WORDS, SIZES, make_model
 from training_cases import make_trainer
 from transformers import AutoTokenizer
@@ -22,7 +22,7 @@ from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 def boundary(name):
     """The boundary of this name."""
-    make = {"recipe": _recipe, "model": _model, "backbone": _backbone, "checkpoint": _checkpoint}
+    make = {"recipe": _recipe, "model": _model, "backbone": _backbone, "checkpoint": _checkpoint, "journal": _journal}
     return make[name]()
 
 
@@ -49,26 +49,47 @@ def _model_files():
         return {path.name: _value(path) for path in files}
 
 
-def _model():
-    given = tempfile.mkdtemp()
-    rows = [
-        {
-            "id": f"v_{k}",
-            "words": ["great", "movie", "x"],
-            **{name: np.ones((3, size)).tolist() for name, size in SIZES.items()},
-        }
-        for k in range(3)
-    ]
-    Path(given, "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def _write(folder, files):
+    for name, value in files.items():
+        Path(folder, name).write_bytes(file_content(name, value))
+    return folder
 
+
+def _data():
+    """A table of three utterances."""
+    features = {name: np.ones((3, size)).tolist() for name, size in SIZES.items()}
+    rows = [{"id": f"v_{k}", "words": ["great", "movie", f"x{k}"], **features} for k in range(3)]
+    return f"{_write(tempfile.mkdtemp(), {'data.jsonl': rows})}/data.jsonl"
+
+
+def _model():
     def read(folder):
         out = folder.parent / f"{folder.name}.jsonl"
         try:
-            predict_table(str(folder), f"{given}/data.jsonl", out, device="cpu", explain=True, num_samples=2)
+            predict_table(str(folder), data, out, device="cpu", explain=True, num_samples=2)
         finally:
             out.unlink(missing_ok=True)
 
+    data = _data()
     return Boundary([_model_files()], read)
+
+
+def _journal():
+    def read(folder):
+        (out,) = (path for path in folder.iterdir() if path.stem == "out")
+        predict_table(model, data, out, device="cpu")
+
+    model, data = _write(tempfile.mkdtemp(), _model_files()), _data()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out.jsonl")
+        predict_table(model, data, out, device="cpu")
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    unknown = {"id", "split", "label", "error"}
+    journal = [{name: value for name, value in row.items() if name not in unknown} for row in rows[:2]]
+    folders = [
+        {f"out.{suffix}": rows[1:], f"out.{suffix}.partial.jsonl": journal} for suffix in ("jsonl", "csv", "parquet")
+    ]
+    return Boundary(folders, read)
 
 
 def _backbone():
