@@ -277,6 +277,7 @@ def _predict_all(call: _Call, source: _Source, journal: TextIO, *, raises: bool)
                 call.results.append(utterance, digest)
             bar.update(len(window))
             is_first = False
+        bar.total = bar.n  # what was known before was about that
     for left in source.left_out:
         call.results.append({"id": left.id, "split": left.split, "error": left.reason})
 

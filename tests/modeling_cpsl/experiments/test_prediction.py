@@ -1,10 +1,12 @@
 """`predict`: data of any format in, a table out, and an interrupted call can be continued."""
 
 import inspect
+import io
 import json
 import os
 import shutil
 import signal
+import sys
 import tracemalloc
 
 import h5py
@@ -500,6 +502,19 @@ def test_predictions_begin_before_the_data_has_been_read(trained_folder, tmp_pat
     assert len((tmp_path / "out.csv.partial.jsonl").read_text().splitlines()) == 512
     pd.DataFrame(rows).to_csv(data, index=False)
     assert predict_table(str(trained_folder), str(data), out, device="cpu") == (88, 512, 0)
+
+
+def test_a_terminal_shows_how_far_the_predictions_are(trained_folder, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    data = tmp_path / "data.csv"
+    pd.DataFrame([{"text": "great\nmovie"}] * 20).to_csv(data, index=False)  # 40 lines, which 20 texts take
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert run(trained_folder, data, tmp_path / "out.csv", "--batch_size", 1) == 0
+    shown = sys.stderr.getvalue()
+    assert " 0/40 " in shown and " 20/20 " in shown and "utt/s" in shown
 
 
 @pytest.mark.slow
