@@ -29,9 +29,7 @@ def kept_statistics(
     """
 
     def is_same(name: str) -> bool:
-        extractors = {
-            processor[name] for processor in (trained.feature_extractors, feature_extractors) if name in processor
-        }
+        extractors = {known[name] for known in (trained.feature_extractors, feature_extractors) if name in known}
         return trained.modality_sizes[name] == modality_sizes.get(name) and len(extractors) < 2
 
     return {name: statistics for name, statistics in trained.feature_statistics.items() if is_same(name)}
