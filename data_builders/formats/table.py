@@ -116,42 +116,34 @@ def read(path: Path, options: ReadOptions) -> Source:
     splits: dict[str, list[Shard]] = {}
     for file, kind in kinds.items():
         of_file = shards_by_split(root, file, kind, has_splits="split" in columns[file], alone=len(kinds) == 1)
-        for split, found in of_file.items():
-            splits.setdefault(split, []).extend(found)
+        for split, shards in of_file.items():
+            splits.setdefault(split, []).extend(shards)
     oversized = _oversized_columns(kinds, options.modalities)
-    shards = list(itertools.chain.from_iterable(splits.values()))
-    sizes, left_out = _decide(path, columns, oversized, shards, options.modalities)
+    sizes, left_out = _decide(path, columns, oversized, splits, options.modalities)
     timed = all(found >= TIME_COLUMNS for found in columns.values())
     if not timed and (times := TIME_COLUMNS.intersection(*columns.values())):
         left_out |= dict.fromkeys(times, f"times are read where all files have {', '.join(sorted(TIME_COLUMNS))}")
     table = _Table(frozenset((*ROW_COLUMNS, *sizes, "features")), tuple(sizes), timed, labelled=options.labels)
+    rows, count = functools.partial(_rows, table), functools.partial(count_rows, kinds)
     notes = [datasets_info(file) if kind == "parquet" else {} for file, kind in kinds.items()]
-    return Source(
-        path,
-        _converted_from(notes),
-        sizes,
-        timed,
-        splits,
-        functools.partial(_rows, table),
-        _feature_extractors(notes, sizes),
-        functools.partial(count_rows, kinds),
-        left_out,
-    )
+    extractors = _feature_extractors(notes, sizes)
+    return Source(path, _converted_from(notes), sizes, timed, splits, rows, extractors, count, left_out)
 
 
 def _decide(
     path: Path,
     columns: dict[Path, set[str]],
     oversized: set[str],
-    shards: list[Shard],
+    splits: dict[str, list[Shard]],
     wanted: Collection[str] | None,
 ) -> Columns:
     """The modalities of all files and the columns that are left out."""
     names = set().union(*columns.values())
     candidates = names - ROW_COLUMNS - oversized
-    if wanted is not None and candidates.issuperset({*wanted} - {"text", "timing"}):
-        candidates &= {*wanted}
     has_text = all(found & TEXT_COLUMNS for found in columns.values())
+    if wanted is not None and (has_text or "text" not in wanted) and candidates >= {*wanted} - {"text", "timing"}:
+        candidates &= {*wanted}  # nothing is to be found elsewhere
+    shards = list(itertools.chain.from_iterable(splits.values()))
     found = decide_columns(path, candidates, shards, has_text=has_text, wanted=wanted)
     if not names & TEXT_COLUMNS and not found.modality_sizes:
         raise DataError(f"{path}: a table needs a column words (or text) or features; it has: {sorted(names)}")

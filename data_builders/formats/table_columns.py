@@ -66,41 +66,57 @@ def decide_columns(
             a modality; or a column looks like the words that no other column holds. What was not asked for is not
             refused.
     """
-    sizes: dict[str, int] = {}
-    faults: dict[str, str] = {}
-    others: dict[str, Any] = {}  # a cell that does not look like features
-    undecided, readable = set(names), set()
+    seen = _look_at_cells(names, shards)
+    asked = names if wanted is None else names & {*wanted, "features"}
+    if refused := sorted(asked & seen.faults.keys()):
+        raise DataError(f"{seen.faults[refused[0]]}; correct it, or {_WAY_OUT}")
+    if not has_text and (wanted is None or "text" in wanted):
+        _refuse_hidden_text(path, seen.others)
+    left_out = {name: _kind(seen.others[name]) if name in seen.others else "empty" for name in asked - seen.readable}
+    return Columns(seen.sizes, left_out)
+
+
+class _Seen(NamedTuple):
+    """What the cells of columns say: the modalities' sizes, the columns of which any cell can be read as features, the
+    columns of features of which none can, with the first reason, and for other columns an example of a cell.
+    """
+
+    sizes: dict[str, int]
+    readable: set[str]
+    faults: dict[str, str]
+    others: dict[str, Any]
+
+
+def _look_at_cells(names: Set[str], shards: list[Shard]) -> _Seen:
+    seen = _Seen({}, set(), {}, {})
+    undecided = set(names)
     surely_features = {name for name in names if name.lower() in CALLED_LIKE_MODALITIES}
     rows = ((shard, index, cells or {}) for shard in shards for index, cells in numbered_rows(shard, {"id", *names}))
     for count, (shard, index, cells) in enumerate(rows, 1):
         for column in sorted(undecided & cells.keys()):
             cell = cells[column]
             if not _looks_like_features(cell) and column not in surely_features:
-                others[column] = max(others.get(column, cell), cell, key=_looks_like_text)
+                seen.others[column] = max(seen.others.get(column, cell), cell, key=_looks_like_text)
                 continue
             try:
-                found = _sizes_of_cell(shard, cell, column, sizes)
+                found = _sizes_of_cell(shard, cell, column, seen.sizes)
             except DataError as error:
                 where = f"{shard.path}: sample {sample_name(shard, index, cells)}: column {column}"
-                faults.setdefault(column, f"{where}: {error}")
+                seen.faults.setdefault(column, f"{where}: {error}")
                 surely_features |= {column} if _is_file(cell) else set()
                 continue
-            sizes |= found
             if found:
-                readable.add(column)
+                seen.sizes.update(found)
+                seen.readable.add(column)
                 undecided -= set() if is_path(cell) and column == "features" else {column}  # another may hold more
         if count >= _ROWS_TO_DECIDE:
-            undecided -= others.keys()
+            undecided -= seen.others.keys()
         if not undecided:
             break
-    asked = names if wanted is None else names & {*wanted, "features"}
     # Text may begin with '[', too.
-    if refused := sorted(asked & faults.keys() - readable - (others.keys() - surely_features)):
-        raise DataError(f"{faults[refused[0]]}; correct it, or {_WAY_OUT}")
-    if not has_text and (wanted is None or "text" in wanted):
-        _refuse_hidden_text(path, others)
-    left_out = {name: _kind(others[name]) if name in others else "empty" for name in sorted(asked - readable)}
-    return Columns(dict(sorted(sizes.items())), left_out)
+    for column in seen.readable | (seen.others.keys() - surely_features):
+        seen.faults.pop(column, None)
+    return seen._replace(sizes=dict(sorted(seen.sizes.items())))
 
 
 def _looks_like_features(cell: Any) -> bool:

@@ -34,6 +34,11 @@ _VALUES_OF_BATCH = 1 << 22
 _SMALL_FILE = 1 << 22  # in bytes: equal values take no room, so a smaller one may claim anything
 
 
+_broken_tables_are_data_errors = functools.partial(
+    broken_files_are_data_errors, kind="table", way_out="save the table again, text in UTF-8"
+)
+
+
 class Shard(NamedTuple):
     """Rows to read: those of one split (None: all) in a text file, or in one row group of a Parquet file."""
 
@@ -119,7 +124,7 @@ def array_references(path: Path, kind: str) -> set[str]:
     Raises:
         DataError: The table is broken.
     """
-    with broken_files_are_data_errors(path, "table"):
+    with _broken_tables_are_data_errors(path):
         if kind != "parquet":
             with _open_text(path) as file:
                 if not any(".np" in line for line in file):  # much faster than to parse features
@@ -150,7 +155,7 @@ def datasets_info(path: Path) -> dict[str, Any]:
 
 def table_columns(path: Path, kind: str) -> set[str]:
     """The names of a table's columns; in JSON lines, of the columns that any line has."""
-    with broken_files_are_data_errors(path, "table"):
+    with _broken_tables_are_data_errors(path):
         if kind == "parquet":
             return set(pq.read_schema(path).names)
         with _open_text(path) as file:
@@ -197,7 +202,7 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
         DataError: A split is unknown, or the file is broken.
     """
     groups: list[tuple[int | None, int]] = [(None, 0)]
-    with broken_files_are_data_errors(path, "table"):
+    with _broken_tables_are_data_errors(path):
         if kind == "parquet":
             metadata = pq.read_metadata(path)
             sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -272,7 +277,7 @@ def oversized_columns(path: Path) -> set[str]:
     Raises:
         DataError: The file is broken.
     """
-    with broken_files_are_data_errors(path, "table"), pq.ParquetFile(path) as file:
+    with _broken_tables_are_data_errors(path), pq.ParquetFile(path) as file:
         chunks_of = _chunks_of_columns(file.metadata, file.schema_arrow.names)
         groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
         found, size = set(), path.stat().st_size
@@ -362,7 +367,7 @@ def numbered_rows(shard: Shard, columns: Set[str]) -> Iterator[tuple[int, dict[s
         rows = _text_rows(shard.path, shard.kind)
     else:
         rows = _parquet_rows(shard.path, shard.row_group, columns if shard.split is None else {*columns, "split"})
-    with broken_files_are_data_errors(shard.path, "table"):
+    with _broken_tables_are_data_errors(shard.path):
         for index, cells in enumerate(rows, shard.first_row):
             if cells is None:
                 if shard.has_broken_rows:

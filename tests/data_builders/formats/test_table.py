@@ -319,6 +319,8 @@ def test_words_in_another_column_are_not_lost(tmp_path, cache, column, cell):
     path = write_jsonl(tmp_path / "mine.jsonl", rows)
     with pytest.raises(DataError, match=rf"mine\.jsonl: no column words .*column {column} .*rename it to text"):
         load_aligned_dataset(path, cache_dir=cache)
+    with pytest.raises(DataError, match="rename it to text"):
+        load_aligned_dataset(path, cache_dir=cache, modalities=["text", "acoustic"])
     assert load_aligned_dataset(path, cache_dir=cache, modalities=["acoustic"])["train"][0]["words"] == []
     rows = [{"text" if name == column else name: value for name, value in row.items()} for row in rows]
     assert load_aligned_dataset(write_jsonl(path, rows), cache_dir=cache, modalities=[])["train"][0]["words"]

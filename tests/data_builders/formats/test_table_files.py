@@ -46,7 +46,7 @@ def test_a_single_table_of_another_name_is_the_training_split(tmp_path, cache):
     ("name", "content", "message"),
     [
         ("x.parquet", b"PAR1" + bytes(100), "not a readable table"),
-        ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table"),
+        ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table .*save the table again, text in UTF-8"),
         ("x.tsv", b"id\ttext\tlabel\nv_0\ta b\t1\n", "columns are separated by tabs; separate them by commas"),
         ("x.csv", b"id;text;label\nv_0;a b;1\n", "columns are separated by semicolons; separate them by commas"),
         (
