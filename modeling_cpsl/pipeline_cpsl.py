@@ -255,7 +255,10 @@ class MultimodalSentimentPipeline(Pipeline):
             batch_size = self._batch_size or 1
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if isinstance(inputs, bytes) or not isinstance(inputs, Iterable):
+        can_be_iterated = isinstance(inputs, Iterable) or hasattr(
+            inputs, "__getitem__"
+        )  # as a data set of PyTorch can
+        if isinstance(inputs, bytes) or not can_be_iterated:
             raise ValueError(
                 f"inputs are of type {type(inputs).__name__}, expected an utterance (a dict of words and features, or "
                 "a text) or several"

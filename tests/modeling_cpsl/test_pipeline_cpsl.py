@@ -81,7 +81,17 @@ def test_batches_and_neighbours_change_nothing(sentiment, utterances, batch_size
             assert other["modalities"][name] == (part and pytest.approx(part, abs=1e-5))
 
 
-@pytest.mark.parametrize("kind", ["list", "tuple", "generator", "stream"])
+class IndexedRows(torch.utils.data.Dataset):
+    """A data set as PyTorch has them, which has no iterator of its own."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "generator", "stream", "indexed"])
 def test_any_iterable_goes_in_and_order_is_kept(sentiment, utterances, kind):
     expected = scores([sentiment(row) for row in utterances] * 3)
     rows = utterances * 3
@@ -90,6 +100,7 @@ def test_any_iterable_goes_in_and_order_is_kept(sentiment, utterances, kind):
         "tuple": tuple(rows),
         "generator": (row for row in rows),
         "stream": IterableDataset.from_generator(lambda: iter(rows)),
+        "indexed": IndexedRows(rows),
     }[kind]
     results = sentiment(given, batch_size=2)
     assert isinstance(results, list) == (kind in ("list", "tuple"))
