@@ -43,6 +43,9 @@ from .sample_backbone import make_sample_backbone
 
 logger = logging.getLogger(__name__)
 
+# Without it, transformers asks on a terminal whether to run the code in a model's folder; no command needs any.
+NO_FOREIGN_CODE = {"trust_remote_code": False}
+
 
 def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
@@ -104,8 +107,10 @@ def load_backbone(
     """
     check_path_or_hub_id(name_or_path)
     with _broken_models_are_errors(name_or_path):
-        backbone, tokenizer = AutoConfig.from_pretrained(name_or_path), AutoTokenizer.from_pretrained(name_or_path)
-        trained = CPSLProcessor.from_pretrained(name_or_path) if isinstance(backbone, CPSLConfigMixin) else None
+        backbone = AutoConfig.from_pretrained(name_or_path, **NO_FOREIGN_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **NO_FOREIGN_CODE)
+        is_trained = isinstance(backbone, CPSLConfigMixin)
+        trained = CPSLProcessor.from_pretrained(name_or_path, **NO_FOREIGN_CODE) if is_trained else None
     if _model_class(backbone) is None:
         raise ValueError(
             f"model_name_or_path {name_or_path}: CPSL has no model over a text encoder of model_type "

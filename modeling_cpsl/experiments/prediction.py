@@ -26,6 +26,7 @@ from data_builders.files import DataError, broken_files_are_data_errors, check_p
 from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
 from ..processing_cpsl import CPSLProcessor
+from .assembly import NO_FOREIGN_CODE
 from .console import quiet_libraries, without_loading_reports, without_messages
 from .prediction_results import ResultStore, known_results, open_journal, temporary_results
 from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
@@ -156,7 +157,7 @@ def _load_config(model: str) -> CPSLConfigMixin:
     """The configuration, which is read in no time, to refuse another kind of model before its weights are read."""
     check_path_or_hub_id(model)
     with _broken_models_are_errors(model):
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, **NO_FOREIGN_CODE)
     if not isinstance(config, CPSLConfigMixin):
         raise ValueError(
             f"{model}: a model of type {config.model_type!r} and not of CPSL; train one with `cpsl train`"
@@ -167,10 +168,12 @@ def _load_config(model: str) -> CPSLConfigMixin:
 def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
     """The pipeline of a model, which has all its weights and has scored an utterance: some damages show only then."""
     with _broken_models_are_errors(model), without_loading_reports():
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(model, output_loading_info=True)
+        loaded, info = AutoModelForSequenceClassification.from_pretrained(
+            model, output_loading_info=True, **NO_FOREIGN_CODE
+        )
         if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers
             raise ValueError(f"its weights lack {len(missing)} tensors, the first is {missing[0]}")
-        processor = CPSLProcessor.from_pretrained(model)
+        processor = CPSLProcessor.from_pretrained(model, **NO_FOREIGN_CODE)
         sentiment = pipeline(PIPELINE_TASK, model=loaded, processor=processor, device=device)
         features = {name: np.zeros((1, size)) for name, size in loaded.config.modality_sizes.items()}
         sentiment({"words": ["a"], **features}, explain=True)

@@ -1,5 +1,6 @@
 """`predict`: data of any format in, a table out, and an interrupted call can be continued."""
 
+import contextlib
 import inspect
 import io
 import json
@@ -22,6 +23,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from cpsl import main
 from data_builders.files import locked
 from modeling_cpsl.experiments import prediction
+from modeling_cpsl.experiments.assembly import load_backbone
 from modeling_cpsl.experiments.prediction import predict_table
 from modeling_cpsl.experiments.prediction_tables import TEXT, WRITERS, prediction_columns, write_table
 from modeling_cpsl.pipeline_cpsl import MultimodalSentimentPipeline
@@ -610,6 +612,25 @@ def test_only_one_call_writes_to_an_output(trained_folder, data, tmp_path, capsy
     assert f"{out}: " in error and "is writing there" in error and error.count("\n") == 1
     assert run(trained_folder, data, out) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "out.csv"}
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("config.json", {"model_type": "new", "auto_map": {"AutoConfig": "code.New"}}),
+        ("tokenizer_config.json", {"tokenizer_class": "New", "auto_map": {"AutoTokenizer": ["code.New", "code.New"]}}),
+    ],
+)
+def test_code_in_a_folder_is_not_run_and_nobody_is_asked_to(trained_folder, data, tmp_path, monkeypatch, file, code):
+    folder = shutil.copytree(trained_folder, tmp_path / "model")
+    (folder / "code.py").write_text("raise SystemExit")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | code))
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *question: asked.append(question) or "y")
+    run(folder, data, tmp_path / "out.csv")
+    with contextlib.suppress(ValueError):
+        load_backbone(str(folder), max_length=20)  # to train it further
+    assert asked == []
 
 
 def test_features_of_another_extractor_are_refused(trained_folder, small_csd, tmp_path, capsys):
