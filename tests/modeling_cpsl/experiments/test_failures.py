@@ -140,9 +140,15 @@ def _without_tokenizer(folder):
         path.unlink()
 
 
+def _with_a_wrong_type(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": "2"}))
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
+        (_with_a_wrong_type, ["not a readable text encoder", "num_attention_heads"]),
         (_without_a_layer, ["16 tensors", "deberta.encoder.layer.1."]),
         (_with_a_smaller_vocabulary, ["1 tensors", "deberta.embeddings.word_embeddings.weight"]),
         (_cut_short, ["not a readable text encoder", "get it again"]),

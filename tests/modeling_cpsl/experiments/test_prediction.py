@@ -615,6 +615,30 @@ def test_only_one_call_writes_to_an_output(trained_folder, data, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("config.json", "null"),
+        ("config.json", "[" * 20_000),
+        ("config.json", {"quantization_config": [1]}),
+        ("config.json", {"num_attention_heads": "2"}),
+        ("config.json", {"interval_half_widths": {"text": "wide"}, "interval_coverage": []}),
+        ("config.json", {"num_hidden_layers": 10_000}),
+        ("processor_config.json", {"max_length": "50"}),
+        ("processor_config.json", {"feature_statistics": {"acoustic": {"mean": "x", "std": [1]}}}),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "[]"),
+    ],
+)
+def test_a_damaged_model_is_told_on_one_line(trained_folder, data, tmp_path, capsys, file, damage):
+    folder = shutil.copytree(trained_folder, tmp_path / "model")
+    whole = json.loads((folder / file).read_text())
+    (folder / file).write_text(damage if isinstance(damage, str) else json.dumps(whole | damage))
+    assert run(folder, data, tmp_path / "out.csv") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cpsl predict: error: {folder}: not a readable CPSL model (")
+
+
+@pytest.mark.parametrize(
     ("file", "code"),
     [
         ("config.json", {"model_type": "new", "auto_map": {"AutoConfig": "code.New"}}),
