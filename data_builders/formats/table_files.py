@@ -132,16 +132,19 @@ def array_references(path: Path, kind: str) -> set[str]:
             cells = itertools.chain.from_iterable(row.values() for row in _text_rows(path, kind) if row)
             return {cell for cell in cells if isinstance(cell, str) and cell.endswith(_ARRAY_SUFFIXES)}
         with pq.ParquetFile(path) as file:
-            texts = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
-            texts = sorted({*texts} - ROW_COLUMNS - oversized_columns(path))
-            batches = file.iter_batches(_ROWS_OF_BATCH, columns=texts)
-            columns = itertools.chain.from_iterable(batch.columns for batch in batches)
-            references = (
-                cells.filter(pc.ends_with(cells, suffix)).to_pylist()
-                for cells in columns
-                for suffix in _ARRAY_SUFFIXES
-            )
-            return set(itertools.chain.from_iterable(references))
+            texts = {field.name for field in file.schema_arrow if _is_text(field.type)}
+            texts -= ROW_COLUMNS | oversized_columns(path)
+            references = set()
+            for batch in file.iter_batches(_ROWS_OF_BATCH, columns=sorted(texts)):
+                for cells in (column.cast(pa.string()) for column in batch.columns):
+                    is_array = pc.or_(*(pc.ends_with(cells, suffix) for suffix in _ARRAY_SUFFIXES))
+                    references.update(cells.filter(is_array).to_pylist())
+            return references
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def datasets_info(path: Path) -> dict[str, Any]:

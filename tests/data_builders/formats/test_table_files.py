@@ -214,6 +214,14 @@ def test_a_table_without_rows_is_an_empty_split(tmp_path, cache, header, labels)
         load_aligned_dataset(path, cache_dir=cache, labels=labels)
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_arrays_that_parquet_refers_to_are_known(tmp_path, kind):
+    np.save(tmp_path / "0.npy", np.ones((1, 1)))
+    paths = pa.array(["0.npy", None, "nowhere.npz"], pa.string()).cast(kind)
+    pq.write_table(pa.table({"words": [["a"]] * 3, "acoustic": paths, "label": [1.0] * 3}), tmp_path / "x.parquet")
+    assert {file.name for file in source_files(tmp_path / "x.parquet")} == {"x.parquet", "0.npy", "nowhere.npz"}
+
+
 def claims(kind):
     """A column of a few bytes in a file that stand for many."""
     if kind == "text":
