@@ -23,16 +23,51 @@ BOUNDARIES = {
 }
 
 
+def give_damaged_files(module, boundary, count, folder_of_module=""):
+    command = [sys.executable, REPOSITORY / "tests" / "support" / "fuzz.py", module, boundary, str(count)]
+    paths = os.pathsep.join([str(REPOSITORY), str(folder_of_module)])
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": paths}
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "boundary"), [(module, name) for module, names in BOUNDARIES.items() for name in names]
 )
 def test_damaged_files_are_read_or_refused_on_one_line(module, boundary):
-    command = [sys.executable, REPOSITORY / "tests" / "support" / "fuzz.py", module, boundary, str(INPUTS)]
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    )
+    result = give_damaged_files(module, boundary, INPUTS)
     assert result.returncode == 0, result.stderr[-5000:]
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["read"] + report["refused"] >= INPUTS
     assert min(report["read"], report["refused"]) > INPUTS // 50  # the damages neither spare nor wreck them all
+
+
+READER = """
+from boundaries import Boundary
+
+def boundary(name):
+    def read(folder):
+        if (folder / "data.json").read_text() != '["x"]':
+            {fault}
+
+    return Boundary([{{"data.json": ["x"]}}], read)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("raise TypeError('not told')", "TypeError: not told"),
+        ("exec('1')", "exec(<code object"),
+        ("__import__('os').system('true')", "os.system(b'true'"),
+        ("try: bytearray(2 << 30)\n            except MemoryError: raise ValueError('no')", "ValueError: no"),
+        ("raise ValueError('no')", None),
+    ],
+)
+def test_a_reader_that_does_what_it_may_not_is_found(tmp_path, fault, told):
+    (tmp_path / "faulty.py").write_text(READER.format(fault=fault))
+    result = give_damaged_files("faulty", "it", 10, tmp_path)
+    assert (result.returncode == 0) == (told is None), result.stderr[-2000:]
+    assert (told or "") in result.stderr

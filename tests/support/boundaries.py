@@ -25,9 +25,12 @@ class Boundary(NamedTuple):
     read: Callable[[Path], None]
     odd_values: tuple[Any, ...] = ()
 
+    def __repr__(self) -> str:
+        return "a boundary"  # values that are shared 10 billion times cannot be written out
+
 
 def file_content(name: str, value: Any) -> bytes:
-    """A file that holds the value; a TypeError, ValueError or OverflowError for a value that it cannot hold."""
+    """A file that holds the value; an exception of any kind for a value that it cannot hold."""
     return value if isinstance(value, bytes) else _CONTENT[name.rpartition(".")[2]](value)
 
 

@@ -32,7 +32,7 @@ ODD_ARRAYS = [
 
 
 @st.composite
-def changed_value(draw, value, odd_values=tuple(ODD_VALUES)):
+def changed_value(draw, value, odd_values):
     """The value with one change at a random place: another value, a part left out, added or under another name."""
     kind = type(value)
     keys = list(value) if kind is dict else list(range(len(value))) if kind in (list, tuple) else []
@@ -71,9 +71,8 @@ def changed_bytes(draw, content, others):
             begin = draw(st.integers(0, len(other)))
             content[start:start] = other[begin : begin + draw(st.integers(1, 200))]
         elif change == "inflate":
-            content[start : start + 8] = draw(st.sampled_from([b"\xff", b"\x7f", b"\0"])) * draw(
-                st.sampled_from([1, 4, 8])
-            )
+            byte, count = draw(st.sampled_from([b"\xff", b"\x7f", b"\0"])), draw(st.sampled_from([1, 4, 8]))
+            content[start : start + 8] = byte * count
         elif change == "cut short" and draw(st.integers(0, 2)) == 0:
             del content[start:]
     return bytes(content)
