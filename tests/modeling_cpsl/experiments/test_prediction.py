@@ -21,7 +21,6 @@ from tiny_models import plain_config
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from cpsl import main
-from data_builders.files import locked
 from modeling_cpsl.experiments import prediction
 from modeling_cpsl.experiments.assembly import load_backbone
 from modeling_cpsl.experiments.prediction import predict_table
@@ -604,13 +603,20 @@ def test_what_is_wrong_is_said_in_a_line(trained_folder, data, tmp_path, capsys,
     assert foreign.read_text() == "a,b\n1,2\n" and not (tmp_path / "out.csv").exists()
 
 
-def test_only_one_call_writes_to_an_output(trained_folder, data, tmp_path, capsys):
-    out = tmp_path / "out.csv"
-    with locked(out):
-        assert run(trained_folder, data, out) == 1
+def test_only_one_call_writes_to_an_output(trained_folder, tmp_path, capsys, signal_in_batch):
+    """A second one is refused while the first, which is stopped here, is not done; nothing of that is lost."""
+    data, out = write_jsonl(corpus(100), tmp_path / "data.jsonl"), tmp_path / "out.csv"
+    signal_in_batch(20, signal.SIGSTOP)
+    process = ForkedProcess(run, trained_folder, data, out, "--batch_size", "2")
+    process.start()
+    os.waitpid(process.pid, os.WUNTRACED)
+    assert run(trained_folder, data, out) == 1
     error = capsys.readouterr().err
-    assert f"{out}: " in error and "is writing there" in error and error.count("\n") == 1
-    assert run(trained_folder, data, out) == 0
+    assert f"{out}: process {process.pid} on " in error and error.count("\n") == 1
+    assert "is writing there; wait until it has finished, or name another place" in error
+    os.kill(process.pid, signal.SIGCONT)
+    process.finish()
+    assert process.exitcode == 0 and len(pd.read_csv(out)) == 100
     assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "out.csv"}
 
 
