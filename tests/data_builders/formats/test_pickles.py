@@ -281,6 +281,24 @@ def test_files_without_labels_are_read_where_labels_are_not_wanted(mag_data, wri
         load_aligned_dataset(path, cache_dir=cache)
 
 
+@pytest.mark.parametrize("name", ["mag", "mmsa", "mult"])
+def test_labels_are_read_where_there_are_valid_ones(mag_data, write_pickle, cache, name):
+    """As predictions want them: a wrong label is none."""
+    data = {"test": without_labels(name, mag_data, np.random.default_rng(0))["test"]}
+    labels = [1.5, 9.0, np.nan]
+    if name == "mag":
+        data["test"] = [(f, label, segment) for (f, segment), label in zip(data["test"], labels, strict=True)]
+    else:
+        data["test"]["labels" if name == "mult" else "regression_labels"] = np.array(labels)
+    assert load_aligned_dataset(write_pickle(data), cache_dir=cache, labels=None)["test"]["label"][:] == [
+        1.5,
+        None,
+        None,
+    ]
+    unlabelled = write_pickle(without_labels(name, mag_data, np.random.default_rng(0)))
+    assert load_aligned_dataset(unlabelled, cache_dir=cache, labels=None)["test"]["label"][:] == [None] * 3
+
+
 # MulT
 
 
