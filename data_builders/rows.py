@@ -292,7 +292,7 @@ def checked_label(label: Any) -> float:
         values = np.empty(0)
     if values.dtype.kind not in "fiub" or values.size not in LABEL_SIZES:
         raise DataError(f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions")
-    value = float(values.flat[0])
+    value = float(values.reshape(-1)[0])
     if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
         raise DataError(f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample")
     return value

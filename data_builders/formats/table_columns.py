@@ -122,7 +122,10 @@ def _look_at_cells(names: Set[str], shards: list[Shard]) -> _Seen:
 def _looks_like_features(cell: Any) -> bool:
     """Whether a cell seems to hold arrays or the name of a file, or says that they are missing."""
     if isinstance(cell, list):
-        return not cell or cell[0] is None or isinstance(cell[0], numbers.Number) or _looks_like_features(cell[0])
+        first = cell[0] if cell else None
+        if isinstance(first, str):
+            return bool(first) and _looks_like_features(first)
+        return first is None or isinstance(first, list | np.ndarray | numbers.Number)
     if isinstance(cell, dict):
         return any(isinstance(value, list | np.ndarray) for value in cell.values())
     if isinstance(cell, str):

@@ -40,6 +40,7 @@ SIZES = {"acoustic": 3, "visual": 2}
         np.array(1.5),
         np.array([1.5]),
         np.array([[1.5]], np.float32),
+        np.full((1,) * 50, 1.5),
         np.array([[1.5, 0, 3, 0, 0, 0, 0]]),
         [1.5],
     ],
