@@ -1,5 +1,6 @@
 """Boundaries that take data: valid files of every format, read to their last row as a build reads them."""
 
+import contextlib
 import pickle
 from pathlib import Path
 
@@ -7,17 +8,17 @@ import numpy as np
 from boundaries import Boundary
 from mutations import NESTED_LISTS, ODD_ARRAYS, SHARED_LISTS
 
-from data_builders import make_builder
+from data_builders import DataError, make_builder
 
 
 def read_data(path: Path) -> None:
-    """Reads every row, with labels and without; a folder of one file stands for that file."""
-    files = list(path.iterdir())
-    named = [file for file in files if file.name.startswith("data.")]
-    for labels in (True, False):
-        builder = make_builder(str((named or [path])[0]), labels=labels, on_error="skip", streaming=True)
-        for _ in builder.read_once()[1]:
-            pass
+    """Reads every row, to predict on and to train on, of a file `data` in a folder or else of the whole folder."""
+    path = next(path.glob("data.*"), path)
+    for labels in (None, True):
+        with contextlib.suppress(DataError) if labels else contextlib.nullcontext():  # there may be none
+            builder = make_builder(str(path), labels=labels, on_error="skip", streaming=True)
+            for _ in builder.read_once()[1]:
+                pass
 
 
 def _mag(generator):
@@ -86,26 +87,42 @@ def _rows(count=6, **cells):
     ]
 
 
-def boundary(name):
-    """The boundary of a format, or of the arrays beside a table."""
+def _pickles(name):
+    """Folders of a format: in two protocols, with a file for each split where that is its habit, and unlabelled."""
     generator = np.random.default_rng(0)
-    in_pickles = (*ODD_ARRAYS, SHARED_LISTS, NESTED_LISTS, (1, 2), {1, 2}, np.float32(2.5))
-    lists = {"mag_pickle": _mag, "misa_pickle": _misa, "mmim_pickle": _mmim}
-    columns = {"mmsa_pickle": _mmsa, "mult_pickle": _mult}
-    pickles = {name: {"train": make(generator), "dev": make(generator)} for name, make in (lists | columns).items()}
-    if name in pickles:
-        folders = [{"data.pkl": pickles[name]}, {"data.pkl": pickle.dumps(pickles[name], protocol=0)}]
-        folders += [{f"{split}.pkl": samples for split, samples in pickles[name].items()}] if name in lists else []
-        return Boundary(folders, read_data, in_pickles)
+    make = {
+        **{"mag_pickle": _mag, "misa_pickle": _misa, "mmim_pickle": _mmim},
+        **{"mmsa_pickle": _mmsa, "mult_pickle": _mult},
+    }
+    train, dev = make[name](generator), make[name](generator)
+    folders = [{"data.pkl": {"train": train, "dev": dev}}, {"data.pkl": pickle.dumps({"train": train}, protocol=0)}]
+    if isinstance(train, list):
+        return [*folders, {"train.pkl": train, "dev.pkl": dev}, {"test.pkl": [sample[::2] for sample in train]}]
+    unlabelled = {column: values for column, values in train.items() if "labels" not in column}
+    unlabelled["audio"] = [rows.tolist() for rows in unlabelled["audio"]]
+    return [*folders, {"data.pkl": unlabelled if name == "mmsa_pickle" else {"test": unlabelled}}]
+
+
+def _tables(name):
     timed = {"start": 0.0, "end": 2.0, "word_start": [0.0, 1.0], "word_end": [1.0, 2.0], "video_id": "v"}
     text = {"words": '["a", "b"]', "acoustic": "[[1, 2], [3, 4]]"}
     references = [*_rows(2, acoustic="x.npz"), *_rows(2, acoustic="y.npy"), *_rows(2, features="x.npz", acoustic=None)]
     arrays = {"x.npz": {"acoustic": np.ones((2, 3)), "visual": np.ones((2, 2))}, "y.npy": np.ones((2, 3), "f4")}
-    tables = {
+    return {
         "csv": [{"data.csv": _rows(3, **text)}, {"data.csv": _rows(3, text="a b", **text)}],
         "jsonl": [{"data.jsonl": _rows()}, {"data.jsonl": _rows(2, **timed)}],
         "parquet": [{"data.parquet": _rows()}, {"data.parquet": _rows(2, **timed)}],
         "arrays": [{"data.jsonl": references, **arrays}],
-        "csd": [_sequences(generator)],
-    }
-    return Boundary(tables[name], read_data, tuple(ODD_ARRAYS))
+    }[name]
+
+
+def boundary(name):
+    """The boundary of a format, or of the arrays beside a table."""
+    if name.endswith("_pickle"):
+        odd_values = (*ODD_ARRAYS, SHARED_LISTS, NESTED_LISTS, (1, 2), {1, 2}, np.float32(2.5))
+        return Boundary(_pickles(name), read_data, odd_values)
+    if name == "csd":
+        whole = _sequences(np.random.default_rng(0))
+        unlabelled = {file: value for file, value in whole.items() if file != "Opinion Labels.csd"}
+        return Boundary([whole, unlabelled], read_data, tuple(ODD_ARRAYS))
+    return Boundary(_tables(name), read_data, tuple(ODD_ARRAYS))
