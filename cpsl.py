@@ -20,6 +20,7 @@ COMMANDS = {
     "train": Command("modeling_cpsl.experiments.commands:train", "train and evaluate a model from a recipe"),
     "predict": Command("modeling_cpsl.experiments.commands:predict", "write a model's predictions for a data set"),
     "compare": Command("modeling_cpsl.experiments.commands:compare", "compare finished runs, averaged over seeds"),
+    "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),
     "convert": Command("data_builders.commands:convert", "convert data into sharded Parquet with a dataset card"),
     "plot": Command("data_builders.commands:plot", "draw the distributions of labels and lengths"),

@@ -41,7 +41,7 @@ class ReachableSelfAttention(DisentangledSelfAttention):
         """As the parent's, on the rows from -L to L - 1 of `rel_embeddings` (2 S, d_t), which are from -S to S - 1."""
         if rel_embeddings is not None:
             span = len(rel_embeddings) // 2
-            reach = min(span, hidden_states.size(1))
+            reach = torch.sym_min(span, hidden_states.size(1))
             rel_embeddings = rel_embeddings[span - reach : span + reach]
         return super().forward(
             hidden_states, attention_mask, output_attentions, query_states, relative_pos, rel_embeddings
@@ -74,8 +74,9 @@ class ReachableSelfAttention(DisentangledSelfAttention):
 
     def _scores(self, states: Tensor, positions: Tensor, relative_pos: Tensor, scale_factor: int) -> Tensor:
         """The product of each token's state with the position that it has from every other token, (B H, L, L)."""
-        heads, reach = self.num_attention_heads, len(positions) // 2
-        positions = positions.view(len(positions), heads, -1) / math.sqrt(states.size(-1) * scale_factor)
+        # `size` and `sym_min` rather than `len` and `min`, which an export would take for constants
+        heads, reach = self.num_attention_heads, positions.size(0) // 2
+        positions = positions.unflatten(-1, (heads, -1)) / math.sqrt(states.size(-1) * scale_factor)
         scores = torch.einsum("bhld,rhd->bhlr", states.unflatten(0, (-1, heads)), positions)
         index = (relative_pos + reach).clamp(0, 2 * reach - 1)
         return scores.gather(-1, index.expand(*scores.shape[:-1], -1)).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The commands on models: `cpsl train`, `cpsl predict`, `cpsl compare`. What they need is imported when they run."""
+"""The commands on models. What they need is imported when they run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,3 +59,18 @@ def compare(arguments: Sequence[str]) -> None:
     from .comparison import compare_runs
 
     print(compare_runs(options.runs, options.split, options.metrics).to_string())
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Write a model as an ONNX file, which runs without PyTorch and this package."""
+    parser = CommandParser(prog="cpsl export", description=export.__doc__)
+    parser.add_argument("model", help="folder or Hub id of a CPSL model")
+    parser.add_argument("out", type=Path, help="the file to write, such as model.onnx")
+    parser.add_argument("--int8", action="store_true", help="8-bit weights: smaller and faster, and less exact")
+    options = parser.parse_args(arguments)
+    from .export import export_model
+    from .prediction import load_pipeline
+
+    sentiment = load_pipeline(options.model, "cpu")
+    export_model(sentiment.model, sentiment.processor, options.out, int8=options.int8)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.0f} MB")

@@ -90,7 +90,7 @@ def predict_table(
     with locked(out), temporary_results() as results:
         config = _load_config(model)
         source = _open_data(data, config.modality_sizes, on_error=on_error, **data_options)
-        sentiment = _load_pipeline(model, device)
+        sentiment = load_pipeline(model, device)
         sentiment.processor.check_extractors(source.extractors)
         call = _Call(
             sentiment,
@@ -165,7 +165,7 @@ def _load_config(model: str) -> CPSLConfigMixin:
     return config
 
 
-def _load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
+def load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
     """The pipeline of a model, which has all its weights and has scored an utterance: some damages show only then."""
     with _broken_models_are_errors(model), without_loading_reports():
         loaded, info = AutoModelForSequenceClassification.from_pretrained(
@@ -340,4 +340,4 @@ def _table_rows(call: _Call, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         yield row | {"model": call.digest}
 
 
-__all__ = ["predict_table"]
+__all__ = ["load_pipeline", "predict_table"]

@@ -1,0 +1,144 @@
+"""A trained model as an ONNX file, which runs without PyTorch and this package."""
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_builders.files import replacing_file
+
+from ..features_cpsl import feature_arguments
+from ..processing_cpsl import STANDARDIZED_LIMIT, CPSLProcessor
+
+
+# The version of ONNX's operators: one that every runtime of the last years knows.
+OPSET = 18
+MAX_BYTES = 2**31 - 1  # of a file in the format of protobuf
+
+
+class FlatModel(nn.Module):
+    """A CPSL model with tensors in and tensors out, which standardises the features as its processor does.
+
+    Args:
+        model: A CPSL model.
+        processor: Its processor.
+    """
+
+    def __init__(self, model: Any, processor: CPSLProcessor):
+        super().__init__()
+        self.model = model
+        self.statistics = {
+            name: tuple(torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "std"))
+            for name, values in processor.feature_statistics.items()
+        }
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Predicts the sentiment of B utterances of L subword tokens.
+
+        Args:
+            inputs: As from [`example_inputs`].
+
+        Returns:
+            `logits` (B,), and `<modality>_logits` (B,) for each modality.
+        """
+        names = self.model.config.modality_sizes
+        mask = inputs["feature_mask"].unsqueeze(-1)
+        presence = {name: inputs[f"has_{name}"] for name in self.model.modality_names}
+        features = {}
+        for name in names:
+            rows = inputs[name]
+            if name in self.statistics:
+                mean, std = self.statistics[name]
+                rows = ((rows - mean) / std).clamp(-STANDARDIZED_LIMIT, STANDARDIZED_LIMIT)
+            features[name] = torch.where(mask & presence[name][:, None, None], rows, 0.0)
+        text = {"input_ids": inputs["input_ids"]} if self.model.config.use_text else {}
+        output = self.model(
+            **text,
+            attention_mask=inputs["attention_mask"],
+            feature_mask=inputs["feature_mask"],
+            modality_mask=presence,
+            **feature_arguments(features),
+        )
+        return {"logits": output.logits} | {f"{name}_logits": value for name, value in output.unimodal_logits.items()}
+
+
+def example_inputs(model: Any, batch_size: int = 2, length: int = 6) -> dict[str, Tensor]:
+    """Inputs of a [`FlatModel`] by name: ones where nothing else is needed.
+
+    They are `input_ids` and `attention_mask` (B, L) int64; `feature_mask` (B, L) bool, True at the tokens of words;
+    each modality's features (B, L, d_m) float32, where each token has the row of its word; and `has_<modality>` (B,)
+    bool, `has_text` among them.
+    """
+    shape = (batch_size, length)
+    ids = ["input_ids", "attention_mask"] if model.config.use_text else ["attention_mask"]
+    inputs = {name: torch.ones(shape, dtype=torch.long) for name in ids}
+    inputs["feature_mask"] = torch.ones(shape, dtype=torch.bool)
+    inputs |= {name: torch.ones(*shape, size) for name, size in model.config.modality_sizes.items()}
+    return inputs | {f"has_{name}": torch.ones(batch_size, dtype=torch.bool) for name in model.modality_names}
+
+
+def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool = False) -> None:
+    """Writes a model as an ONNX file, whose inputs are those of [`example_inputs`] and outputs those of [`FlatModel`].
+
+    Args:
+        model: A CPSL model, on a CPU.
+        processor: Its processor.
+        path: The file to write.
+        int8: Whether to keep the weights of linear layers as 8-bit integers: smaller and faster, and less exact.
+
+    Raises:
+        ValueError: The packages that it needs are not installed, or the model is too large for one file.
+        WriteError: The file could not be written.
+    """
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxscript import ir  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"an ONNX file needs {error.name}; say pip install 'cpsl[onnx]'") from None
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if size > MAX_BYTES and not int8:
+        raise ValueError(f"{path}: a model of {size / 1e9:.1f} GB is too large for one ONNX file; use --int8")
+    with replacing_file(path) as temporary, tempfile.TemporaryDirectory() as folder, _quiet_exporter():
+        whole = Path(folder, "model.onnx") if int8 else temporary
+        _trace(model, processor).save(whole, external_data=int8)
+        if int8:
+            quantize_dynamic(whole, temporary, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+
+
+def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
+    inputs = example_inputs(model)
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=processor.max_length)
+    shapes = {name: {0: batch, 1: length} if value.dim() > 1 else {0: batch} for name, value in inputs.items()}
+    with torch.no_grad():
+        program = torch.onnx.export(
+            FlatModel(model, processor).eval(),
+            kwargs={"inputs": inputs},
+            dynamic_shapes={"inputs": shapes},
+            input_names=list(inputs),
+            output_names=["logits", *(f"{name}_logits" for name in model.modality_names)],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without what PyTorch and ONNX Runtime say of their own insides."""
+    with warnings.catch_warnings(action="ignore"):
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+__all__ = ["FlatModel", "example_inputs", "export_model"]

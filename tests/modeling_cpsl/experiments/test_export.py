@@ -1,0 +1,100 @@
+"""A model as an ONNX file gives what the model gives, at any batch size and length."""
+
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tiny_models import CLASSES, SIZES, make_model, make_wordpiece_tokenizer
+
+from modeling_cpsl import CPSLProcessor
+from modeling_cpsl.experiments.export import export_model
+
+
+STATISTICS = {"acoustic": {"mean": [1.0, -2.0, 0.5, 0.0, 3.0], "std": [0.5, 2.0, 1.0, 0.1, 1.5]}}
+
+
+def make_inputs(batch_size, length, model, seed=0):
+    """Random utterances, of which some are shorter and some lack a modality."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, length + 1, (batch_size, 1))
+    lengths[0] = length
+    attended = np.arange(length) < lengths
+    inputs = {"attention_mask": attended.astype(np.int64), "feature_mask": attended & (np.arange(length) > 0)}
+    if model.config.use_text:
+        inputs["input_ids"] = np.where(attended, generator.integers(2, 40, attended.shape), 1)
+    for name, size in SIZES.items():
+        inputs[name] = generator.normal(size=(batch_size, length, size)).astype(np.float32)
+    return inputs | {f"has_{name}": generator.random(batch_size) < 0.7 for name in model.modality_names}
+
+
+def expected_logits(model, processor, inputs):
+    """Of each utterance by itself, standardised by the processor and without the rest of the batch."""
+    logits = []
+    for index in range(len(inputs["attention_mask"])):
+        mask = inputs["feature_mask"][index]
+        features = {}
+        for name in SIZES:
+            rows = processor._standardize(name, inputs[name][index]) * mask[:, None]
+            features[name] = torch.tensor(rows, dtype=torch.float32)[None]
+        ids = {"input_ids": torch.tensor(inputs["input_ids"][index])[None]} if "input_ids" in inputs else {}
+        presence = {name: torch.tensor(inputs[f"has_{name}"][index])[None] for name in model.modality_names}
+        with torch.no_grad():
+            output = model(
+                **ids,
+                **features,
+                attention_mask=torch.tensor(inputs["attention_mask"][index])[None],
+                feature_mask=torch.tensor(mask)[None],
+                modality_mask=presence,
+            )
+        logits.append([output.logits.item(), *(value.item() for value in output.unimodal_logits.values())])
+    return np.array(logits)
+
+
+def export(tmp_path, model, **options):
+    processor = CPSLProcessor(
+        make_wordpiece_tokenizer(), SIZES, max_length=50, use_text=model.config.use_text, feature_statistics=STATISTICS
+    )
+    export_model(model, processor, tmp_path / "model.onnx", **options)
+    return onnxruntime.InferenceSession(tmp_path / "model.onnx"), processor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "fields"), [*((backbone, {}) for backbone in CLASSES), ("deberta", {"use_text": False})]
+)
+def test_logits_are_those_of_the_model_at_other_shapes(tmp_path, backbone, fields):
+    model = make_model(backbone, num_hidden_layers=1, **fields).eval()
+    session, processor = export(tmp_path, model)
+    assert [output.name for output in session.get_outputs()] == [
+        "logits",
+        *(f"{name}_logits" for name in model.modality_names),
+    ]
+    for batch_size, length in ((1, 2), (1, 7), (5, 12), (3, 50)):  # buckets of positions begin at 8
+        inputs = make_inputs(batch_size, length, model, seed=length)
+        logits = np.stack(session.run(None, inputs), axis=1)
+        np.testing.assert_allclose(logits, expected_logits(model, processor, inputs), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_close(tmp_path):
+    model = make_model(hidden_size=64, intermediate_size=4096, num_hidden_layers=1).eval()
+    session, processor = export(tmp_path, model, int8=True)
+    assert (tmp_path / "model.onnx").stat().st_size < 0.75 * 4 * model.num_parameters()
+    inputs = make_inputs(16, 20, model)
+    difference = session.run(["logits"], inputs)[0] - expected_logits(model, processor, inputs)[:, 0]
+    assert 0 < np.abs(difference).max() < 0.1
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx"}
+
+
+def test_what_is_missing_to_export_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"an ONNX file needs onnxscript; say pip install 'cpsl\[onnx\]'"):
+        export(tmp_path, make_model())
+
+
+def test_a_model_that_is_too_large_for_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_cpsl.experiments.export.MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"model.onnx: a model of 0.0 GB is too large for one ONNX file; use --int8"):
+        export(tmp_path, make_model())
