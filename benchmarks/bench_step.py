@@ -1,0 +1,143 @@
+"""A training step of the full CPSL model against one of plain DeBERTa regression, and what the modulation costs.
+
+`python benchmarks/bench_step.py [--quick] [--json OUT] [--plot OUT.png]`. Like for like, both are padded to 50 tokens,
+have the same looped AdamW and the same clipping, and CPSL uses transformers' own attention; `ours` is CPSL as it is.
+Then steps of other lengths and batch sizes, whose times `--plot` draws.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from measuring import by_turns, parse_arguments, report, summary
+from setting import BATCH_SIZE, PEER_LENGTH, SIZES, make_cpsl, make_plain, make_utterances, padded
+from torch import nn
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
+
+from modeling_cpsl.modulation import GradientModulator
+from modeling_cpsl.relative_positions_cpsl import use_reachable_positions
+
+
+def make_inputs(batch_size: int, length: int | None = None) -> dict[str, torch.Tensor]:
+    """A batch of utterances like CPSL's, or of so many tokens each."""
+    rows = make_utterances(batch_size)
+    ids, labels = padded(rows, length or max(len(row["input_ids"]) for row in rows))
+    if length is not None:
+        ids = torch.randint(3, 2_000, ids.shape)
+    features = {name: torch.randn(*ids.shape, size) for name, size in SIZES.items()}
+    return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels, **features}
+
+
+class Step:
+    """A training step: forward, backward, modulation, clipping, AdamW."""
+
+    def __init__(self, model: nn.Module, *, foreach: bool, modulate: bool):
+        self.model = model.train()
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=foreach)
+        self.modulator = (
+            GradientModulator({name: model.modality_parameters(name) for name in SIZES}) if modulate else None
+        )
+        self.modulation_seconds = 0.0
+
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Makes a step with a batch."""
+        output = self.model(**inputs)
+        output.loss.backward()
+        if self.modulator is not None:
+            started = time.process_time()
+            errors = {name: output.modality_errors[name].sum() for name in SIZES}
+            self.modulator.observe(errors, count=len(inputs["labels"]))
+            self.modulator.step(0)
+            self.modulation_seconds += time.process_time() - started
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+@contextlib.contextmanager
+def slow_path(model: Any) -> Any:
+    """CPSL with padding and all relative positions."""
+    for layer in model.deberta.encoder.layer:
+        layer.attention.self.__class__ = DisentangledSelfAttention
+    with mock.patch("modeling_cpsl.modeling_cpsl.packing_pays", return_value=False):
+        yield
+    use_reachable_positions(model.deberta)
+
+
+def measure_shapes(ours: Step, plain: Step, shapes: list[tuple[int, int]], repetitions: int) -> dict[str, dict]:
+    """Seconds of a step for each batch size and length."""
+    rows = {}
+    for batch_size, length in shapes:
+        inputs = make_inputs(batch_size, length)
+        text = {name: inputs[name] for name in ("input_ids", "attention_mask", "labels")}
+        variants: dict[str, Callable] = {
+            "plain": lambda text=text: plain(text),
+            "ours": lambda inputs=inputs: ours(inputs),
+        }
+        measured = summary(by_turns(variants, repetitions), base="plain")
+        rows[f"batch {batch_size}, length {length}"] = {
+            "batch": batch_size,
+            "length": length,
+            "plain": measured["plain"]["min_cpu"],
+            "ours": measured["ours"]["min_cpu"],
+            "ratio": measured["ours"]["ratio"],
+        }
+    return rows
+
+
+def plot(rows: dict[str, dict], path: Path) -> None:
+    """Draws the time of a step against its length, a line for each batch size and model."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for (name, style), batch_size in itertools.product(
+        (("plain", "--"), ("ours", "-")), sorted({row["batch"] for row in rows.values()})
+    ):
+        points = [row for row in rows.values() if row["batch"] == batch_size]
+        label = f"{'plain DeBERTa' if name == 'plain' else 'CPSL'}, batch {batch_size}"
+        axes.plot([row["length"] for row in points], [row[name] for row in points], style, marker="o", label=label)
+    axes.set(xlabel="tokens in an utterance", ylabel="CPU seconds for a step", yscale="log")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measures and reports."""
+    options = parse_arguments(__doc__, files=("plot",), repetitions=5)
+    repetitions = 1 if options.quick else options.repetitions
+    plain = Step(make_plain(options.quick), foreach=False, modulate=False)
+    cpsl = make_cpsl(options.quick)
+    like_for_like, ours = (Step(cpsl, foreach=foreach, modulate=True) for foreach in (False, True))
+    full, short = make_inputs(BATCH_SIZE, PEER_LENGTH), make_inputs(BATCH_SIZE)
+    text = {name: full[name] for name in ("input_ids", "attention_mask", "labels")}
+
+    def slowly() -> None:
+        with slow_path(cpsl):
+            like_for_like(full)
+
+    variants = {
+        "plain DeBERTa, length 50": lambda: plain(text),
+        "CPSL like for like": slowly,
+        "ours": lambda: ours(short),
+    }
+    rows = summary(by_turns(variants, repetitions), base="plain DeBERTa, length 50")
+    seconds = ours.modulation_seconds / (repetitions + 1)
+    results = {
+        "ratio_to_plain": rows["ours"]["ratio"],
+        "ratio_to_plain_like_for_like": rows["CPSL like for like"]["ratio"],
+        "modulation_share": seconds / rows["ours"]["median_cpu"],
+    }
+    lengths, batch_sizes = ((8,), (2,)) if options.quick else ((8, 16, 32, 64, 128), (1, 8, 32))
+    shapes = measure_shapes(ours, plain, list(itertools.product(batch_sizes, lengths)), 1 if options.quick else 2)
+    report("A training step", rows, results | {"shapes": shapes}, options.json)
+    if options.plot:
+        plot(shapes, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The benchmarks run and report what their readers rely on; how long anything takes is not tested."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+RESULTS = {
+    "epoch": "ratio_to_peer_style",
+    "import": "ratio_to_transformers",
+    "inference": "speedup_over_peer_style",
+    "memory": "ratio_to_peer_style",
+    "step": "ratio_to_plain",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_benchmark_runs_and_writes_its_results(tmp_path, name):
+    out, plot = tmp_path / "results.json", tmp_path / "plot.png"
+    command = [sys.executable, ROOT / "benchmarks" / f"bench_{name}.py", "--quick", "--json", out]
+    if name == "step":
+        command += ["--plot", plot]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert result.returncode == 0, result.stderr
+    content = json.loads(out.read_text())
+    value = content[RESULTS[name]]
+    values = [value["fp32"], value["int8"]] if name == "inference" else [value]
+    assert all(value > 0 for value in values)
+    assert {"cores", "torch", "transformers", "commit"} <= content["environment"].keys()
+    for variant in content["variants"]:
+        assert f"| {variant} |" in result.stdout
+    assert plot.exists() == (name == "step")
+
+
+def test_every_benchmark_is_tried():
+    names = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
+    assert names == RESULTS.keys() | {"data"}
