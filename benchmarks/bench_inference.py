@@ -1,8 +1,8 @@
 """Utterances predicted in a CPU second, against the peers' loop: padded to 50 tokens, all attended to, batches of 32.
 
 `python benchmarks/bench_inference.py [--quick] [--json OUT]`. Theirs is the text encoder alone; ours the full model
-with its collator, on batches in order of length, as training evaluates. Then the same model as `cpsl export` writes it,
-with and without 8-bit weights, and the time of a single utterance of 17 subwords.
+with its collator, on batches in order of length, as training evaluates. Then the same model as `cpsl export` writes
+it, with and without 8-bit weights, and the time of a single utterance of 17 subwords.
 """
 
 import tempfile
