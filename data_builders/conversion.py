@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -52,7 +54,10 @@ def _write_file(shard: datasets.Dataset, path: Path) -> None:
     noted = json.loads(schema.metadata[b"huggingface"])
     noted["info"]["config_name"] = shard.info.config_name
     schema = schema.with_metadata({"huggingface": json.dumps(noted)})
-    with pq.ParquetWriter(path, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
+    with (
+        pa.OSFile(os.fsencode(path), "wb") as file,  # a name need not be UTF-8
+        pq.ParquetWriter(file, schema, use_content_defined_chunking=True, write_page_index=True) as writer,
+    ):
         for batch in shard.with_format("arrow").iter(ROWS_PER_GROUP):
             writer.write_table(batch)
 

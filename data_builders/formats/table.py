@@ -121,7 +121,7 @@ def read(path: Path, options: ReadOptions) -> Source:
     oversized = _oversized_columns(kinds, options.modalities)
     sizes, left_out = _decide(path, columns, oversized, splits, options.modalities)
     timed = all(found >= TIME_COLUMNS for found in columns.values())
-    if not timed and (times := TIME_COLUMNS.intersection(*columns.values())):
+    if not timed and (times := TIME_COLUMNS.intersection(itertools.chain(*columns.values()))):
         left_out |= dict.fromkeys(times, f"times are read where all files have {', '.join(sorted(TIME_COLUMNS))}")
     table = _Table(frozenset((*ROW_COLUMNS, *sizes, "features")), tuple(sizes), timed, labelled=options.labels)
     rows, count = functools.partial(_rows, table), functools.partial(count_rows, kinds)

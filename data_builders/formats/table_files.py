@@ -1,6 +1,7 @@
 """The files of tables: their kind, columns and splits, and the cells of their rows."""
 
 import codecs
+import contextlib
 import csv
 import functools
 import itertools
@@ -131,7 +132,7 @@ def array_references(path: Path, kind: str) -> set[str]:
                     return set()
             cells = itertools.chain.from_iterable(row.values() for row in _text_rows(path, kind) if row)
             return {cell for cell in cells if isinstance(cell, str) and cell.endswith(_ARRAY_SUFFIXES)}
-        with pq.ParquetFile(path) as file:
+        with _open_parquet(path) as file:
             texts = {field.name for field in file.schema_arrow if _is_text(field.type)}
             texts -= ROW_COLUMNS | oversized_columns(path)
             references = set()
@@ -150,7 +151,8 @@ def _is_text(kind: pa.DataType) -> bool:
 def datasets_info(path: Path) -> dict[str, Any]:
     """What `datasets` notes in a Parquet file about its data; {} where it did not write the file."""
     try:
-        info = json.loads((pq.read_schema(path).metadata or {})[b"huggingface"])["info"]
+        with _open_parquet(path) as file:
+            info = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])["info"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
@@ -160,7 +162,8 @@ def table_columns(path: Path, kind: str) -> set[str]:
     """The names of a table's columns; in JSON lines, of the columns that any line has."""
     with _broken_tables_are_data_errors(path):
         if kind == "parquet":
-            return set(pq.read_schema(path).names)
+            with _open_parquet(path) as table:
+                return set(table.schema_arrow.names)
         with _open_text(path) as file:
             return set(_csv_reader(file).fieldnames or ()) if kind == "csv" else _json_columns(file)
 
@@ -183,7 +186,8 @@ def count_rows(kinds: Mapping[Path, str]) -> int:
     count = 0
     for path, kind in kinds.items():
         if kind == "parquet":
-            count += pq.read_metadata(path).num_rows
+            with _open_parquet(path) as table:
+                count += table.metadata.num_rows
         else:
             with path.open("rb") as file:
                 count += sum(block.count(b"\n") for block in iter(functools.partial(file.read, 1 << 20), b""))
@@ -207,8 +211,8 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
     groups: list[tuple[int | None, int]] = [(None, 0)]
     with _broken_tables_are_data_errors(path):
         if kind == "parquet":
-            metadata = pq.read_metadata(path)
-            sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            with _open_parquet(path) as table:
+                sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
             groups = list(zip(range(len(sizes)), itertools.accumulate(sizes, initial=0), strict=False))
         splits = _splits_of_rows(path, kind) if has_splits else [_split_of_name(path, alone)]
     return {
@@ -220,7 +224,8 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
 def _splits_of_rows(path: Path, kind: str) -> list[str]:
     """The splits of a file's rows; of a file without rows that can be read, the training split."""
     if kind == "parquet":
-        rows: Iterable[dict[str, Any] | None] = pq.read_table(path, columns=["split"]).to_pylist()
+        with _open_parquet(path) as table:
+            rows: Iterable[dict[str, Any] | None] = table.read(["split"]).to_pylist()
     else:
         rows = _text_rows(path, kind)
     names = {split_name(row.get("split"), f"{path}: row {number}") for number, row in enumerate(rows, 1) if row}
@@ -238,6 +243,12 @@ def _split_of_name(path: Path, alone: bool) -> str:
 
 def _first_word(path: Path) -> str:
     return re.split(r"[^a-zA-Z]", path.name, maxsplit=1)[0].lower()
+
+
+@contextlib.contextmanager
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    with pa.OSFile(os.fsencode(path)) as source, pq.ParquetFile(source) as file:  # a name need not be UTF-8
+        yield file
 
 
 def _open_text(path: Path) -> TextIO:
@@ -280,7 +291,7 @@ def oversized_columns(path: Path) -> set[str]:
     Raises:
         DataError: The file is broken.
     """
-    with _broken_tables_are_data_errors(path), pq.ParquetFile(path) as file:
+    with _broken_tables_are_data_errors(path), _open_parquet(path) as file:
         chunks_of = _chunks_of_columns(file.metadata, file.schema_arrow.names)
         groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
         found, size = set(), path.stat().st_size
@@ -313,7 +324,7 @@ def _chunks_of_columns(file: pq.FileMetaData, names: Iterable[str]) -> dict[str,
 
 def _parquet_rows(path: Path, row_group: int, wanted: Set[str]) -> Iterator[dict[str, Any]]:
     """The cells of each row of a row group; lists of numbers come as arrays, which is much faster than as lists."""
-    with pq.ParquetFile(path) as file:
+    with _open_parquet(path) as file:
         names = [name for name in file.schema_arrow.names if name in wanted]
         for batch in file.iter_batches(_rows_of_batch(file, row_group, names), row_groups=[row_group], columns=names):
             columns = [_column_cells(batch.column(name)) for name in names] or [[None] * batch.num_rows]

@@ -14,6 +14,7 @@ import pytest
 from table_cases import GOOD, write_jsonl
 
 from data_builders import DataError, features_are_normalized, formats, load_aligned_dataset, make_builder
+from data_builders.conversion import write_parquet
 from data_builders.files import HDF5_SIGNATURE
 from data_builders.formats import READERS
 from data_builders.formats.contract import Head, ReadOptions
@@ -182,9 +183,13 @@ def test_an_option_of_another_format_is_refused(tmp_path, cache, option):
 
 
 def test_a_name_that_is_not_utf8(tmp_path, cache):
-    path = write_jsonl(tmp_path / os.fsdecode(b"m\xff.jsonl"), [{"text": "a b", "label": 1}])
-    split = load_aligned_dataset(path, cache_dir=cache)["train"]
-    assert split["id"] == [r"m\xff-0"]
+    folder = tmp_path / os.fsdecode(b"\xff")
+    path = write_jsonl(folder.with_suffix(".jsonl"), [{"text": "a b", "label": 1}])
+    splits = load_aligned_dataset(path, cache_dir=cache)
+    assert splits["train"]["id"] == [r"\xff-0"]
+    [file] = write_parquet(splits, folder)
+    path = file.rename(file.with_name(f"train{folder.name}.parquet"))
+    assert load_aligned_dataset(path, cache_dir=cache)["train"].to_dict() == splits["train"].to_dict()
 
 
 def test_what_save_to_disk_writes_can_be_written_as_parquet(tmp_path, cache):

@@ -358,12 +358,13 @@ def test_a_modality_of_one_file_is_missing_in_the_other(tmp_path, cache):
         load_aligned_dataset(tmp_path, cache_dir=cache)
 
 
-def test_times_of_one_file_alone_are_none(tmp_path, cache):
+def test_times_of_one_file_alone_are_none(tmp_path, cache, caplog):
     times = {"start": 0.0, "end": 2.0, "word_start": [0.1, 1.0], "word_end": [0.5, 1.5]}
     write_jsonl(tmp_path / "train.jsonl", [{**GOOD, **times}])
     write_jsonl(tmp_path / "test.jsonl", [GOOD])
     split = load_aligned_dataset(tmp_path, cache_dir=cache)["test"]
     assert split.column_names == ["id", "video_id", "words", "acoustic", "label"]
+    assert "columns left out: end, start, word_end, word_start (times are read where all files have" in caplog.text
 
 
 def as_arrays(splits):
