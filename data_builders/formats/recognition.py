@@ -101,7 +101,7 @@ def _recognize(path: Path, head: Head) -> Reader:
                 'split.to_parquet("train.parquet"), and give their folder'
             )
         raise DataError(
-            f"{path}: the folder holds no .csd files, no tables (.parquet, .jsonl, .csv) and no train / dev / test "
-            "pickles; give the file or folder of the data"
+            f"{path}: the folder holds no .csd files, no tables (.parquet, .jsonl, .csv with words or text) and no "
+            "train / dev / test pickles; give the file or folder of the data"
         )
     raise DataError(f"{path}: a pickle of none of the known layouts: {describe(head.unpickled)}")

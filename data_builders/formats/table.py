@@ -112,7 +112,8 @@ def read(path: Path, options: ReadOptions) -> Source:
         )
     columns = {file: table_columns(file, kind) for file, kind in kinds.items()}
     if options.labels and (unlabelled := [file for file in kinds if "label" not in columns[file]]):
-        raise no_labels(unlabelled[0], "column label")
+        names = ", ".join(sorted(columns[unlabelled[0]]))
+        raise no_labels(unlabelled[0], f"column label among {names[:200]}")
     splits: dict[str, list[Shard]] = {}
     for file, kind in kinds.items():
         of_file = shards_by_split(root, file, kind, has_splits="split" in columns[file], alone=len(kinds) == 1)

@@ -190,7 +190,7 @@ def test_data_to_predict_on_needs_no_labels(tmp_path, cache, kind, streaming):
     for row, original in zip(found, rows, strict=True):
         assert "label" not in row and list(row["words"]) == original["words"]
         np.testing.assert_array_equal(row["acoustic"], np.float32(original["acoustic"] or np.zeros((0, 3))))
-    with pytest.raises(DataError, match=r"no column label; .*--no_labels"):
+    with pytest.raises(DataError, match=r"no column label among acoustic, id, words; .*--no_labels"):
         load_aligned_dataset(path, cache_dir=cache)
 
 

@@ -54,7 +54,7 @@ def test_a_single_table_of_another_name_is_the_training_split(tmp_path, cache):
             b'{"words": ["a"], "label": 1, "\\ud800": [[1.0]]}\n',
             "column '.ud800' has a name that cannot be",
         ),
-        ("x.jsonl", b'{"words": ["a"]}\n', "no column label; .*--no_labels"),
+        ("x.jsonl", b'{"words": ["a"]}\n', "no column label among words; .*--no_labels"),
         ("x.csv", b"id,words\na,good\n", "no column label"),
         ("x.jsonl", b'{"label": 1}\n', "needs a column words .or text. or features; it has: .'label'"),
         ("x.jsonl", b'{"split": "fold7", "label": 1, "words": ["a"]}\n', "split 'fold7' is none of"),
