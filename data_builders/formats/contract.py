@@ -37,8 +37,8 @@ class Head:
         Raises:
             DataError: The file is not a pickle that can be read.
         """
-        # Of pickles, only those of protocol 0 are text; a list, dict or tuple begins in them like this.
-        if self.first_bytes and not re.search(rb"[\0-\x08\x0e-\x1a]|^\([dlt(]", self.first_bytes):
+        # Of pickles, only those of protocol 0 are text; a list, dict, tuple or OrderedDict begins in them like this.
+        if self.first_bytes and not re.search(rb"[\0-\x08\x0e-\x1a]|^\([dlt(]|^c[\w.]+\n\w+\n", self.first_bytes):
             raise DataError(f"{self.path}: this is a text, and neither a table nor a pickle; give the data file")
         return load_pickles(self.path)
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import pickle
 import pkgutil
+from collections import OrderedDict
 from pathlib import Path
 
 import h5py
@@ -236,6 +237,8 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (b"\x89HDF\r\n\x1a\nabc", "a single HDF5 file"),
         (b"a,b,c\n1,2,3\n", "names none of id, label, text, words"),
         (pickle.dumps([1], protocol=0), "the list of one split"),
+        (pickle.dumps({"train": 1}, protocol=0), "a pickle of none of the known layouts"),
+        (pickle.dumps(OrderedDict(train=1), protocol=0), "a pickle of none of the known layouts"),
     ],
 )
 def test_files_that_are_no_data_are_called_by_their_name(tmp_path, cache, content, message):
