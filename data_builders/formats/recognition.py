@@ -15,11 +15,16 @@ from .pickles import describe
 # What no reader can read, by what is at its beginning. What is almost in a format is refused by that format's reader.
 _UNPACK = "unpack it and give the data file"
 _NAME_IN_TABLE = "make a table with its path in the column of its modality, and give the table"
+_WRITE_TABLE = "write it as a table, with features as .npy files"
 _NO_DATA = "give the file of words, features and labels that was made from it"
 _UNREADABLE = {
-    rb"PK\x03\x04.{26}\[Content_Types\]": ("an Office document", "save the sheet as CSV in UTF-8"),
-    rb"PK\x03\x04.{26}\w+\.npy": ("an .npz file of NumPy arrays", _NAME_IN_TABLE),
-    rb"PK\x03\x04": ("a zip archive or a PyTorch checkpoint", _UNPACK),
+    rb"PK\x03\x04.{26}(\[Content_Types\]|docProps|_rels|xl/|word/|mimetype)": (
+        "an Office document",
+        "save the sheet as CSV in UTF-8",
+    ),
+    rb"PK\x03\x04.{26}[^/]+?\.npy": ("an .npz file of NumPy arrays", _NAME_IN_TABLE),
+    rb"PK\x03\x04.{26}[^/]+/(data\.pkl|\.format_version)": ("a file of PyTorch", _WRITE_TABLE),
+    rb"PK\x03\x04": ("a zip archive", _UNPACK),
     rb"\x1f\x8b": ("compressed with gzip", _UNPACK),
     rb"BZh": ("compressed with bzip2", _UNPACK),
     rb"\xfd7zXZ": ("compressed with xz", _UNPACK),
@@ -27,7 +32,7 @@ _UNREADABLE = {
     rb"Rar!": ("a RAR archive", _UNPACK),
     rb"\x93NUMPY": ("a NumPy array", _NAME_IN_TABLE),
     rb"ARROW1|\xff{4}": ("an Arrow file", "write it as Parquet"),
-    rb"MATLAB": ("a MATLAB file", "write it as a table, with features as .npy files"),
+    rb"MATLAB": ("a MATLAB file", _WRITE_TABLE),
     rb"\xd0\xcf\x11\xe0": ("an Office document", "save the sheet as CSV in UTF-8"),
     rb"%PDF|\{\\rtf": ("a document", _NO_DATA),
     rb"\x89PNG|\xff\xd8\xff|GIF8": ("an image", _NO_DATA),

@@ -226,6 +226,8 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (pickle.dumps({"train": [1, 2]})[:-3], "download is incomplete"),
         (b"PK\x03\x04abc", "zip archive"),
         (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Office document; save the sheet as CSV"),
+        (b"PK\x03\x04" + bytes(26) + b"features/data.pkl", "a file of PyTorch; write it as a table"),
+        (b"PK\x03\x04" + bytes(26) + b"docProps/app.xml", "an Office document; save the sheet as CSV"),
         (b"PK\x03\x04" + bytes(26) + b"acoustic.npy", "an .npz file of NumPy arrays; make a table with its path"),
         (b"\x93NUMPY\x01\0", "a NumPy array; make a table with its path"),
         (b"%PDF-1.7", "a document"),
