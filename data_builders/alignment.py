@@ -85,8 +85,10 @@ def frame_array(values: Any, modality: str) -> np.ndarray | None:
     try:
         array = np.asarray(values)
         array = array.astype(np.float64) if array.dtype == object else array
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.empty(0)
+    if array.shape[1:] == (0,):
+        return None
     if array.ndim != 2 or array.dtype.kind not in "fiub":
         raise DataError(f"{modality} is not rows of numbers, all of one length")
     return array

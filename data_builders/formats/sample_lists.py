@@ -70,7 +70,8 @@ def _parse(sample: Any, layout: Layout) -> _Sample:
         raise DataError(f"its first part does not have {layout.fields} fields")
     words = None if is_missing(fields[layout.words]) else fields[layout.words]
     if words is not None:
-        if not isinstance(words, list | tuple | np.ndarray) or not all(isinstance(w, str | bytes) for w in words):
+        words = words.tolist() if isinstance(words, np.ndarray) else words
+        if not isinstance(words, list | tuple) or not all(isinstance(w, str | bytes) for w in words):
             raise DataError("its words are not strings")
         words = list(map(as_text, words))
     features = {modality: frame_array(fields[field], modality) for modality, field in _FIELDS.items()}

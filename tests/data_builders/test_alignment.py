@@ -29,7 +29,7 @@ def test_rows_are_overlap_weighted_means(words, frames, seed):
         np.testing.assert_allclose(row, reference_row(features, frames, word), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), []])
+@pytest.mark.parametrize("missing", [None, float("nan"), [], [[], []], np.zeros((3, 0))])
 def test_no_frames(missing):
     assert frame_array(missing, "acoustic") is None
 
@@ -38,6 +38,6 @@ def test_frames_are_arrays_or_lists():
     rows = [[1, 2.5], [3, 4]]
     for values in (rows, np.array(rows), [np.array(row) for row in rows], np.array(rows, object)):
         np.testing.assert_array_equal(frame_array(values, "acoustic"), rows)
-    for values in ([1, 2], [[1], [2, 3]], [["a"]], "a", {}, 3, np.array([["1"]]), [[None, {}]], [[[1]]]):
+    for values in ([1, 2], [[1], [2, 3]], [["a"]], "a", {}, 3, np.array([["1"]]), [[None, {}]], [[[1]]], [[10**400]]):
         with pytest.raises(DataError, match="acoustic is not rows of numbers, all of one length"):
             frame_array(values, "acoustic")

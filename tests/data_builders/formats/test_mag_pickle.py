@@ -40,6 +40,7 @@ WORDS, VISUAL, ACOUSTIC = ["a", "b"], np.ones((2, 4)), np.ones((2, 5))
         (((WORDS, VISUAL[:, 1:], ACOUSTIC), 1.0, "v_9"), r"v_9: visual has shape \(2, 3\)"),
         (((WORDS, VISUAL, ACOUSTIC), 3.5, "v_9"), r"v_9: label 3\.5 is outside"),
         (((WORDS, VISUAL, ACOUSTIC), np.nan, "v_9"), "v_9: label nan is outside"),
+        (((np.array("good"), VISUAL, ACOUSTIC), 1.0, "v_9"), "train-2: its words are not strings"),
         (((WORDS, VISUAL), 1.0, "v_9"), "train-2: its first part does not have 3 fields"),
         (((WORDS, VISUAL, "x"), 1.0, "v_9"), "train-2: acoustic is not rows of numbers, all of one length"),
         (((WORDS, VISUAL, [[1.0] * 5, [1.0]]), 1.0, "v_9"), "train-2: acoustic is not rows of numbers"),
