@@ -61,8 +61,9 @@ def make_builder(
         DataError: The name or an option is wrong, or there is no such file.
     """
     path, format = locate(name_or_path, data_dir)
+    named: dict[str | Path, type[AlignedSentimentBuilder]]
     named = {"mosi": CMUMosi, "mosei": CMUMosei, sample.FORMAT: SampleCorpus}
-    builder = named.get(str(name_or_path), AlignedSentimentBuilder)
+    builder = named.get(name_or_path, AlignedSentimentBuilder)
     return builder(path, **options | ({} if format is None else {"format": format}))
 
 

@@ -2,10 +2,10 @@
 
 Columns: `id`, `words` (a list, or text that is split at spaces; `text` means the same), `label` (not needed in data to
 predict on), and where known `video_id`, `split`, `start`, `end`, `word_start`, `word_end`. Every other column is a
-modality if its cells are lists of rows, one a word, or paths of `.npy` or `.npz` files. Paths are relative to the
-table, and the files lie inside its folder, or inside the folder that was given. A column `features` of `.npz` paths
-gives a modality for each array in these files. A modality that a file, a row or an `.npz` lacks is treated as missing
-for those rows.
+modality if its cells are lists of rows, one a word, or paths of `.npy` or `.npz` files. What is neither is left out,
+and named (`table_columns`). Paths are relative to the table, and the files lie inside its folder, or inside the folder
+that was given. A column `features` of `.npz` paths gives a modality for each array in these files. A modality that a
+file, a row or an `.npz` lacks is treated as missing for those rows.
 
 Splits come from the column `split`, or from the names of the files (`train.csv`, `test-00000-of-00004.parquet`); a
 single file of another name is the training split. CSV is separated by commas, and lists in it are JSON.
