@@ -1,10 +1,12 @@
 """The `datasets` builder that turns any known file into the one row format."""
 
+import contextlib
 import hashlib
 import itertools
 import json
 import logging
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,15 +88,18 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             raise DataError(f"modalities={modalities!r} is one string; give a list: {modalities.split(',')}")
         content = "streamed" if streaming else _content_hash(Path(data_dir), options.get("format"))
         key = [READER_VERSION, content, options]
+        # `datasets` prepares a cache in any case; a stream has none.
+        scratch = tempfile.TemporaryDirectory() if streaming else contextlib.nullcontext(cache_dir)
         try:
-            super().__init__(
-                cache_dir=str(cache_dir) if cache_dir else None,
-                dataset_name=self.DATASET_NAME,
-                hash=hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest(),
-                config_id="default",
-                data_dir=str(data_dir),
-                **options,
-            )
+            with scratch as folder:
+                super().__init__(
+                    cache_dir=str(folder) if folder else None,
+                    dataset_name=self.DATASET_NAME,
+                    hash=hashlib.sha256(json.dumps(key, sort_keys=True, default=list).encode()).hexdigest(),
+                    config_id="default",
+                    data_dir=str(data_dir),
+                    **options,
+                )
         except OSError as error:
             raise _no_cache(cache_dir or datasets.config.HF_DATASETS_CACHE, error) from None
         self.replaced: Counter[str] = Counter()

@@ -77,6 +77,16 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(mag_data, write_pickle
     assert len(load_aligned_dataset(path)["train"]) == 6
 
 
+@pytest.mark.parametrize("read", ["stream", "read_once"])
+def test_what_is_read_once_needs_no_cache(mag_data, write_pickle, monkeypatch, read):
+    path = write_pickle(mag_data())
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", path)  # no folder
+    if read == "stream":
+        assert len(list(load_aligned_dataset(path, streaming=True)["train"])) == 6
+    else:
+        assert sum(len(table) for _, table in make_builder(path, streaming=True).read_once()[1]) == 12
+
+
 def damage_by(kind):
     def damage(file):
         content = bytearray(file.read_bytes())
