@@ -7,10 +7,12 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HTTPError
 from transformers import (
@@ -159,12 +161,27 @@ def build_model(
         **_special_tokens(processor.tokenizer),
     )
     with _broken_models_are_errors(name_or_path), without_loading_reports():
+        check_claimed_size(lambda: model_class(config).base_model, name_or_path)
         # An fp16 checkpoint would otherwise make the new modules fp16 too.
         model, info = model_class.from_pretrained(
             name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True, output_loading_info=True
         )
     _check_encoder_weights(model, info, name_or_path)
     return model, info
+
+
+def check_claimed_size(make: Callable[[], torch.nn.Module], name_or_path: str) -> None:
+    """Refuses a configuration of more parameters than a folder's weights have bytes, before they take memory.
+
+    Args:
+        make: Makes what the configuration describes; its parameters take no memory here.
+        name_or_path: The folder; what comes from the Hub is not looked at.
+    """
+    weights = [path for path in Path(name_or_path).glob("*") if path.suffix in (".safetensors", ".bin")]
+    with torch.device("meta"):
+        claimed = sum(parameter.numel() for parameter in make().parameters())
+    if weights and claimed > sum(path.stat().st_size for path in weights):
+        raise ValueError(f"config.json claims {claimed:,} parameters, which the weights do not hold")
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -247,4 +264,4 @@ def _words(split: Dataset | IterableDataset) -> Iterator[str]:
         yield from itertools.chain.from_iterable(table["words"].to_pylist())
 
 
-__all__ = ["build_model", "build_processor", "load_backbone", "load_data", "prepare"]
+__all__ = ["build_model", "build_processor", "check_claimed_size", "load_backbone", "load_data", "prepare"]

@@ -26,7 +26,7 @@ from data_builders.files import DataError, broken_files_are_data_errors, check_p
 from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
 from ..processing_cpsl import CPSLProcessor
-from .assembly import NO_FOREIGN_CODE
+from .assembly import NO_FOREIGN_CODE, check_claimed_size
 from .console import quiet_libraries, without_loading_reports, without_messages
 from .prediction_results import ResultStore, known_results, open_journal, temporary_results
 from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
@@ -167,7 +167,9 @@ def _load_config(model: str) -> CPSLConfigMixin:
 
 def load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
     """The pipeline of a model, which has all its weights and has scored an utterance: some damages show only then."""
+    config = _load_config(model)
     with _broken_models_are_errors(model), without_loading_reports():
+        check_claimed_size(lambda: AutoModelForSequenceClassification.from_config(config), model)
         loaded, info = AutoModelForSequenceClassification.from_pretrained(
             model, output_loading_info=True, **NO_FOREIGN_CODE
         )

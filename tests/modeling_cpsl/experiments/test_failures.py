@@ -140,15 +140,19 @@ def _without_tokenizer(folder):
         path.unlink()
 
 
-def _with_a_wrong_type(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": "2"}))
+def _with_fields(**fields):
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | fields))
+
+    return damage
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (_with_a_wrong_type, ["not a readable text encoder", "num_attention_heads"]),
+        (_with_fields(num_attention_heads="2"), ["not a readable text encoder", "num_attention_heads"]),
+        (_with_fields(intermediate_size=2**33), ["config.json claims", "parameters, which the weights do not hold"]),
         (_without_a_layer, ["16 tensors", "deberta.encoder.layer.1."]),
         (_with_a_smaller_vocabulary, ["1 tensors", "deberta.embeddings.word_embeddings.weight"]),
         (_cut_short, ["not a readable text encoder", "get it again"]),

@@ -629,6 +629,8 @@ def test_only_one_call_writes_to_an_output(trained_folder, tmp_path, capsys, sig
         ("config.json", {"num_attention_heads": "2"}),
         ("config.json", {"interval_half_widths": {"text": "wide"}, "interval_coverage": []}),
         ("config.json", {"num_hidden_layers": 10_000}),
+        ("config.json", {"intermediate_size": 2**33}),
+        ("config.json", {"latent_size": 2**33}),
         ("processor_config.json", {"max_length": "50"}),
         ("processor_config.json", {"feature_statistics": {"acoustic": {"mean": "x", "std": [1]}}}),
         ("tokenizer.json", "{}"),
