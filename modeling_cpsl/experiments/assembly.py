@@ -7,12 +7,10 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HTTPError
 from transformers import (
@@ -38,15 +36,13 @@ from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
 from .console import without_loading_reports
 from .continuation import kept_and_new, kept_statistics, restart_bounds
+from .loading import NO_FOREIGN_CODE, check_claimed_size
 from .recipe import DataArguments, Recipe
 from .records import SAMPLE_BACKBONE_FOLDER, TrainingLog
 from .sample_backbone import make_sample_backbone
 
 
 logger = logging.getLogger(__name__)
-
-# Without it, transformers asks on a terminal whether to run the code in a model's folder; no command needs any.
-NO_FOREIGN_CODE = {"trust_remote_code": False}
 
 
 def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
@@ -170,20 +166,6 @@ def build_model(
     return model, info
 
 
-def check_claimed_size(make: Callable[[], torch.nn.Module], name_or_path: str) -> None:
-    """Refuses a configuration of more parameters than a folder's weights have bytes, before they take memory.
-
-    Args:
-        make: Makes what the configuration describes; its parameters take no memory here.
-        name_or_path: The folder; what comes from the Hub is not looked at.
-    """
-    weights = [path for path in Path(name_or_path).glob("*") if path.suffix in (".safetensors", ".bin")]
-    with torch.device("meta"):
-        claimed = sum(parameter.numel() for parameter in make().parameters())
-    if weights and claimed > sum(path.stat().st_size for path in weights):
-        raise ValueError(f"config.json claims {claimed:,} parameters, which the weights do not hold")
-
-
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The tokenizer's special tokens, which Trainer would otherwise copy into the configuration with a warning."""
     tokens = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
@@ -264,4 +246,4 @@ def _words(split: Dataset | IterableDataset) -> Iterator[str]:
         yield from itertools.chain.from_iterable(table["words"].to_pylist())
 
 
-__all__ = ["build_model", "build_processor", "check_claimed_size", "load_backbone", "load_data", "prepare"]
+__all__ = ["build_model", "build_processor", "load_backbone", "load_data", "prepare"]

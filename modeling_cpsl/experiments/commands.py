@@ -38,13 +38,18 @@ def predict(arguments: Sequence[str]) -> None:
     parser.add_argument("--format", help="the data's format, where its content does not tell it")
     parser.add_argument("--modalities", type=comma_separated, help=MODALITIES_HELP)
     options = parser.parse_args(arguments)
+    from accelerate import PartialState
+
     from .prediction import predict_table
 
     try:
         predicted, before, skipped = predict_table(**vars(options))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command continues from here") from None
-    print(f"{options.out}: {predicted} utterances predicted now, {before} before, {skipped} skipped")
+    processes = PartialState()
+    if processes.is_main_process:
+        print(f"{options.out}: {predicted} utterances predicted now, {before} before, {skipped} skipped")
+    processes.destroy_process_group()
 
 
 def compare(arguments: Sequence[str]) -> None:
@@ -69,7 +74,7 @@ def export(arguments: Sequence[str]) -> None:
     parser.add_argument("--int8", action="store_true", help="8-bit weights: smaller and faster, and less exact")
     options = parser.parse_args(arguments)
     from .export import export_model
-    from .prediction import load_pipeline
+    from .loading import load_pipeline
 
     sentiment = load_pipeline(options.model, "cpu")
     export_model(sentiment.model, sentiment.processor, options.out, int8=options.int8)

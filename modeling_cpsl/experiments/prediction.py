@@ -1,6 +1,7 @@
 """Predictions for every utterance of a data set, written to a table; an interrupted call can be continued."""
 
 import contextlib
+import datetime
 import hashlib
 import itertools
 import json
@@ -15,24 +16,32 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import pyarrow as pa
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
 from data_builders import make_builder
 from data_builders.builder import LeftOut
 from data_builders.columns import feature_extractors, modality_sizes, rows_of
-from data_builders.files import DataError, broken_files_are_data_errors, check_path_or_hub_id, locked
+from data_builders.files import DataError, locked
 
-from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
-from ..processing_cpsl import CPSLProcessor
-from .assembly import NO_FOREIGN_CODE, check_claimed_size
-from .console import quiet_libraries, without_loading_reports, without_messages
-from .prediction_results import ResultStore, known_results, open_journal, temporary_results
-from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
+from .console import quiet_libraries, without_messages
+from .loading import load_config, load_pipeline
+from .prediction_results import (
+    ResultStore,
+    find_journals,
+    journal_of,
+    known_results,
+    open_journal,
+    temporary_results,
+)
+from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, Columns, prediction_columns, write_table
 
 
 logger = logging.getLogger(__name__)
+
+LONGEST_WAIT = datetime.timedelta(days=30)  # of a process for the others
 
 
 @quiet_libraries()
@@ -61,6 +70,10 @@ def predict_table(
 
     Memory does not grow with the number of utterances, if `data` is in tables; what is known goes to a temporary file.
 
+    Started by `accelerate launch` or `torchrun`, the processes share the work: each predicts its part of the data into
+    a journal of its own, and the first one writes the table, which is that of one process but for rounding. The next
+    call, with any number of processes, continues from all journals.
+
     Args:
         model: Folder or Hub id of a CPSL model.
         data: Anything that [`load_aligned_dataset`] reads; labels are not needed. A modality of the model that the
@@ -77,7 +90,8 @@ def predict_table(
             model that is not among them, text included, counts as missing.
 
     Returns:
-        The numbers of utterances that were predicted now, that had been predicted before, and that were skipped.
+        The numbers of utterances that were predicted now, that had been predicted before, and that were skipped; of
+        several processes the same in each.
 
     Raises:
         ValueError: An argument is out of range, an utterance is bad, the features come from another extractor than
@@ -87,10 +101,13 @@ def predict_table(
     """
     out = Path(out)
     _check_arguments(out, Path(data_options.get("data_dir") or data), batch_size, num_samples)
-    with locked(out), temporary_results() as results:
-        config = _load_config(model)
+    on_cpu = str(device).startswith("cpu") or not torch.accelerator.is_available()
+    processes = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
+    with locked(out) if processes.is_main_process else contextlib.nullcontext(), temporary_results() as results:
+        processes.wait_for_everyone()  # for the lock
+        config = load_config(model)
         source = _open_data(data, config.modality_sizes, on_error=on_error, **data_options)
-        sentiment = load_pipeline(model, device)
+        sentiment = load_pipeline(model, device or (None if processes.num_processes == 1 else processes.device))
         sentiment.processor.check_extractors(source.extractors)
         call = _Call(
             sentiment,
@@ -99,15 +116,23 @@ def predict_table(
             results,
         )
         columns = _table_columns(call)
-        journal = out.with_name(f"{out.name}.partial.jsonl")
-        for digest, result in known_results(out, journal, call.digest, columns):
-            results.add(digest, result, is_new=False)
-        with open_journal(journal) as stream:
-            _predict_all(call, source, stream, raises=on_error == "raise")
+        for digest, result in known_results([out], find_journals(out), call.digest, columns):
+            if "error" not in result:
+                results.add(digest, result, is_new=False)
+        processes.wait_for_everyone()  # until all have read what nobody continues yet
+        with open_journal(journal_of(out, processes.process_index)) as stream:
+            _predict_all(call, source, stream, processes, raises=on_error == "raise")
+        processes.wait_for_everyone()
         counts: Counter[str] = Counter()
-        write_table(_table_rows(call, counts), columns, out)
-        journal.unlink()
-    if counts["cut"]:
+        if processes.is_main_process:
+            journals = find_journals(out)
+            if len(journals) > 1:
+                _add_results_of_others(call, journals, columns)
+            write_table(_table_rows(call, counts), columns, out)
+            for journal in journals:
+                journal.unlink()
+        (counts,) = broadcast_object_list([counts])
+    if counts["cut"] and processes.is_main_process:
         longest = sentiment.processor.max_length
         logger.warning("%s: %d utterances were cut to max_length=%d tokens, see num_cut", out, counts["cut"], longest)
     return counts["new"], counts["before"], counts["skipped"]
@@ -151,40 +176,6 @@ def _check_arguments(out: Path, data: Path, batch_size: int, num_samples: int) -
         raise ValueError(f"{out}: this is a folder; name a file in it")
     if out.resolve().parent in (data.resolve(), (data / "data").resolve()):  # where tables are looked for
         raise ValueError(f"{out}: it would be read as data from then on; put it in another folder than the data")
-
-
-def _load_config(model: str) -> CPSLConfigMixin:
-    """The configuration, which is read in no time, to refuse another kind of model before its weights are read."""
-    check_path_or_hub_id(model)
-    with _broken_models_are_errors(model):
-        config = AutoConfig.from_pretrained(model, **NO_FOREIGN_CODE)
-    if not isinstance(config, CPSLConfigMixin):
-        raise ValueError(
-            f"{model}: a model of type {config.model_type!r} and not of CPSL; train one with `cpsl train`"
-        )
-    return config
-
-
-def load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
-    """The pipeline of a model, which has all its weights and has scored an utterance: some damages show only then."""
-    config = _load_config(model)
-    with _broken_models_are_errors(model), without_loading_reports():
-        check_claimed_size(lambda: AutoModelForSequenceClassification.from_config(config), model)
-        loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            model, output_loading_info=True, **NO_FOREIGN_CODE
-        )
-        if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers
-            raise ValueError(f"its weights lack {len(missing)} tensors, the first is {missing[0]}")
-        processor = CPSLProcessor.from_pretrained(model, **NO_FOREIGN_CODE)
-        sentiment = pipeline(PIPELINE_TASK, model=loaded, processor=processor, device=device)
-        features = {name: np.zeros((1, size)) for name, size in loaded.config.modality_sizes.items()}
-        sentiment({"words": ["a"], **features}, explain=True)
-    return sentiment
-
-
-def _broken_models_are_errors(model: str) -> contextlib.AbstractContextManager[None]:
-    way_out = "name the folder or Hub id of a CPSL model that `cpsl train` has finished, and a device that is there"
-    return broken_files_are_data_errors(model, "CPSL model", way_out)
 
 
 # The data
@@ -251,37 +242,35 @@ def _result_digest(model_digest: str, row: dict[str, Any]) -> str:
 # Predictions
 
 
-def _predict_all(call: _Call, source: _Source, journal: TextIO, *, raises: bool) -> None:
-    """Predicts what is not known yet, a window at a time, and appends every utterance to the table."""
+def _predict_all(call: _Call, source: _Source, journal: TextIO, processes: PartialState, *, raises: bool) -> None:
+    """Predicts what is not known yet, a window at a time; the main process appends every utterance to the table.
+
+    The processes take windows by turns.
+    """
     window_size = call.options["batch_size"] * BATCHES_IN_WINDOW
     # `disable=None`: the bar shows on terminals only.
-    bar = tqdm(total=source.num_rows, desc="predicting", unit="utt", disable=None)
+    is_hidden = None if processes.is_main_process else True
+    bar = tqdm(total=source.num_rows, desc="predicting", unit="utt", disable=is_hidden)
     # What is cut is counted once, at the end.
     with bar, without_messages("modeling_cpsl.processing_cpsl", "were cut to max_length"):
-        is_first = True
-        while window := list(itertools.islice(source.rows, window_size)):
-            if is_first:
+        for number in itertools.count():
+            if not (window := list(itertools.islice(source.rows, window_size))):
+                break
+            is_own = number % processes.num_processes == processes.process_index
+            if not (is_own or processes.is_main_process):
+                continue
+            if number == 0:
                 _warn_of_missing_modalities(source.name, window, call.modalities)
             digests = [_result_digest(call.digest, row) for row in window]
-            try:
-                errors = _predict_window(call, digests, window, journal)
-            except torch.OutOfMemoryError as error:
-                size = call.options["batch_size"]
-                raise ValueError(
-                    f"batch_size={size} needs more memory than the device has; give a smaller one"
-                ) from error
+            errors = _predict_window(call, digests, window, journal) if is_own else {}
             for row, digest in zip(window, digests, strict=True):
-                utterance = {name: row[name] for name in ("id", "split", "label")}
-                if digest in errors:
-                    if raises:
-                        raise DataError(
-                            f"{source.name}: sample {row['id']} of the {row['split']} split: {errors[digest]}; to "
-                            "leave such samples out give --on_error skip (in Python: on_error='skip')"
-                        )
-                    utterance["error"] = errors[digest]
-                call.results.append(utterance, digest)
+                if raises and digest in errors:
+                    raise DataError(
+                        f"{source.name}: sample {row['id']} of the {row['split']} split: {errors[digest]}; to leave "
+                        "such samples out give --on_error skip (in Python: on_error='skip')"
+                    )
+                call.results.append({name: row[name] for name in ("id", "split", "label")}, digest)
             bar.update(len(window))
-            is_first = False
         bar.total = bar.n  # what was known before was about that
     for left in source.left_out:
         call.results.append({"id": left.id, "split": left.split, "error": left.reason})
@@ -298,14 +287,27 @@ def _predict_window(
     errors = {}
     utterances = (row | {"words": row["words"] or None} for row in missing.values())
     results: Iterator[dict[str, Any]] = call.sentiment(utterances, **call.options)  # type: ignore[assignment]
-    for (digest, row), result in zip(missing.items(), results, strict=True):
-        if "error" in result:  # without the utterance's name, since utterances with equal inputs share it
-            errors[digest] = result["error"].partition(f"(id {row['id']}): ")[2]
-        else:
-            columns = _result_columns(result)
+    try:
+        for (digest, row), result in zip(missing.items(), results, strict=True):
+            if "error" in result:  # without the utterance's name, since utterances with equal inputs share it
+                errors[digest] = result["error"].partition(f"(id {row['id']}): ")[2]
+                columns = {"error": errors[digest]}
+            else:
+                columns = _result_columns(result)
             call.results.add(digest, columns, is_new=True)
             journal.write(json.dumps({**columns, "model": call.digest, "digest": digest}) + "\n")
+    except torch.OutOfMemoryError as error:
+        size = call.options["batch_size"]
+        raise ValueError(f"batch_size={size} needs more memory than the device has; give a smaller one") from error
     return errors
+
+
+def _add_results_of_others(call: _Call, journals: Sequence[Path], columns: Columns) -> None:
+    """Adds what all processes have found; where only some of them have met an error, the results count."""
+    for of_errors in (False, True):
+        for digest, result in known_results([], journals, call.digest, columns):
+            if ("error" in result) == of_errors:
+                call.results.add(digest, result, is_new=True)
 
 
 # The table
@@ -342,4 +344,4 @@ def _table_rows(call: _Call, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         yield row | {"model": call.digest}
 
 
-__all__ = ["load_pipeline", "predict_table"]
+__all__ = ["predict_table"]

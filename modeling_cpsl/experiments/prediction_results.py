@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -62,12 +63,23 @@ def temporary_results() -> Iterator[ResultStore]:
         raise OSError(f"{tempfile.gettempdir()}: temporary results cannot be kept here ({error})") from error
 
 
+def journal_of(out: Path, process: int) -> Path:
+    """The journal of a table, to which one of the processes that predict appends its results."""
+    return out.with_name(f"{out.name}.partial{f'-{process}' if process else ''}.jsonl")
+
+
+def find_journals(out: Path) -> list[Path]:
+    """All journals of a table, of however many processes, in the order of the processes' names."""
+    name = re.compile(rf"{re.escape(out.name)}\.partial(-\d+)?\.jsonl")
+    return sorted(path for path in out.parent.iterdir() if name.fullmatch(path.name))
+
+
 def known_results(
-    out: Path, journal: Path, model_digest: str, columns: Columns
+    tables: Iterable[Path], journals: Iterable[Path], model_digest: str, columns: Columns
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The results of earlier calls, each with its digest, without errors."""
+    """What tables and journals hold, each with its digest: results, and what has none but an `error`."""
     stored = {name: kind for name, kind in columns.items() if name not in _OF_UTTERANCES}
-    for path, read in ((out, read_table), (journal, _read_journal)):
+    for path, read in [*((path, read_table) for path in tables), *((path, _read_journal) for path in journals)]:
         rows = enumerate(read(path, columns) if path.exists() else (), 1)
         while True:
             with broken_files_are_data_errors(path, "table of predictions", _WAY_OUT):
@@ -79,6 +91,7 @@ def known_results(
             if row["model"] != model_digest:
                 raise ValueError(f"{path}: predictions of another model or version or with other options; {_WAY_OUT}")
             if row.get("error") is not None:
+                yield row["digest"], {"error": row["error"]}
                 continue
             try:
                 check_row(row, stored, needed=_NEEDED)
@@ -111,4 +124,4 @@ def open_journal(path: Path) -> Iterator[TextIO]:
         raise
 
 
-__all__ = ["ResultStore", "known_results", "open_journal", "temporary_results"]
+__all__ = ["ResultStore", "find_journals", "journal_of", "known_results", "open_journal", "temporary_results"]
