@@ -37,7 +37,7 @@ test-all: setup .venv/$(TRANSFORMERS)/tests/__init__.py
 	$(PYTEST) $(T)
 
 test-nightly: setup
-	CPSL_DAMAGED_INPUTS=1000 $(PYTEST) tests/test_boundaries.py
+	CPSL_DAMAGED_INPUTS=1000 $(PYTEST) --dist=load tests/test_boundaries.py
 
 lint: setup
 	$(BIN)/ruff check .
