@@ -26,7 +26,7 @@ def write_corpus(path, count):
         length = int(generator.integers(1, 8))
         acoustic = generator.normal(size=(length, 74)).round(3).tolist()
         rows.append({"id": f"{index:05}", "words": list(generator.choice(WORDS, length)), "acoustic": acoustic})
-    rows[count // 2] |= {"words": ["\u200b"], "acoustic": [[0.0] * 74]}  # no word has a subword
+    rows[count // 2] |= {"words": [" "], "acoustic": [[0.0] * 74]}  # no word has a subword
     rows[-5:] = [row | {"id": f"again {index}"} for index, row in enumerate(rows[:5])]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
