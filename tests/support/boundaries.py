@@ -88,6 +88,12 @@ def _torch(value: Any) -> bytes:
     return stream.getvalue()
 
 
+def _safetensors(arrays: dict[str, Any]) -> bytes:
+    from safetensors.numpy import save
+
+    return save(arrays, metadata={"format": "pt"})
+
+
 def _yaml(value: Any) -> bytes:
     import yaml
 
@@ -105,5 +111,6 @@ _CONTENT: dict[str, Callable[[Any], bytes]] = {
     "pkl": pickle.dumps,
     "pt": _torch,
     "pth": _torch,
+    "safetensors": _safetensors,
     "yaml": _yaml,
 }

@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import logging
+import os
 import resource
 import signal
 import sys
@@ -135,4 +136,6 @@ def main(module, name, count):
 
 if __name__ == "__main__":
     faulthandler.enable()
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:  # nothing is left of what boundaries write
+        os.environ.setdefault("CPSL_TEST_RUN", tempfile.tempdir)
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import yaml
 from boundaries import Boundary, file_content
+from mutations import ODD_ARRAYS
+from safetensors.numpy import load_file
 from tiny_models import SAMPLE_WORDS, SIZES, make_model
 from training_cases import make_trainer
 from transformers import AutoTokenizer
@@ -64,14 +66,10 @@ def _data():
 
 def _model():
     def read(folder):
-        out = folder.parent / f"{folder.name}.jsonl"
-        try:
-            predict_table(str(folder), data, out, device="cpu", explain=True, num_samples=2)
-        finally:
-            out.unlink(missing_ok=True)
+        predict_table(str(folder), data, f"{folder}.jsonl", device="cpu", explain=True, num_samples=2)
 
     data = _data()
-    return Boundary([_model_files()], read)
+    return Boundary([_model_files()], read, tuple(ODD_ARRAYS))
 
 
 def _journal():
@@ -80,10 +78,9 @@ def _journal():
         predict_table(model, data, out, device="cpu")
 
     model, data = _write(tempfile.mkdtemp(), _model_files()), _data()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "out.jsonl")
-        predict_table(model, data, out, device="cpu")
-        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    out = Path(tempfile.mkdtemp(), "out.jsonl")
+    predict_table(model, data, out, device="cpu")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
     unknown = {"id", "split", "label", "error"}
     journal = [{name: value for name, value in row.items() if name not in unknown} for row in rows[:2]]
     folders = [
@@ -99,19 +96,19 @@ def _backbone():
         backbone, tokenizer, _ = load_backbone(str(folder), max_length=20)
         build_model(arguments, CPSLProcessor(tokenizer, SIZES), backbone, str(folder))
 
-    return Boundary([_model_files()], read)
+    return Boundary([_model_files()], read, tuple(ODD_ARRAYS))
 
 
 def _checkpoint():
     def read(folder):
-        trainer = make_trainer(run.name, **options, max_steps=3)
+        trainer = make_trainer(run, **options, max_steps=3)
         check_checkpoint(str(folder), trainer, {})
         trainer.train(resume_from_checkpoint=str(folder))
 
-    run = tempfile.TemporaryDirectory()
+    run = tempfile.mkdtemp()
     options = {"num_samples": 16, "per_device_train_batch_size": 4}
-    make_trainer(run.name, **options, max_steps=2, save_strategy="steps", save_steps=2).train()
-    checkpoint = Path(run.name, "run", "checkpoint-2")
+    make_trainer(run, **options, max_steps=2, save_strategy="steps", save_steps=2).train()
+    checkpoint = Path(run, "run", "checkpoint-2")
     unread = {"training_args.bin", *(path.name for path in checkpoint.glob("*_cpsl.py"))}
     unread |= {path.name for path in checkpoint.glob("*token*")} | {"processor_config.json"}
     files = {path.name: _value(path) for path in checkpoint.iterdir() if path.name not in unread}
@@ -119,7 +116,6 @@ def _checkpoint():
 
 
 def _value(path):
-    """What a file holds: a structure that can be damaged, or the bytes of weights."""
-    if path.suffix == ".json":
-        return json.loads(path.read_text())
-    return path.read_bytes() if path.suffix == ".safetensors" else torch.load(path, weights_only=False)
+    """What a file holds, as a structure that can be damaged."""
+    read = {".json": lambda path: json.loads(path.read_text()), ".safetensors": load_file}
+    return read.get(path.suffix, lambda path: torch.load(path, weights_only=False))(path)
