@@ -2,11 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from training_cases import make_trainer
 
 from modeling_cpsl.modeling_cpsl import CPSLOutput, default_feature_mask
+from modeling_cpsl.pipeline_cpsl import MultimodalSentimentPipeline
 from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
@@ -348,3 +351,16 @@ class TestOutput:
 
     def test_trainer_divides_by_the_accumulation_steps(self, make_model):
         assert make_model().accepts_loss_kwargs is False
+
+
+def test_the_pipeline_of_a_model_without_text(tmp_path):
+    fields = {"use_text": False}
+    trainer = make_trainer(tmp_path, num_samples=10, config_fields=fields)
+    trainer.processing_class.use_text = False
+    sentiment = MultimodalSentimentPipeline(trainer.model.eval(), processor=trainer.processing_class, device="cpu")
+    rows = [
+        {"words": ["ignored"], "acoustic": np.ones((count, 74)), "visual": np.ones((count, 47))} for count in (2, 5)
+    ]
+    results = sentiment(rows, batch_size=2)
+    assert set(results[0]["modalities"]) == {"acoustic", "visual"}
+    assert results[0]["score"] == pytest.approx(sentiment(rows[0])["score"], abs=1e-5)

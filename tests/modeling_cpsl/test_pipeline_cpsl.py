@@ -440,16 +440,3 @@ def test_options_of_the_pipeline_hold_for_its_calls(trained_folder, utterances):
     results = sentiment([utterances[1], {}])
     assert "delta" in results[0]["modalities"]["text"] and results[1]["score"] is None
     assert "delta" not in sentiment(utterances[1], explain=False)["modalities"]["text"]
-
-
-def test_without_text(tmp_path):
-    fields = {"use_text": False}
-    trainer = make_trainer(tmp_path, num_samples=10, config_fields=fields)
-    trainer.processing_class.use_text = False
-    sentiment = MultimodalSentimentPipeline(trainer.model.eval(), processor=trainer.processing_class, device="cpu")
-    rows = [
-        {"words": ["ignored"], "acoustic": np.ones((count, 74)), "visual": np.ones((count, 47))} for count in (2, 5)
-    ]
-    results = sentiment(rows, batch_size=2)
-    assert set(results[0]["modalities"]) == {"acoustic", "visual"}
-    assert results[0]["score"] == pytest.approx(sentiment(rows[0])["score"], abs=1e-5)

@@ -44,3 +44,7 @@ def write_jsonl(path, rows):
 
 
 GOOD = {"id": "good_1", "words": ["a", "b"], "acoustic": [[1.0], [2.0]], "label": 1.0}
+
+
+def as_arrays(splits):
+    return [(name, split.with_format("numpy")) for name, split in splits.items()]
