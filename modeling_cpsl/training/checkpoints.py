@@ -96,16 +96,16 @@ def resuming_from(
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Refuses a state that was loaded into an optimizer whose parameters have other shapes, which it finds out late.
+    """Refuses Adam's moments that were loaded for parameters of other shapes, which an optimizer does not look at.
 
     Raises:
         ValueError: A shape differs.
     """
     for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+        for name in ("exp_avg", "exp_avg_sq"):
+            if name in state and state[name].shape != parameter.shape:
                 raise ValueError(
-                    f"the optimizer's {name} of shape {tuple(value.shape)} is not for a parameter of shape "
+                    f"the optimizer's {name} of shape {tuple(state[name].shape)} is not for a parameter of shape "
                     f"{tuple(parameter.shape)}: the training data has other tokens, or train_embeddings is another"
                 )
 

@@ -79,6 +79,14 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, best):
         assert torch.equal(value, whole[name]), name
 
 
+def test_an_optimizer_with_moments_of_other_shapes_is_resumed(tmp_path):
+    options = {"optim": "adafactor", "save_strategy": "epoch", "save_total_limit": None}
+    _, _, whole = trained(tmp_path, "used", **options)
+    resumed = make_trainer(tmp_path, train_embeddings="used", **EXACT | options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    assert torch.equal(resumed.model.state_dict()[TABLE], whole[TABLE])
+
+
 def test_other_training_data_is_refused_when_resuming(tmp_path):
     trained(tmp_path, "used", save_strategy="epoch", save_total_limit=None)
     checkpoint = str(tmp_path / "run" / "checkpoint-4")
