@@ -110,18 +110,17 @@ def make_processor(folder: Path) -> Any:
 
 
 def make_trainer(folder: Path, model: nn.Module, train: Any, evaluation: Any, **options: Any) -> CPSLTrainer:
-    """CPSLTrainer with our defaults, one epoch, nothing written."""
+    """CPSLTrainer with our defaults, one epoch, nothing written unless it is asked for."""
     processor = make_processor(folder / "tokenizer")
     arguments = CPSLTrainingArguments(
         output_dir=str(folder / "run"),
         num_train_epochs=1,
         per_device_train_batch_size=BATCH_SIZE,
-        save_strategy="no",
         load_best_model_at_end=False,
         disable_tqdm=True,
         use_cpu=True,
         report_to="none",
-        **options,
+        **{"save_strategy": "no", **options},
     )
     trainer = CPSLTrainer(
         model,
