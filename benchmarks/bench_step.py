@@ -5,22 +5,17 @@ have the same looped AdamW and the same clipping, and CPSL uses transformers' ow
 Then steps of other lengths and batch sizes, whose times `--plot` draws.
 """
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import torch
 from measuring import by_turns, parse_arguments, report, summary
-from setting import BATCH_SIZE, PEER_LENGTH, SIZES, make_cpsl, make_plain, make_utterances, padded
+from setting import BATCH_SIZE, PEER_LENGTH, SIZES, make_cpsl, make_plain, make_utterances, padded, slow_path
 from torch import nn
-from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 
 from modeling_cpsl.modulation import GradientModulator
-from modeling_cpsl.relative_positions_cpsl import use_reachable_positions
 
 
 def make_inputs(batch_size: int, length: int | None = None) -> dict[str, torch.Tensor]:
@@ -57,16 +52,6 @@ class Step:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-
-@contextlib.contextmanager
-def slow_path(model: Any) -> Any:
-    """CPSL with padding and all relative positions."""
-    for layer in model.deberta.encoder.layer:
-        layer.attention.self.__class__ = DisentangledSelfAttention
-    with mock.patch("modeling_cpsl.modeling_cpsl.packing_pays", return_value=False):
-        yield
-    use_reachable_positions(model.deberta)
 
 
 def measure_shapes(ours: Step, plain: Step, shapes: list[tuple[int, int]], repetitions: int) -> dict[str, dict]:

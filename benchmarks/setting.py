@@ -5,16 +5,21 @@ and ITHP's repositories do: every utterance padded to 50 tokens, padding attende
 parameter after the other, no clipping, and evaluation in shuffled batches of 128.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 from transformers.trainer_callback import PrinterCallback
 
 from modeling_cpsl import CPSLConfig, CPSLDataCollator, CPSLForSentimentRegression, CPSLTrainer, CPSLTrainingArguments
+from modeling_cpsl.relative_positions_cpsl import use_reachable_positions
 
 
 SIZES = {"acoustic": 74, "visual": 47}
@@ -140,6 +145,16 @@ def padded(rows: list[dict[str, Any]], length: int = PEER_LENGTH) -> tuple[Tenso
     for index, row in enumerate(rows):
         ids[index, : len(row["input_ids"])] = row["input_ids"][:length]
     return torch.from_numpy(ids), torch.tensor([row["label"] for row in rows])
+
+
+@contextlib.contextmanager
+def slow_path(model: Any) -> Iterator[None]:
+    """Has CPSL compute as it did before it left out padding and relative positions out of reach."""
+    for layer in model.deberta.encoder.layer:
+        layer.attention.self.__class__ = DisentangledSelfAttention
+    with mock.patch("modeling_cpsl.modeling_cpsl.packing_pays", return_value=False):
+        yield
+    use_reachable_positions(model.deberta)
 
 
 class PeerLoop:
