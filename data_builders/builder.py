@@ -224,8 +224,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                 yield item
             elif item.fault and self.config.on_error == "raise":
                 raise DataError(
-                    f"{path}: sample {item.id}: {item.reason}; to leave such samples out give --on_error skip (before "
-                    "training, to cpsl convert; in Python: on_error='skip')"
+                    f"{path}: sample {item.id}: {item.reason}; to leave such samples out give --on_error skip to "
+                    "cpsl predict, or to cpsl convert and train on what it writes (in Python: on_error='skip')"
                 )
             else:
                 self.skipped.append(LeftOut(item.id, item.reason, split))

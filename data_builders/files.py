@@ -14,6 +14,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -31,6 +32,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHECKSUMS = "checksums.json"
 # By process: its own record locks do not keep it out, and a fork has none of them.
 _HELD_LOCKS: set[tuple[int, Path]] = set()
+_HELD_LOCKS_GUARD = threading.Lock()
 
 
 class DataError(ValueError):
@@ -147,7 +149,12 @@ def seal(files: Iterable[Path]) -> None:
 
 def is_intact(folder: Path) -> bool:
     """Whether a cache has all the files that were sealed in it, as they were."""
-    checksums = _checksums(folder)
+    # `Dataset.cleanup_cache_files` removes what was made of the data; that is no damage
+    checksums = {
+        name: checksum
+        for name, checksum in _checksums(folder).items()
+        if (folder / name).exists() or not name.startswith("cache-")
+    }
     return bool(checksums) and all(content_hash([folder / name], folder) == checksums[name] for name in checksums)
 
 
@@ -189,7 +196,7 @@ def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         WriteError: The file could not be written.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays, and what it leads to is replaced
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -265,17 +272,20 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
     path = Path(path)
     lock = (path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")).absolute()
     held = os.getpid(), lock
-    if held in _HELD_LOCKS:  # opening and closing the file once more would release the lock
-        raise WriteError(_in_use(path, "this process"))
-    with write_errors(path):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked_file(path, lock)
-    _HELD_LOCKS.add(held)
+    with _HELD_LOCKS_GUARD:
+        if held in _HELD_LOCKS:  # opening and closing the file once more would release the lock
+            raise WriteError(_in_use(path, "this process"))
+        _HELD_LOCKS.add(held)
     try:
-        yield
+        with write_errors(path):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = _locked_file(path, lock)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            file.close()
     finally:
-        lock.unlink(missing_ok=True)
-        file.close()
         _HELD_LOCKS.remove(held)
 
 

@@ -19,11 +19,12 @@ INITIAL_VARIANCE_BIAS = -4.0
 
 
 @torch.no_grad()
-def pooled_feature_bounds(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def pooled_feature_bounds(batches: Iterable[tuple[Tensor, Tensor]], *, over_ranks: bool = True) -> Tensor:
     """Minimum and maximum of one modality's features over the feature tokens of all batches and all ranks.
 
     Args:
         batches: Pairs of features (B, L, d) and mask (B, L).
+        over_ranks: Whether to pool over all ranks, each of which has to call this then.
 
     Returns:
         (2,), minimum and maximum in float32; (inf, -inf) where there is no feature token at all.
@@ -35,7 +36,7 @@ def pooled_feature_bounds(batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         highest = features.masked_fill(~mask, -torch.inf).amax()
         bounds.append(torch.stack([-lowest, highest]))
     pooled = torch.stack(bounds).amax(dim=0)
-    if dist.is_available() and dist.is_initialized():
+    if over_ranks and dist.is_available() and dist.is_initialized():
         dist.all_reduce(pooled, op=dist.ReduceOp.MAX)
     return torch.stack([-pooled[0], pooled[1]])
 
@@ -99,8 +100,8 @@ class FeatureNormalizer(nn.Module):
             if bounds is None:
                 bounds = pooled_feature_bounds([(features, mask[..., 0])])
                 self.update(bounds, is_frozen)
-        elif self.mode == "minmax_batch":
-            bounds = pooled_feature_bounds([(features, mask[..., 0])])
+        elif self.mode == "minmax_batch":  # of the own batch: in evaluation ranks may have different numbers of them
+            bounds = pooled_feature_bounds([(features, mask[..., 0])], over_ranks=False)
         else:
             bounds = torch.stack([self.minimum, self.maximum]).float()
         minimum, extent = bounds[0], bounds[1] - bounds[0]

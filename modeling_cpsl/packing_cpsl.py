@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DebertaV2Model, PreTrainedModel
+from transformers import BertModel, DebertaV2Model, MPNetModel, PreTrainedModel
 
 
-# Multiplications for a token in the linear layers of a transformer layer, over the square of the hidden size, and for
-# a pair of tokens in its attention, over the hidden size.
-_TOKEN_COST, _PAIR_COST = 12, 4
+# What a transformer layer costs for a token, over the square of the hidden size, and for a pair of tokens in its
+# attention, over the hidden size. DeBERTa's attention gathers positions for each pair.
+_TOKEN_COST = 12
+_PAIR_COSTS = {DebertaV2Model: 16, BertModel: 4, MPNetModel: 4}
 
 
 def packing_pays(encoder: PreTrainedModel, attention_mask: Tensor) -> bool:
     """Whether a batch is worth packing, and can be.
 
     It is on a CPU, where lengths can be read without waiting for a device, if the tokens that are saved cost more than
-    the larger attention matrix. Tokens of an utterance must follow each other, and nothing may mix neighbours, as a
-    convolution does.
+    the larger attention matrix. Tokens of an utterance must follow each other, nothing may mix neighbours, as a
+    convolution does, and nobody may wait for a call of the encoder itself, which then has none.
 
     Args:
         encoder: A DeBERTa-v2, BERT or MPNet model.
@@ -29,13 +30,14 @@ def packing_pays(encoder: PreTrainedModel, attention_mask: Tensor) -> bool:
     """
     if attention_mask.device.type != "cpu" or attention_mask.dim() != 2 or _is_traced():
         return False
-    if isinstance(encoder, DebertaV2Model) and encoder.encoder.conv is not None:
+    pair_cost = _PAIR_COSTS.get(type(encoder))
+    if pair_cost is None or encoder._forward_hooks or encoder._forward_pre_hooks or not _attends_to_all(encoder):
         return False
     attended = attention_mask.bool()
     batch_size, length = attended.shape
     num_tokens = int(attended.sum())
     token_cost = _TOKEN_COST * encoder.config.hidden_size * (batch_size * length - num_tokens)
-    pair_cost = _PAIR_COST * (num_tokens**2 - batch_size * length**2)
+    pair_cost *= num_tokens**2 - batch_size * length**2
     starts = attended[:, :1].sum(1) + (attended[:, 1:] & ~attended[:, :-1]).sum(1)
     return num_tokens > 0 and token_cost > max(pair_cost, 0) and bool((starts <= 1).all())
 
@@ -66,6 +68,14 @@ def encode_packed(encoder: PreTrainedModel, attention_mask: Tensor, **inputs: An
     states = packed.new_zeros(embeddings.shape)
     states[attended] = packed[0]
     return states
+
+
+def _attends_to_all(encoder: PreTrainedModel) -> bool:
+    """Whether each token attends to its whole utterance, in a way that takes a mask, and sees no neighbours else."""
+    if isinstance(encoder, DebertaV2Model):
+        return encoder.encoder.conv is None
+    is_causal = getattr(encoder.config, "is_decoder", False)
+    return encoder.config._attn_implementation in ("eager", "sdpa") and not is_causal
 
 
 def _is_traced() -> bool:

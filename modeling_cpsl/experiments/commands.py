@@ -73,9 +73,11 @@ def export(arguments: Sequence[str]) -> None:
     parser.add_argument("out", type=Path, help="the file to write, such as model.onnx")
     parser.add_argument("--int8", action="store_true", help="8-bit weights: smaller and faster, and less exact")
     options = parser.parse_args(arguments)
+    from .console import quiet_libraries
     from .export import export_model
     from .loading import load_pipeline
 
-    sentiment = load_pipeline(options.model, "cpu")
-    export_model(sentiment.model, sentiment.processor, options.out, int8=options.int8)
+    with quiet_libraries():
+        sentiment = load_pipeline(options.model, "cpu")
+        export_model(sentiment.model, sentiment.processor, options.out, int8=options.int8)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.0f} MB")

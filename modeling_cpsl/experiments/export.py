@@ -93,9 +93,12 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
         int8: Whether to keep the weights of linear layers as 8-bit integers: smaller and faster, and less exact.
 
     Raises:
-        ValueError: The packages that it needs are not installed, or the model is too large for one file.
+        ValueError: The file is not called `.onnx`, the packages that it needs are not installed, or the model is too
+            large for one file.
         WriteError: The file could not be written.
     """
+    if path.suffix != ".onnx" or path.is_dir():
+        raise ValueError(f"{path}: name a file that ends in .onnx")
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
         from onnxscript import ir  # noqa: F401
@@ -112,7 +115,7 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
 
 
 def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
-    inputs = example_inputs(model)
+    inputs = example_inputs(model, length=min(6, processor.max_length))
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=processor.max_length)
     shapes = {name: {0: batch, 1: length} if value.dim() > 1 else {0: batch} for name, value in inputs.items()}
     with torch.no_grad():
@@ -134,11 +137,12 @@ def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
 def _quiet_exporter() -> Iterator[None]:
     """Without what PyTorch and ONNX Runtime say of their own insides."""
     with warnings.catch_warnings(action="ignore"):
+        disabled = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(disabled)
 
 
 __all__ = ["FlatModel", "example_inputs", "export_model"]

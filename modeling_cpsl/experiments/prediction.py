@@ -119,7 +119,7 @@ def predict_table(
         for digest, result in known_results([out], find_journals(out), call.digest, columns):
             if "error" not in result:
                 results.add(digest, result, is_new=False)
-        processes.wait_for_everyone()  # until all have read what nobody continues yet
+        processes.wait_for_everyone()  # so that all have read the journals before anybody appends
         with open_journal(journal_of(out, processes.process_index)) as stream:
             _predict_all(call, source, stream, processes, raises=on_error == "raise")
         processes.wait_for_everyone()

@@ -156,6 +156,8 @@ class CPSLTrainingArguments(TrainingArguments):
             )
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ValueError(f"modality_dropout={self.modality_dropout} must be in [0, 1)")
+        if self.max_steps == 0 or self.max_steps < -1:  # -1 stands for none
+            raise ValueError(f"max_steps={self.max_steps} must be above 0; leave it out to train for num_train_epochs")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise ValueError(f"num_train_epochs={self.num_train_epochs:g} leaves no step; it must be above 0")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):

@@ -16,6 +16,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from data_builders.files import DataError, one_line
 
+from .loss_watch import NonFiniteLossError
+
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def resuming_from(
     """
     try:
         yield
-    except DataError:
+    except (DataError, NonFiniteLossError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if checkpoint is None or is_under_way():
@@ -93,21 +95,6 @@ def resuming_from(
             f"{checkpoint}: a training cannot go on from it ({one_line(error)[:200]}); name an earlier checkpoint, or "
             "start anew in another output_dir"
         ) from error
-
-
-def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Refuses Adam's moments that were loaded for parameters of other shapes, which an optimizer does not look at.
-
-    Raises:
-        ValueError: A shape differs.
-    """
-    for parameter, state in optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            if name in state and state[name].shape != parameter.shape:
-                raise ValueError(
-                    f"the optimizer's {name} of shape {tuple(state[name].shape)} is not for a parameter of shape "
-                    f"{tuple(parameter.shape)}: the training data has other tokens, or train_embeddings is another"
-                )
 
 
 def load_training_state(checkpoint: str | os.PathLike, name: str, device: torch.device) -> dict[str, Any]:
@@ -145,7 +132,6 @@ def _step_of(checkpoint: Path) -> int | None:
 
 
 __all__ = [
-    "check_optimizer_state",
     "check_training_state",
     "last_complete_checkpoint",
     "load_training_state",

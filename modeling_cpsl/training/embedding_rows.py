@@ -56,11 +56,26 @@ class PartlyTrainedEmbedding(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.whole_table()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
+    ) -> None:
+        table = state_dict.get(f"{prefix}weight")
+        if table is None:
+            missing_keys.append(f"{prefix}weight")
+            return
         with torch.no_grad():
-            table = state_dict[f"{prefix}weight"]
             self.weight.copy_(table)
             self.trained.copy_(table[self.rows.to(table.device)])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.rows, self.positions = fn(self.rows), fn(self.positions)
+        return super()._apply(fn, recurse)
 
 
 @contextlib.contextmanager
@@ -78,8 +93,8 @@ def trained_embeddings(model: nn.Module, choice: str, dataset: Any) -> Iterator[
     Yields:
         Whether the model's parameters are others within the block than before and after it.
     """
-    embedding = _find_embedding(model)
-    if embedding is None or choice == "all" or not embedding.weight.requires_grad:
+    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
+    if not isinstance(embedding, nn.Embedding) or choice == "all" or not embedding.weight.requires_grad:
         yield False
     elif choice == "none":
         embedding.weight.requires_grad_(False)
@@ -87,8 +102,8 @@ def trained_embeddings(model: nn.Module, choice: str, dataset: Any) -> Iterator[
             yield False
         finally:
             embedding.weight.requires_grad_(True)
-    elif not isinstance(dataset, Dataset):
-        logger.info("all embeddings are trained: which tokens a stream has is not known beforehand")
+    elif not isinstance(dataset, Dataset) or not _is_plain(embedding, model):
+        logger.info("all embeddings are trained: the tokens of a stream, or other uses of the table, are not known")
         yield False
     else:
         partly = PartlyTrainedEmbedding(embedding, used_rows(dataset, embedding))
@@ -96,8 +111,9 @@ def trained_embeddings(model: nn.Module, choice: str, dataset: Any) -> Iterator[
         try:
             yield True
         finally:
+            embedding.weight.data = partly.weight.data  # the same memory, unless the model was moved
             with torch.no_grad():
-                embedding.weight.copy_(partly.whole_table())
+                embedding.weight.index_copy_(0, partly.rows, partly.trained.to(embedding.weight.dtype))
             model.set_input_embeddings(embedding)
 
 
@@ -111,13 +127,29 @@ def used_rows(dataset: Dataset, embedding: nn.Embedding) -> Tensor:
     return torch.from_numpy(used.nonzero()[0])
 
 
-def _find_embedding(model: nn.Module) -> nn.Embedding | None:
-    """The embedding table of a model, if it is one that no other part of the model shares."""
-    embedding = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    if embedding is None or type(embedding) is not nn.Embedding:  # a subclass may do more than look up
-        return None
+def trained_rows(model: nn.Module) -> Tensor:
+    """The ids (n,) of the embeddings of a model that alone are trained at present; none where all or none are."""
+    for module in model.modules():
+        if isinstance(module, PartlyTrainedEmbedding):
+            return module.rows.cpu()
+    return torch.zeros(0, dtype=torch.long)
+
+
+def check_trained_rows(model: nn.Module, rows: Tensor) -> None:
+    """Refuses to go on with a training whose optimizer knows other rows.
+
+    Raises:
+        ValueError: `rows`, those of the earlier training, are not the model's.
+    """
+    if not torch.equal(trained_rows(model), rows.cpu()):
+        raise ValueError("the training data has other tokens than before, or train_embeddings is another")
+
+
+def _is_plain(embedding: nn.Embedding, model: nn.Module) -> bool:
+    """Whether a table does nothing but look up, for nobody else: no other part has it, and no hook, as NEFTune's."""
     users = [weight for _, weight in model.named_parameters(remove_duplicate=False) if weight is embedding.weight]
-    return embedding if len(users) == 1 else None
+    has_hooks = bool(embedding._forward_hooks or embedding._forward_pre_hooks)
+    return type(embedding) is nn.Embedding and len(users) == 1 and not has_hooks
 
 
-__all__ = ["PartlyTrainedEmbedding", "trained_embeddings", "used_rows"]
+__all__ = ["PartlyTrainedEmbedding", "check_trained_rows", "trained_embeddings", "trained_rows", "used_rows"]

@@ -1,12 +1,13 @@
 """The order in which training and evaluation read their samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import recursively_apply
 from datasets import Dataset
+from transformers import EvalPrediction
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from data_builders.columns import row_counts
@@ -43,28 +44,45 @@ def sample_lengths(dataset: Any) -> list[int]:
     return [len(row["word_index"]) for row in dataset]
 
 
-def longest_first(dataset: Any) -> list[int] | None:
-    """An order in which the batches of an encoded split have little padding; None where its lengths are not known.
+class LongestFirst(list[int]):
+    """The order of samples in which batches have little padding, as a sampler.
 
     The longest samples come first: if memory is too small for them, that is known at once.
     """
+
+
+def longest_first(dataset: Any) -> LongestFirst | None:
+    """The order in which to evaluate an encoded split; None, which keeps its own, where its lengths are not known."""
     if not isinstance(dataset, Dataset) or "word_index" not in dataset.column_names:
         return None
-    return np.argsort(-row_counts(dataset, "word_index"), kind="stable").tolist()
+    return LongestFirst(np.argsort(-row_counts(dataset, "word_index"), kind="stable").tolist())
 
 
-def in_data_order(values: Any, order: list[int] | None) -> Any:
-    """What was found for samples that were read in an `order`, in the order of the data.
+def order_of(loader: Any) -> LongestFirst | None:
+    """The order in which a data loader reads its samples, if it is one of [`longest_first`]."""
+    sampler = loader
+    while sampler is not None and not isinstance(sampler, LongestFirst):
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+    return sampler
+
+
+def in_data_order(output: Any, order: Sequence[int]) -> Any:
+    """What was found for samples that were read in an order, in that of the data.
 
     Args:
-        values: An array with a row for each sample that was read, or a tuple, list or dict of such.
+        output: An `EvalPrediction` or `EvalLoopOutput`, whose arrays have a row for each sample that was read.
         order: As from [`longest_first`].
     """
-    if order is None:
-        return values
-    return recursively_apply(
-        lambda array: array[np.argsort(order)], values, test_type=lambda value: isinstance(value, np.ndarray)
-    )
+    places = np.argsort(order)
+
+    def in_place(values: Any) -> Any:
+        return recursively_apply(
+            lambda array: array[places], values, test_type=lambda value: isinstance(value, np.ndarray)
+        )
+
+    if isinstance(output, EvalPrediction):
+        return EvalPrediction(*map(in_place, (output.predictions, output.label_ids, output.inputs, output.losses)))
+    return output._replace(predictions=in_place(output.predictions), label_ids=in_place(output.label_ids))
 
 
-__all__ = ["EpochLengthGroupedSampler", "in_data_order", "longest_first", "sample_lengths"]
+__all__ = ["EpochLengthGroupedSampler", "LongestFirst", "in_data_order", "longest_first", "order_of", "sample_lengths"]

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import operator
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,26 @@ from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
 from .checkpoints import (
-    check_optimizer_state,
     check_training_state,
     last_complete_checkpoint,
     load_training_state,
     resuming_from,
 )
 from .contract import TrainableModel
-from .embedding_rows import trained_embeddings
+from .embedding_rows import check_trained_rows, trained_embeddings, trained_rows
 from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
 from .modulation_mixin import GradientModulationMixin
 from .optimizer_step import MicroBatch
-from .sampling import EpochLengthGroupedSampler, in_data_order, longest_first, sample_lengths
+from .sampling import (
+    EpochLengthGroupedSampler,
+    LongestFirst,
+    in_data_order,
+    longest_first,
+    order_of,
+    sample_lengths,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -97,6 +104,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         NonFiniteLossError: In training, a loss is NaN or infinite.
     """
 
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+
     def __init__(self, model: torch.nn.Module | None = None, args: CPSLTrainingArguments | None = None, **kwargs: Any):
         if not isinstance(args, CPSLTrainingArguments):
             raise ValueError(f"args are {type(args).__name__}; CPSLTrainer needs CPSLTrainingArguments")
@@ -152,6 +161,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir) or True
+        elif resume_from_checkpoint:
+            resume_from_checkpoint = os.fspath(resume_from_checkpoint)
         checkpoint = resume_from_checkpoint if isinstance(resume_from_checkpoint, str) else None
         step = 0 if checkpoint is None else check_training_state(checkpoint)
         with (
@@ -265,11 +276,15 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         Samples are read in order of length; predictions and labels are returned in the data set's.
         """
         self._eval_means = MeanTracker()
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        order = self._get_eval_sampler(dataloader.dataset)
-        output = output._replace(
-            predictions=in_data_order(output.predictions, order), label_ids=in_data_order(output.label_ids, order)
-        )
+        order, compute_metrics = order_of(dataloader), self.compute_metrics
+        if order is not None and compute_metrics is not None:
+            self.compute_metrics = lambda prediction: compute_metrics(in_data_order(prediction, order))
+        try:
+            output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        finally:
+            self.compute_metrics = compute_metrics
+        if order is not None:
+            output = in_data_order(output, order)
         means = self._eval_means.pop(self.accelerator)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in means.items()})
         return output
@@ -313,7 +328,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             args.seed if args.data_seed is None else args.data_seed,
         )
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> list[int] | None:
+    def _get_eval_sampler(self, eval_dataset: Any) -> LongestFirst | None:
         return longest_first(eval_dataset) if self.args.eval_do_concat_batches else None
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
@@ -325,6 +340,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             state = load_training_state(resume_from_checkpoint, MEANS_FILE, self.args.device)
             for name, means in self._train_means.items():
                 means.load_state_dict(state[name], self.accelerator)
+            check_trained_rows(self.model, state["embedding_rows"])
         return prepared
 
     def _choose_trained_embeddings(self) -> None:
@@ -336,19 +352,15 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             self._until_trained.callback(self._forget_optimizer)
 
     def _forget_optimizer(self) -> None:
-        """Makes the next training build its optimizer, scheduler and wrapped model anew, for the parameters it has."""
+        """Has the next training build its optimizer, scheduler and wrapped model anew, for the parameters it has."""
         self.optimizer = self.lr_scheduler = None
         self.model_wrapped = self.model
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            check_optimizer_state(self.optimizer)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         state = {name: means.state_dict(self.accelerator) for name, means in self._train_means.items()}
         if self.args.should_save:
+            state["embedding_rows"] = trained_rows(self.model)
             torch.save(state, Path(output_dir) / MEANS_FILE)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

@@ -88,8 +88,47 @@ def test_batches_are_packed_where_it_pays(backbone, mask, pays):
     assert packing_pays(ENCODERS[backbone], mask) == pays
 
 
-def test_a_convolution_is_not_packed():
-    encoder = make_model(conv_kernel_size=3).base_model
+class Wrapped(torch.nn.Module):
+    """An encoder within something else that gives all its attributes, as PEFT's models do."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder_within = encoder
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("encoder_within"), name)
+
+
+def make_causal(encoder):
+    encoder.config.is_decoder = True
+    return encoder
+
+
+def make_flexible(encoder):
+    encoder.config._attn_implementation_internal = "flex_attention"
+    return encoder
+
+
+def make_watched(encoder):
+    encoder.register_forward_hook(lambda *arguments: None)
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fields", "change"),
+    [
+        ("deberta", {"conv_kernel_size": 3}, lambda encoder: encoder),  # mixes neighbours
+        ("deberta", {}, Wrapped),
+        ("deberta", {}, make_watched),
+        ("bert", {}, make_causal),
+        ("bert", {}, make_flexible),
+    ],
+)
+def test_an_encoder_that_packing_would_change_is_not_packed(backbone, fields, change):
+    encoder = change(make_model(backbone, **fields).base_model)
     assert not packing_pays(encoder, make_batch([5, 40, 6, 7])[1])
 
 

@@ -94,6 +94,15 @@ def test_what_is_missing_to_export_is_named(tmp_path, monkeypatch):
         export(tmp_path, make_model())
 
 
+def test_no_other_file_is_overwritten(tmp_path):
+    model = make_model()
+    processor = CPSLProcessor(make_wordpiece_tokenizer(), SIZES)
+    (tmp_path / "folder.onnx").mkdir()
+    for name in ("README.md", "model", "folder.onnx"):
+        with pytest.raises(ValueError, match=f"{name}: name a file that ends in .onnx"):
+            export_model(model, processor, tmp_path / name)
+
+
 def test_a_model_that_is_too_large_for_a_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_cpsl.experiments.export.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"model.onnx: a model of 0.0 GB is too large for one ONNX file; use --int8"):

@@ -181,7 +181,6 @@ HOOKS = {
     "_get_eval_sampler": "eval_dataset",
     "_get_output_dir": "trial",
     "_get_train_sampler": "train_dataset",
-    "_load_optimizer_and_scheduler": "checkpoint",
     "_prepare_for_training": "max_steps train_dataloader resume_from_checkpoint",
     "_save": "output_dir state_dict",
     "_save_checkpoint": "model trial",

@@ -47,8 +47,14 @@ def test_weight_decay_leaves_words_alone_that_do_not_occur(tmp_path):
     assert not torch.equal(whole[TABLE][others], before[others])
 
 
-def test_no_embedding_is_trained_on_request(tmp_path):
-    trainer, before, after = trained(tmp_path, "none")
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_no_embedding_is_trained_on_request(tmp_path, is_shared):
+    trainer = make_trainer(tmp_path, train_embeddings="none", **EXACT)
+    before = trainer.model.state_dict()[TABLE].clone()
+    if is_shared:
+        trainer.model.other = trainer.model.get_input_embeddings()
+    trainer.train()
+    after = trainer.model.state_dict()
     assert torch.equal(after[TABLE], before)
     assert trainer.model.get_input_embeddings().weight.requires_grad
 
@@ -87,13 +93,37 @@ def test_an_optimizer_with_moments_of_other_shapes_is_resumed(tmp_path):
     assert torch.equal(resumed.model.state_dict()[TABLE], whole[TABLE])
 
 
-def test_other_training_data_is_refused_when_resuming(tmp_path):
-    trained(tmp_path, "used", save_strategy="epoch", save_total_limit=None)
-    checkpoint = str(tmp_path / "run" / "checkpoint-4")
+@pytest.mark.parametrize("change", ["fewer", "others"])
+def test_other_training_data_is_refused_when_resuming(tmp_path, change):
+    trainer, _, _ = trained(tmp_path, "used", save_strategy="epoch", save_total_limit=None)
+    rows = used_rows(trainer.train_dataset, trainer.model.get_input_embeddings()).tolist()
     other = make_trainer(tmp_path, train_embeddings="used", **EXACT)
-    other.train_dataset = other.train_dataset.select([0, 1, 2, 3] * 8)
+    if change == "fewer":
+        other.train_dataset = other.train_dataset.select([0, 1, 2, 3] * 8)
+    else:  # as many tokens, of which one is another
+        unused = next(token for token in range(5, 500) if token not in rows)
+        ids = [
+            [unused if token == rows[-1] else token for token in row] for row in other.train_dataset["input_ids"][:]
+        ]
+        changed = other.train_dataset.remove_columns("input_ids").add_column("input_ids", ids)
+        other.train_dataset = changed.with_format(other.train_dataset.format["type"])
     with pytest.raises(ValueError, match=r"checkpoint-4: a training cannot go on from it .*other tokens"):
-        other.train(resume_from_checkpoint=checkpoint)
+        other.train(resume_from_checkpoint=tmp_path / "run" / "checkpoint-4")
+
+
+def test_the_hooks_of_a_table_are_kept(tmp_path):
+    """NEFTune puts noise on the embeddings by a hook, which a substitute would not have."""
+    changed = []
+    for alpha in (None, 50.0):
+        _, _, after = trained(tmp_path / str(alpha), "used", neftune_noise_alpha=alpha, num_train_epochs=1)
+        changed.append(after[TABLE])
+    assert not torch.equal(*changed)
+
+
+def test_a_part_of_a_state_can_be_loaded():
+    partly = PartlyTrainedEmbedding(nn.Embedding(10, 4), torch.tensor([2, 5]))
+    assert partly.load_state_dict({}, strict=False).missing_keys == ["weight"]
+    assert partly.double().positions.dtype == torch.int64
 
 
 def test_a_second_training_trains_them_too(tmp_path):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from training_cases import (
     SIZES,
     coefficients,
@@ -14,7 +15,7 @@ from training_cases import (
     train_and_record,
 )
 
-from modeling_cpsl import CPSLTrainingArguments
+from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments
 from modeling_cpsl.training.loss_watch import NonFiniteLossError
 
 
@@ -287,12 +288,26 @@ def test_evaluation_reads_samples_of_like_length_together(tmp_path):
     lengths = [batch["attention_mask"].sum(1).tolist() for batch in trainer.get_eval_dataloader()]
     assert lengths == [sorted(batch, reverse=True) for batch in lengths]
     assert sorted(itertools.chain(*lengths), reverse=True) == list(itertools.chain(*lengths))
+    seen = []
+    trainer.compute_metrics = lambda prediction: seen.append(prediction.label_ids) or {}
+    trainer.evaluate()
+    assert seen[0].tolist() == trainer.eval_dataset["label"][:].tolist()  # also to a metric of one's own
     trainer.args.eval_do_concat_batches, trainer.compute_metrics = (
         False,
         None,
     )  # then the predictions stay in batches, in the data's order
     batches = trainer.predict(trainer.eval_dataset).label_ids
     assert list(itertools.chain(*batches)) == [row["label"] for row in trainer.eval_dataset]
+
+
+def test_a_loader_of_ones_own_keeps_its_order(tmp_path):
+    class OwnLoader(CPSLTrainer):
+        def get_test_dataloader(self, test_dataset):
+            return DataLoader(test_dataset, batch_size=4, collate_fn=self.data_collator)
+
+    trainer = make_trainer(tmp_path, trainer_class=OwnLoader)
+    labels = trainer.predict(trainer.eval_dataset).label_ids
+    assert labels.tolist() == trainer.eval_dataset["label"][:].tolist()
 
 
 def test_the_best_epoch_is_the_one_with_the_best_metric(tmp_path):
