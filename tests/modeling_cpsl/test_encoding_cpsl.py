@@ -252,10 +252,15 @@ def test_decoder_and_head_have_the_sizes_of_the_method():
 
 
 def pool_on(rank, folder):
-    """One of two ranks pools its own features; the exit code says whether it found the bounds of both."""
+    """One of two ranks pools its own features; the exit code says whether it found the bounds of both.
+
+    One of them evaluates a batch more than the other, which may not wait for it.
+    """
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     features = torch.tensor([[[1.0, 2.0]], [[-5.0, 9.0]]])[rank : rank + 1]
     bounds = pooled_feature_bounds([(features, torch.ones(1, 1))])
+    if rank == 1:
+        FeatureNormalizer("minmax_batch").eval()(features, torch.ones(1, 1))
     torch.distributed.destroy_process_group()
     return 0 if bounds.tolist() == [-5.0, 9.0] else 1
 
