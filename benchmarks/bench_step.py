@@ -1,10 +1,12 @@
 """A training step of the full CPSL model against one of plain DeBERTa regression, and what the modulation costs.
 
 `python benchmarks/bench_step.py [--quick] [--json OUT] [--plot OUT.png]`. Like for like, both are padded to 50 tokens,
-have the same looped AdamW and the same clipping, and CPSL uses transformers' own attention; `ours` is CPSL as it is.
-Then steps of other lengths and batch sizes, whose times `--plot` draws.
+have the same looped AdamW and the same clipping, and CPSL uses transformers' own attention; `ours` is CPSL as it is,
+with the fused AdamW and the embeddings of the tokens that occur. Then steps of other lengths and batch sizes, whose
+times `--plot` draws.
 """
 
+import argparse
 import itertools
 import time
 from collections.abc import Callable
@@ -12,10 +14,24 @@ from pathlib import Path
 
 import torch
 from measuring import by_turns, parse_arguments, report, summary
-from setting import BATCH_SIZE, PEER_LENGTH, SIZES, make_cpsl, make_plain, make_utterances, padded, slow_path
+from setting import (
+    BATCH_SIZE,
+    PEER_LENGTH,
+    SIZES,
+    as_dataset,
+    make_cpsl,
+    make_plain,
+    make_utterances,
+    padded,
+    slow_path,
+)
 from torch import nn
 
 from modeling_cpsl.modulation import GradientModulator
+from modeling_cpsl.training.embedding_rows import trained_embeddings
+
+
+NUM_TRAINING_UTTERANCES = 1_283  # CMU-MOSI's
 
 
 def make_inputs(batch_size: int, length: int | None = None) -> dict[str, torch.Tensor]:
@@ -31,9 +47,10 @@ def make_inputs(batch_size: int, length: int | None = None) -> dict[str, torch.T
 class Step:
     """A training step: forward, backward, modulation, clipping, AdamW."""
 
-    def __init__(self, model: nn.Module, *, foreach: bool, modulate: bool):
+    def __init__(self, model: nn.Module, *, fused: bool, modulate: bool):
         self.model = model.train()
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=foreach)
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=fused, foreach=False)
         self.modulator = (
             GradientModulator({name: model.modality_parameters(name) for name in SIZES}) if modulate else None
         )
@@ -94,10 +111,18 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 def main() -> None:
     """Measures and reports."""
     options = parse_arguments(__doc__, files=("plot",), repetitions=5)
+    plain = Step(make_plain(options.quick), fused=False, modulate=False)
+    cpsl, fast_cpsl = make_cpsl(options.quick), make_cpsl(options.quick)
+    like_for_like = Step(cpsl, fused=False, modulate=True)
+    with trained_embeddings(fast_cpsl, "used", as_dataset(make_utterances(NUM_TRAINING_UTTERANCES))):
+        ours = Step(fast_cpsl, fused=True, modulate=True)
+        measure(plain, like_for_like, ours, options)
+
+
+def measure(plain: Step, like_for_like: Step, ours: Step, options: argparse.Namespace) -> None:
+    """Lets the three take turns, then the first and the last at other shapes."""
     repetitions = 1 if options.quick else options.repetitions
-    plain = Step(make_plain(options.quick), foreach=False, modulate=False)
-    cpsl = make_cpsl(options.quick)
-    like_for_like, ours = (Step(cpsl, foreach=foreach, modulate=True) for foreach in (False, True))
+    cpsl = like_for_like.model
     full, short = make_inputs(BATCH_SIZE, PEER_LENGTH), make_inputs(BATCH_SIZE)
     text = {name: full[name] for name in ("input_ids", "attention_mask", "labels")}
 
