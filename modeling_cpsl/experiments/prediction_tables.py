@@ -72,7 +72,9 @@ def _is_of(kind: pa.DataType, value: Any) -> bool:
         return isinstance(value, str)
     if isinstance(value, bool) or not isinstance(value, int if kind == INTEGER else int | float):
         return False
-    return abs(value) <= (sys.maxsize if kind == INTEGER else sys.float_info.max)
+    if kind == INTEGER:
+        return -sys.maxsize - 1 <= value <= sys.maxsize
+    return abs(value) <= sys.float_info.max
 
 
 def _write_parquet(rows: Iterable[Row], columns: Columns, path: Path) -> None:

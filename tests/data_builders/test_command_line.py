@@ -114,6 +114,7 @@ def test_what_a_console_cannot_show_is_escaped(run, monkeypatch):
 def test_an_interrupt_while_the_program_itself_is_imported(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which background jobs of a shell lack
         "class Interrupt:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'data_builders.files':\n"
