@@ -237,4 +237,4 @@ def test_memory_of_training_is_constant(tmp_path, monkeypatch):
         output = run(tmp_path / f"x{times}", data, *options)
         assert sum(map(len, seen_by(tmp_path / f"x{times}"))) > SHUFFLE_BUFFER
         peaks.append(int(output.split("peak ")[1].split()[0]))
-    assert max(peaks) < 1.15 * peaks[0], peaks
+    assert max(peaks) < 1.25 * peaks[0], peaks
