@@ -12,6 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import transformers
 from fake_hub import running_hub
 from forked import ForkedProcess
 from packaging.requirements import Requirement
@@ -64,6 +65,7 @@ UTTERANCES = [
 LOAD_WITHOUT_THE_PACKAGE = """
 import importlib.util, json, sys
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, pipeline
 
 names, inputs, targets = map(json.loads, sys.argv[1:4])
@@ -271,6 +273,7 @@ def push(folder, endpoint):
     """Pushes a model, its processor and their pipeline; for a process of its own, whose Hub it changes."""
     huggingface_hub.constants.HF_HUB_OFFLINE = False
     huggingface_hub.constants.ENDPOINT = huggingface_hub.hf_api.api.endpoint = endpoint
+    transformers.utils.hub._hf_api = None  # an earlier test of this process may have made it, with the real endpoint
     # Made of the endpoint when it is imported: files would be asked of the real Hub, and that again and again.
     huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     os.environ["HF_TOKEN"] = "hf_none"
