@@ -26,6 +26,7 @@ from transformers import (
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
+from data_builders.cross_validation import cross_validation_splits
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id
 
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
+    if arguments.fold is not None and arguments.streaming:
+        raise ValueError("fold: a stream cannot be cut into folds; leave --streaming or --fold out")
     dataset = load_aligned_dataset(
         arguments.dataset,
         data_dir=arguments.data_dir,
@@ -55,6 +58,8 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,
     )
+    if arguments.fold_and_number is not None:
+        return cross_validation_splits(dataset, *arguments.fold_and_number, group=arguments.fold_group)
     if "train" not in dataset:
         raise ValueError(f"{arguments.dataset}: there is no train split; it has {', '.join(dataset)}")
     for name, split in dataset.items():

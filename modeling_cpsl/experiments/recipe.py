@@ -97,6 +97,16 @@ class DataArguments:
             "are shuffled in a buffer. The data is read once before training, to count it."
         },
     )
+    fold: str | None = field(
+        default=None,
+        metadata={
+            "help": "Cross-validation: `i/k` merges the splits and cuts them into k folds; fold i is the test split, "
+            "the next one the validation split, and the rest trains. Default: the data's own splits."
+        },
+    )
+    fold_group: str = field(
+        default="video_id", metadata={"help": "Column whose values are never divided between folds."}
+    )
     max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
 
     @property
@@ -108,6 +118,16 @@ class DataArguments:
     def use_text(self) -> bool:
         """Whether the model is to read words."""
         return self.modality_names is None or "text" in self.modality_names
+
+    @property
+    def fold_and_number(self) -> tuple[int, int] | None:
+        """`fold` as two numbers; ValueError for what is not of the form `i/k`."""
+        if self.fold is None:
+            return None
+        fold, _, number = self.fold.partition("/")
+        if not (fold.isdecimal() and number.isdecimal()):
+            raise ValueError(f"fold: {self.fold!r} is not of the form i/k; 0/5 is the first of five folds")
+        return int(fold), int(number)
 
     @property
     def sequences_by_modality(self) -> dict[str, str] | None:

@@ -60,3 +60,26 @@ def test_nothing_of_the_recipe_is_changed(small_tables, tmp_path):
     trainer, _ = assembly.prepare(given)
     assert given.resolved() == before
     assert trainer.args.train_sampling_strategy == "sequential" != given.training.train_sampling_strategy
+
+
+def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):
+    arguments = recipe.DataArguments(dataset=str(small_tables), fold="1/3")
+    own = load_aligned_dataset(small_tables)
+    splits = assembly.load_data(arguments)
+    assert list(splits) == ["train", "validation", "test"]
+    assert sum(map(len, splits.values())) == sum(map(len, own.values()))
+    other = assembly.load_data(recipe.DataArguments(dataset=str(small_tables), fold="0/3"))
+    assert splits["test"]["id"] == other["validation"]["id"] != other["test"]["id"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fold": "first"}, "fold: 'first' is not of the form i/k; 0/5 is the first of five folds"),
+        ({"fold": "0/5", "streaming": True}, "a stream cannot be cut into folds"),
+        ({"fold": "0/5", "fold_group": "speaker"}, "fold_group: the data has no column 'speaker'; it has id, "),
+    ],
+)
+def test_a_fold_that_cannot_be_made_is_refused(options, message, small_tables):
+    with pytest.raises(ValueError, match=message):
+        assembly.load_data(recipe.DataArguments(dataset=str(small_tables), **options))

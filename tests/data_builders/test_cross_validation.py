@@ -1,0 +1,70 @@
+"""Cross-validation by group: every sample is tested once, and no group is in two splits."""
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_builders import load_aligned_dataset
+from data_builders.cross_validation import cross_validation_splits
+from data_builders.files import DataError
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def corpus(videos):
+    """Samples of these videos, in two splits."""
+    rows = [
+        {"id": f"s{number}", "video_id": video, "speaker": f"p{number % 3}"} for number, video in enumerate(videos)
+    ]
+    half = len(rows) // 2
+    return DatasetDict({"train": Dataset.from_list(rows[:half]), "test": Dataset.from_list(rows[half:])})
+
+
+@settings(max_examples=8)
+@given(videos=st.lists(st.sampled_from("abcdefgh"), min_size=8, max_size=40), num_folds=st.integers(3, 5))
+def test_each_sample_is_in_one_split_and_tested_once(videos, num_folds):
+    videos = [*"abcdefgh", *videos]
+    tested = []
+    for fold in range(num_folds):
+        splits = cross_validation_splits(corpus(videos), fold, num_folds)
+        assert list(splits) == list(SPLITS)
+        assert sorted(name for split in splits.values() for name in split["id"]) == sorted(
+            f"s{number}" for number in range(len(videos))
+        )
+        groups = [set(splits[name]["video_id"]) for name in SPLITS]
+        assert groups[0] and not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+        following = cross_validation_splits(corpus(videos), (fold + 1) % num_folds, num_folds)
+        assert splits["validation"]["id"] == following["test"]["id"]
+        tested += splits["test"]["id"]
+    assert sorted(tested) == sorted(f"s{number}" for number in range(len(videos)))
+
+
+def test_another_column_can_be_the_group():
+    splits = cross_validation_splits(corpus([*"abcdefghij"]), 0, 3, group="speaker")
+    assert all(len(set(split["speaker"])) == 1 for split in splits.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((5, 5), {}, "fold 5/5: name a fold from 0"),
+        ((0, 2), {}, "at least 3"),
+        ((0, 4), {"group": "speaker"}, "3 different values in the column 'speaker' cannot fill 4 folds"),
+        ((0, 4), {"group": "room"}, "no column 'room'; it has id, video_id, speaker"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(arguments, options, message):
+    with pytest.raises(DataError, match=message):
+        cross_validation_splits(corpus([*"abcdefghij"]), *arguments, **options)
+
+
+def test_features_and_format_of_the_data_are_kept():
+    own = load_aligned_dataset("sample")
+    splits = cross_validation_splits(own, 1, 4)
+    assert splits["train"].features == own["train"].features
+    assert splits["train"].info.config_name == own["train"].info.config_name
+    sizes = [len(splits[name]) for name in ("validation", "test")]
+    assert np.ptp(sizes) < 0.1 * sum(len(split) for split in own.values())
