@@ -43,6 +43,14 @@ class Word(NamedTuple):
     end: float
 
 
+class Caption(NamedTuple):
+    """A part of a transcript, one or several words, and when it is spoken; None where the transcript does not say."""
+
+    text: str
+    start: float | None
+    end: float | None
+
+
 class Utterance(NamedTuple):
     """A part of a clip that becomes one row.
 
