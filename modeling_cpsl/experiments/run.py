@@ -20,7 +20,7 @@ from data_builders.files import locked, replacing_files, write_errors
 
 from ..configuration_cpsl import CPSLConfigMixin
 from ..task_cpsl import clip_sentiment
-from ..training.checkpoints import last_complete_checkpoint, resuming_from
+from ..training.checkpoints import last_complete_checkpoint, link_equal_weights, resuming_from
 from ..training.encoding import modality_sets
 from ..training.trainer import CPSLTrainer
 from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
@@ -112,6 +112,8 @@ def _train(recipe: Recipe) -> dict[str, float]:
             check_checkpoint(checkpoint, trainer, options)
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         trainer.save_model(_internal_call=True)  # without the push, which comes last
+        if trainer.is_world_process_zero() and trainer.state.best_model_checkpoint is not None:
+            link_equal_weights(trainer.args.output_dir, trainer.state.best_model_checkpoint)
         metrics |= evaluate_splits(trainer, dataset)
         if trainer.is_world_process_zero():
             write_records(trainer, metrics, options, dataset)

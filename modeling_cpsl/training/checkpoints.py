@@ -1,10 +1,12 @@
 """Checkpoints of a run: which one can be trusted after the run was killed, and what is read from it to resume."""
 
 import contextlib
+import filecmp
 import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import UnionType
@@ -116,6 +118,26 @@ def load_training_state(checkpoint: str | os.PathLike, name: str, device: torch.
         return torch.load(path, map_location=device.type, weights_only=True)
 
 
+def link_equal_weights(folder: str | os.PathLike, checkpoint: str | os.PathLike) -> None:
+    """Lets the weights of a model and of a checkpoint be one file on the disk where they have the same content.
+
+    Whoever writes one of them again, safetensors and this package alike, writes a new file and leaves the other as it
+    is. Where the file system has no links, both stay.
+
+    Args:
+        folder: Where the model is saved.
+        checkpoint: Whose model it is, as far as known: the best of a run.
+    """
+    for weights in Path(folder).glob("*.safetensors"):
+        original = Path(checkpoint, weights.name)
+        if not original.is_file() or original.samefile(weights) or not filecmp.cmp(original, weights, shallow=False):
+            continue
+        with contextlib.suppress(OSError), tempfile.TemporaryDirectory(prefix=".unfinished.", dir=folder) as temporary:
+            link = Path(temporary, weights.name)
+            link.hardlink_to(original)
+            link.replace(weights)
+
+
 def _lacks(checkpoint: str | os.PathLike, name: str) -> str:
     return f"{checkpoint} has no {name}: a run cannot be resumed from a checkpoint of the model alone"
 
@@ -134,6 +156,7 @@ def _step_of(checkpoint: Path) -> int | None:
 __all__ = [
     "check_training_state",
     "last_complete_checkpoint",
+    "link_equal_weights",
     "load_training_state",
     "resuming_from",
 ]

@@ -95,6 +95,8 @@ def test_best_epoch_by_validation_mae_is_kept(finished_run):
     log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
     best = min(row["eval_mae"] for row in log if "eval_mae" in row)
     assert json.loads((output_dir / "all_results.json").read_text())["validation_mae"] == pytest.approx(best, abs=1e-6)
+    weights = [path for path in output_dir.glob("**/model.safetensors") if path.samefile(output_dir / path.name)]
+    assert len(weights) == 2  # the model's and its checkpoint's: one file on the disk
 
 
 def test_log_and_plots_are_there(finished_run):

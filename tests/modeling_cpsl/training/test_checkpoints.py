@@ -4,11 +4,14 @@ import json
 import logging
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from training_cases import make_trainer
 
-from modeling_cpsl.training.checkpoints import last_complete_checkpoint
+from modeling_cpsl.training.checkpoints import last_complete_checkpoint, link_equal_weights
 
 
 def make_checkpoint(folder, step, state=None):
@@ -118,3 +121,60 @@ def test_no_run_goes_on_from_a_model_alone(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=2)
     with pytest.raises(ValueError, match=r"checkpoint-4 has no optimizer\.pt: a run cannot be resumed"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+@pytest.fixture
+def model_and_checkpoint(tmp_path):
+    """A saved model with two files of weights, and a checkpoint of which one is the same."""
+    folder, checkpoint = tmp_path / "run", tmp_path / "run" / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    for number, file in enumerate([folder / "1.safetensors", checkpoint / "1.safetensors"]):
+        save_file({"weight": torch.ones(3)}, file)
+        save_file({"weight": torch.full((3,), float(number))}, file.with_stem("2"))
+    return folder, checkpoint
+
+
+def test_equal_weights_are_on_the_disk_once(model_and_checkpoint):
+    folder, checkpoint = model_and_checkpoint
+    for _ in range(2):  # again, it changes nothing
+        link_equal_weights(folder, checkpoint)
+        assert (folder / "1.safetensors").samefile(checkpoint / "1.safetensors")
+        assert not (folder / "2.safetensors").samefile(checkpoint / "2.safetensors")
+        assert sorted(path.name for path in folder.iterdir()) == ["1.safetensors", "2.safetensors", "checkpoint-4"]
+    assert torch.equal(load_file(folder / "2.safetensors")["weight"], torch.zeros(3))
+
+
+def test_weights_that_are_written_again_leave_those_of_the_checkpoint(model_and_checkpoint):
+    folder, checkpoint = model_and_checkpoint
+    link_equal_weights(folder, checkpoint)
+    save_file({"weight": torch.zeros(3)}, folder / "1.safetensors")
+    assert torch.equal(load_file(checkpoint / "1.safetensors")["weight"], torch.ones(3))
+
+
+def test_without_links_both_files_stay(model_and_checkpoint, monkeypatch):
+    folder, checkpoint = model_and_checkpoint
+
+    def refused(*args):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    link_equal_weights(folder, checkpoint)
+    assert not (folder / "1.safetensors").samefile(checkpoint / "1.safetensors")
+    assert sorted(path.name for path in folder.iterdir()) == ["1.safetensors", "2.safetensors", "checkpoint-4"]
+
+
+def test_a_run_that_goes_on_writes_over_a_linked_model_and_not_over_the_checkpoint(tmp_path):
+    options = {"save_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "mae"}
+    trainer = make_trainer(tmp_path, num_train_epochs=1, eval_strategy="epoch", **options)
+    trainer.train()
+    trainer.save_model()
+    run, checkpoint = tmp_path / "run", Path(trainer.state.best_model_checkpoint)
+    link_equal_weights(run, checkpoint)
+    assert (run / "model.safetensors").samefile(checkpoint / "model.safetensors")
+    before = (checkpoint / "model.safetensors").read_bytes()
+    trainer = make_trainer(tmp_path, num_train_epochs=2, eval_strategy="no", save_strategy="no")
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    for save in (trainer.save_model, lambda: trainer.model.save_pretrained(run)):
+        save()
+        assert (checkpoint / "model.safetensors").read_bytes() == before
+        assert not (run / "model.safetensors").samefile(checkpoint / "model.safetensors")
