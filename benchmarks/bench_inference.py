@@ -83,7 +83,7 @@ def main() -> None:
         return predict_exported
 
     variants = {
-        "peers' loop": lambda: peer.evaluate(BATCH_SIZE),
+        "peers' loop": lambda: list(peer.evaluate(BATCH_SIZE)),
         "ours without the tricks": predict_slowly,
         "ours": predict,
         "ours, exported": run("fp32"),

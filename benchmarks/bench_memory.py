@@ -22,7 +22,7 @@ def train(arm: str, quick: bool) -> dict[str, float]:
     rows, evaluation = make_utterances(24), make_utterances(16, seed=1)
     before = peak_megabytes()
     if arm == "peer":
-        PeerLoop(make_plain(quick), rows, evaluation).epoch()
+        list(PeerLoop(make_plain(quick), rows, evaluation).epoch())
         return {"megabytes": peak_megabytes() - before}
     options = {"train_embeddings": "all" if arm == "all" else "used"}
     with tempfile.TemporaryDirectory(prefix="bench-memory-") as name:

@@ -119,13 +119,12 @@ def make_trainer(folder: Path, model: nn.Module, train: Any, evaluation: Any, **
     processor = make_processor(folder / "tokenizer")
     arguments = CPSLTrainingArguments(
         output_dir=str(folder / "run"),
-        num_train_epochs=1,
         per_device_train_batch_size=BATCH_SIZE,
         load_best_model_at_end=False,
         disable_tqdm=True,
         use_cpu=True,
         report_to="none",
-        **{"save_strategy": "no", **options},
+        **{"num_train_epochs": 1, "save_strategy": "no", **options},
     )
     trainer = CPSLTrainer(
         model,
@@ -164,20 +163,22 @@ class PeerLoop:
         self.model, self.train, self.evaluation = model, padded(train), padded(evaluation)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=False)
 
-    def epoch(self) -> None:
-        """Trains on all samples once, in shuffled batches of 8, and evaluates."""
+    def epoch(self) -> Iterator[None]:
+        """Trains on all samples once, in shuffled batches of 8, and evaluates; pauses after each batch."""
         self.model.train()
         ids, labels = self.train
         for batch in torch.randperm(len(ids)).split(BATCH_SIZE):
             self.model(input_ids=ids[batch], labels=labels[batch]).loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
-        self.evaluate()
+            yield
+        yield from self.evaluate()
 
     @torch.no_grad()
-    def evaluate(self, batch_size: int = PEER_EVAL_BATCH) -> None:
-        """Predicts the evaluation split in shuffled batches."""
+    def evaluate(self, batch_size: int = PEER_EVAL_BATCH) -> Iterator[None]:
+        """Predicts the evaluation split in shuffled batches; pauses after each."""
         self.model.eval()
         ids, _ = self.evaluation
         for batch in torch.randperm(len(ids)).split(batch_size):
             self.model(input_ids=ids[batch])
+            yield
