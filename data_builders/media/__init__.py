@@ -1,7 +1,7 @@
 """From clips to rows: video and audio files become rows of the same format as any other data.
 
-It needs the extra `media` (`pip install .[media]`). What is heavy is loaded when it is used (`extras.load`), so
-importing the package costs nothing. Everything streams, so a clip of an hour needs no more memory than one of a minute.
+It needs the extra `media` (`pip install .[media]`). What is heavy is loaded when it is used (`extras.load`), so the
+package is imported at no cost. Everything streams, so a clip of an hour needs no more memory than one of a minute.
 
 A clip passes these files, in this order; their types are in `contract`:
 

@@ -1,6 +1,7 @@
 """From tracks to words: one row a word of what was measured every few milliseconds."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class IntervalStatistics:
                 if (distance := abs(times[nearest] - middle)) < self._distances[index]:
                     self._distances[index], self._nearest[index] = distance, values[nearest]
 
-    def _add(self, index: int, values: np.ndarray) -> None:
+    def _add(self, index: Any, values: np.ndarray) -> None:
         defined = np.isfinite(values)
         known = np.where(defined, values, 0).astype(np.float64)
         self.measurements[index] += len(values)

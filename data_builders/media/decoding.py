@@ -105,7 +105,7 @@ def _audio_pieces(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
         heard = 0.0  # seconds
         for frame in _decoded(path, container, stream, "sound"):
             gap = 0.0 if frame.time is None else frame.time - beginning - heard
-            if _LARGEST_GAP < gap and heard + gap <= longest:
+            if gap > _LARGEST_GAP and heard + gap <= longest:
                 yield from _resampled(resampler, None)
                 yield from _silence(round(gap * sampling_rate), sampling_rate)
                 resampler = av.AudioResampler(format="flt", layout="mono", rate=sampling_rate)
