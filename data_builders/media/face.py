@@ -61,7 +61,7 @@ def find_face_model(path: Path | None) -> Path:
             f"{usual}: no such file, and faces need it; download it from {_MODEL_URL}, or give its path (--face_model)"
         )
     path = path or usual
-    if not read_head(path).startswith(b"PK"):
+    if b"PK\3\4" not in read_head(path)[:8]:
         raise DataError(f"{path}: not a model of MediaPipe's FaceLandmarker; get it from {_MODEL_URL}")
     return path
 

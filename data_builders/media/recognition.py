@@ -14,6 +14,9 @@ from .contract import Word
 from .pauses import pieces_between_pauses
 
 
+_JOINED = tuple("-'’")
+
+
 def recognized_words(chunks: Iterable[np.ndarray], model: str) -> list[Word]:
     """The words that are spoken, each with its times.
 
@@ -41,6 +44,9 @@ def recognized_words(chunks: Iterable[np.ndarray], model: str) -> list[Word]:
         for segment in segments:
             language = found.language
             for word in segment.words or ():
+                if words and word.word[:1] in _JOINED:  # the rest of a word: "self" and "-made"
+                    words[-1] = Word(words[-1].text + word.word.strip(), words[-1].start, piece.start + float(word.end))
+                    continue
                 words += _word(word, piece.start, words[-1].end if words else 0.0, piece.end)
     return words
 
