@@ -1,7 +1,7 @@
 """`pipeline("multimodal-sentiment")`: words, voice and face -> sentiment, its parts and its uncertainty."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from transformers import AutoModelForSequenceClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_cpsl import PIPELINE_TASK, check_tokenizer
-from .processing_cpsl import CPSLProcessor, warn_truncated
+from .explanation_cpsl import word_shares
+from .processing_cpsl import CPSLProcessor, EncodedUtterance, warn_truncated
 from .task_cpsl import checked_label, clip_sentiment
 from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths, modality_set
 from .utterances_cpsl import UTTERANCE_FIELDS, name_in_errors
 
 
+EXPLAIN = (False, True, "words")
 ON_ERROR = ("raise", "skip")  # as in `data_builders`, which code on the Hub does not import
 # Utterances of similar length are batched within a window of this many batches, which is all that memory holds.
 BATCHES_IN_WINDOW = 16
@@ -37,7 +39,8 @@ class MultimodalSentimentPipeline(Pipeline):
         processor: Its [`CPSLProcessor`].
         batch_size: Utterances in a forward pass, 1 by default.
         num_samples: Above 1, predictions are means over that many latent draws, with their standard deviation.
-        explain: Whether to report how much each modality matters, which costs one more forward pass a modality.
+        explain: Whether to report how much each modality matters, which costs one more forward pass a modality; with
+            `words` also how much each word does, which costs one a word.
         on_error: `raise`, or `skip` to continue and return an `error` in place of a bad utterance's result.
         **kwargs: As for [`~transformers.Pipeline`].
 
@@ -82,6 +85,9 @@ class MultimodalSentimentPipeline(Pipeline):
               it alone. With `explain` also `delta`, by how much the score changes through that modality (the score
               minus the score without it; None where it is the only one), and for those other than text `weight`, its
               mean share in the fusion;
+            - `word_shares`, with `explain="words"`: for each word by how much the score changes through it and its
+              features (the score minus the score without them). None for a word that is the only one, was cut off or
+              has no subword, and in place of the list where the text is missing;
             - `uncertainty`: a dict of `interval` and `coverage` where the model was calibrated on utterances with the
               same modalities, and of `std` with `num_samples`; None where there is neither;
             - `num_cut`: how many tokens at the end were not read, to keep `max_length`.
@@ -147,7 +153,7 @@ class MultimodalSentimentPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         num_samples: int | None = None,
-        explain: bool | None = None,
+        explain: bool | str | None = None,
         on_error: str | None = None,
         truncation: bool = True,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -155,6 +161,8 @@ class MultimodalSentimentPipeline(Pipeline):
             raise ValueError(f"truncation={truncation!r}: utterances are always cut to max_length; leave it out")
         if on_error is not None and on_error not in ON_ERROR:
             raise ValueError(f"on_error={on_error!r} must be one of {', '.join(ON_ERROR)}")
+        if explain is not None and explain not in EXPLAIN:
+            raise ValueError(f"explain={explain!r} must be one of {', '.join(map(str, EXPLAIN))}")
         if num_samples is not None and num_samples < 1:
             raise ValueError(f"num_samples={num_samples} must be at least 1")
         forward = {"num_samples": num_samples, "explain": explain}
@@ -170,23 +178,28 @@ class MultimodalSentimentPipeline(Pipeline):
             name: What to call it in errors.
 
         Returns:
-            `encoded`, an [`~processing_cpsl.EncodedUtterance`], or `error`, the message.
+            `encoded`, an [`~processing_cpsl.EncodedUtterance`], and `num_words`, None where the text is missing; or
+            `error`, the message.
         """
         try:
             with name_in_errors(name):
                 fields = _fields(input_)
                 self.processor.check_extractors(fields.pop("feature_extractors") or {})
-            (encoded,) = self.processor.encode([self.processor.make_utterance(name, **fields)])
+            checked = self.processor.make_utterance(name, **fields)
+            (encoded,) = self.processor.encode([checked])
             # A stream may fill the same array anew for each utterance, and rows that no token reads need no memory.
             num_rows = max(encoded.word_index) + 1
             features = {modality: rows[:num_rows].copy() for modality, rows in encoded.features.items()}
-            return {"encoded": encoded._replace(features=features)}
+            num_words = None if checked.words is None else len(checked.words)
+            return {"encoded": encoded._replace(features=features), "num_words": num_words}
         except ValueError as error:
             if on_error == "raise":
                 raise
             return {"error": str(error)}
 
-    def _forward(self, input_tensors: dict[str, Any], num_samples: int = 1, explain: bool = False) -> dict[str, Any]:
+    def _forward(
+        self, input_tensors: dict[str, Any], num_samples: int = 1, explain: bool | str = False
+    ) -> dict[str, Any]:
         self.model.eval()  # a model that was just trained would draw noise and update its running bounds
         output = self.model(**input_tensors, num_samples=num_samples)
         fields = ("logits", "logits_std", "unimodal_logits", "modality_presence")
@@ -211,6 +224,10 @@ class MultimodalSentimentPipeline(Pipeline):
             reduced = self.model(**(inputs | {"modality_mask": without}))
             deltas[name] = (score - clip_sentiment(reduced["logits"])).masked_fill(nothing_left, torch.nan)
         return deltas
+
+    def _scores(self, utterances: Sequence[EncodedUtterance]) -> list[float]:
+        """The scores of a batch of utterances, and nothing else of them."""
+        return clip_sentiment(self.forward(self.processor.make_batch(utterances))["logits"]).tolist()
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """The model's outputs for B utterances -> their B results; an `error` where a prediction is not finite."""
@@ -306,6 +323,10 @@ class MultimodalSentimentPipeline(Pipeline):
             chosen = longest_first[start : start + batch_size]
             batch = self.processor.make_batch([encoded[index] for index in chosen])
             outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
+            if forward.get("explain") == "words":
+                num_words = [window[index]["num_words"] for index in chosen]
+                shares = word_shares([encoded[index] for index in chosen], num_words, self._scores, batch_size)
+                outputs = [output | {"word_shares": of} for output, of in zip(outputs, shares, strict=True)]
             for index, output in zip(chosen, outputs, strict=True):
                 if "error" in output:
                     output = {"score": None, "error": f"{window[index]['name']}: {output['error']}"}
