@@ -247,8 +247,23 @@ def _first_word(path: Path) -> str:
 
 @contextlib.contextmanager
 def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    with pa.OSFile(os.fsencode(path)) as source, pq.ParquetFile(source) as file:  # a name need not be UTF-8
+    status = path.stat()
+    metadata = _metadata(path, status.st_size, status.st_mtime_ns)
+    with pa.OSFile(os.fsencode(path)) as source, pq.ParquetFile(source, metadata=metadata) as file:
         yield file
+
+
+@functools.lru_cache(maxsize=8)
+def _metadata(path: Path, size: int, changed: int) -> pq.FileMetaData:
+    """The metadata of a Parquet file, which grow with it: in memory once, however many row groups are being read.
+
+    Args:
+        path: The file.
+        size: Its size, and
+        changed: the time of its last change, by which a file that was written anew is told from the one before.
+    """
+    with pa.OSFile(os.fsencode(path)) as source:  # a name need not be UTF-8
+        return pq.read_metadata(source)
 
 
 def _open_text(path: Path) -> TextIO:

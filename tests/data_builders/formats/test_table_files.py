@@ -21,6 +21,19 @@ def test_parquet(tmp_path, cache, row_group_size):
     check(load_aligned_dataset(tmp_path / "x", cache_dir=cache), rows)
 
 
+def test_the_metadata_of_parquet_are_in_memory_once_however_many_row_groups_are_read(tmp_path, monkeypatch):
+    """They grow with the number of row groups, and a stream reads ten of them at the same time."""
+    reads, read_metadata = [], pq.read_metadata
+    monkeypatch.setattr(pq, "read_metadata", lambda source: reads.append(source) or read_metadata(source))
+    path = tmp_path / "train.parquet"
+    for count in (40, 20):  # a file that was written anew is another one
+        table = pa.Table.from_pylist([as_lists(row) | {"split": "train"} for row in example_rows(count)])
+        pq.write_table(table, path, row_group_size=2)
+        stream = load_aligned_dataset(path, streaming=True)["train"].shuffle(seed=0, buffer_size=8)
+        assert len(list(stream)) == count
+    assert len(reads) == 2
+
+
 def test_a_folder_with_a_file_for_each_split(tmp_path, cache):
     rows = example_rows()
     for name in ("train", "dev", "test"):

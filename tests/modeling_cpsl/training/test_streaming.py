@@ -224,10 +224,8 @@ def test_two_processes_see_what_one_sees(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_of_training_is_constant(tmp_path, monkeypatch):
+def test_memory_of_training_is_constant(tmp_path):
     """Over 1 and 16 times the data, which in memory would be 200 MB more; all of it is read before training."""
-    # What the process holds counts, and not what glibc's allocator keeps of the arrays that were given back to it.
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
     sizes = {"acoustic": 74, "visual": 35}
     options = ["--max_steps", 20, "--per_device_train_batch_size", 64, "--standardize_features", "true"]
     peaks = []
@@ -237,4 +235,4 @@ def test_memory_of_training_is_constant(tmp_path, monkeypatch):
         output = run(tmp_path / f"x{times}", data, *options)
         assert sum(map(len, seen_by(tmp_path / f"x{times}"))) > SHUFFLE_BUFFER
         peaks.append(int(output.split("peak ")[1].split()[0]))
-    assert max(peaks) < 1.25 * peaks[0], peaks
+    assert max(peaks) < 1.1 * peaks[0], peaks
