@@ -1,12 +1,20 @@
 """CPSL: multimodal sentiment regression over a transformers text encoder (arXiv:2605.28575)."""
 
+import os
 import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertModel, BertPreTrainedModel, DebertaV2Model, MPNetModel, MPNetPreTrainedModel
+from transformers import (
+    BertModel,
+    BertPreTrainedModel,
+    DebertaV2Model,
+    MPNetModel,
+    MPNetPreTrainedModel,
+    PreTrainedConfig,
+)
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 from transformers.utils import can_return_tuple
@@ -35,6 +43,8 @@ def default_feature_mask(attention_mask: Tensor) -> Tensor:
 
 
 _OPTIONS = {option.name for option in fields(CPSLConfigMixin)}
+# Those of transformers' that say where a checkpoint is.
+_PLACE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
 def _given(**arguments: Any) -> dict[str, Any]:
@@ -81,16 +91,46 @@ class CPSLModelMixin(_Model):
         """As [`~transformers.PreTrainedModel.from_pretrained`], with the same arguments.
 
         A text encoder that is not used (`use_text=False`) stays frozen. Prediction intervals that were calibrated with
-        other weights or options than those of this model are forgotten, and so are bounds of features of another size.
+        other weights or options than those of this model are forgotten, whether the options are given one by one or as
+        a `config`, and so are bounds of features of another size. Where the modalities are others than before, weights
+        of the fusion block that belong to modalities by their place are new.
         """
         model, info = super().from_pretrained(*args, **{**kwargs, "output_loading_info": True})
         model._freeze_unused()
+        saved = model._saved_config(args[0] if args else kwargs.get("pretrained_model_name_or_path"), kwargs)
+        if saved is not None and saved.modality_sizes.keys() != model.config.modality_sizes.keys():
+            info["missing_keys"] = {*info["missing_keys"], *model._restart_fusion()}
         new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-        dropped = [name for name in info["unexpected_keys"] if "multimodal." in name]
-        if new or dropped or kwargs.keys() & (_OPTIONS - {"interval_half_widths", "interval_coverage"}):
+        options = _OPTIONS - {"interval_half_widths", "interval_coverage"}
+        changed = saved is not None and any(getattr(saved, name) != getattr(model.config, name) for name in options)
+        if new or info["unexpected_keys"] or changed:
             model.forget_calibration()
         model.multimodal.forget_bounds(new)
         return (model, info) if kwargs.get("output_loading_info") else model
+
+    def _saved_config(self, name: str | os.PathLike | None, options: dict[str, Any]) -> CPSLConfigMixin | None:
+        """The configuration beside the weights that were loaded; None where there is none of such a model."""
+        place = {option: options[option] for option in _PLACE_OPTIONS if option in options}
+        commit = getattr(self.config, "_commit_hash", None)
+        try:
+            saved, _ = PreTrainedConfig.get_config_dict(name, **place, _commit_hash=commit)
+        except (OSError, TypeError):  # weights alone, in a folder or in memory
+            return None
+        same_type = saved.get("model_type") == self.config.model_type
+        return type(self.config).from_dict(saved) if same_type else None
+
+    @torch.no_grad()
+    def _restart_fusion(self) -> set[str]:
+        """Initialises what of the fusion block is not of one modality, by its name; returns the tensors' names."""
+        new = set()
+        for path, module in self.multimodal.named_modules(prefix="multimodal"):
+            parts = path.split(".")
+            if "fusion" in parts and not self.config.modality_sizes.keys() & {*parts}:
+                for name, parameter in module.named_parameters(prefix=path, recurse=False):
+                    parameter._is_hf_initialized = False  # transformers initialises no tensor that was loaded
+                    new.add(name)
+                self._init_weights(module)
+        return new
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As [`~transformers.PreTrainedModel.save_pretrained`], with code that `AutoModel` finds too."""

@@ -1,5 +1,6 @@
 """Saving and loading: our own checkpoints, and plain text encoders' of every architecture and with other heads."""
 
+import functools
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
+from modeling_cpsl import CPSLConfig, CPSLForSentimentRegression
 from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 
 
@@ -192,6 +194,25 @@ def test_a_text_encoder_that_takes_no_part_stays_frozen(make_model, plain_folder
             assert all(parameter.requires_grad for parameter in one.multimodal.parameters())
 
 
+@pytest.mark.parametrize(("fusion", "mixing"), [("gated", "gate"), ("concat", "projection")])
+def test_weights_of_modalities_by_their_place_are_new_for_other_modalities(make_model, tmp_path, fusion, mixing):
+    """`acoustic, visual` becomes `acoustic, aroma`, then `face, voice`, which are as many."""
+    before = make_model(fusion=fusion, modality_sizes={"acoustic": 5, "visual": 5})
+    before.save_pretrained(tmp_path)
+    load = functools.partial(CPSLForSentimentRegression.from_pretrained, tmp_path, output_loading_info=True)
+    name = f"multimodal.fusion.{mixing}.weight"
+    same, info = load(modality_sizes={"visual": 5, "acoustic": 5})
+    assert torch.equal(same.state_dict()[name], before.state_dict()[name]) and not info["missing_keys"]
+    for names in (("acoustic", "aroma"), ("face", "voice")):
+        other, info = load(modality_sizes=dict.fromkeys(names, 5))
+        new, bias = other.state_dict()[name], other.state_dict()[name.replace("weight", "bias")]
+        assert name in info["missing_keys"] and not torch.isclose(new, before.state_dict()[name]).any()
+        bound = (6 / sum(new.shape)) ** 0.5
+        assert 0.8 * bound < new.abs().max() <= bound and not bias.any()
+        kept = [part for part in ("acoustic",) if part in names]
+        assert all(f"multimodal.encoders.{part}.trunk.0.weight" not in info["missing_keys"] for part in kept)
+
+
 class TestCalibration:
     @pytest.fixture
     def folder(self, make_model, tmp_path):
@@ -204,11 +225,31 @@ class TestCalibration:
         assert same.config.interval_half_widths == {"text": 1.0} and not info["missing_keys"]
 
     @pytest.mark.parametrize(
-        "options", [{"fusion": "concat"}, {"fusion": "sum"}, {"ame": False}, {"pooling": "cls", "modality_sizes": {}}]
+        "options",
+        [
+            {"fusion": "concat"},
+            {"fusion": "sum"},
+            {"ame": False},
+            {"pooling": "cls", "modality_sizes": {}},
+            {"residual_weight": 0.5},
+            {"num_hidden_layers": 1},
+        ],
     )
-    def test_it_does_not_outlive_weights_that_are_new_or_left_out_and_options_that_change(self, folder, options):
-        other = AutoModelForSequenceClassification.from_pretrained(folder, **options)
+    @pytest.mark.parametrize("given_as", ["options", "config", "class"])
+    def test_it_does_not_outlive_weights_that_are_new_or_left_out_and_options_that_change(
+        self, folder, options, given_as
+    ):
+        model_class = CPSLForSentimentRegression if given_as == "class" else AutoModelForSequenceClassification
+        if given_as == "config":
+            options = {"config": AutoConfig.from_pretrained(folder, **options)}
+        other = model_class.from_pretrained(folder, **options)
         assert other.config.interval_half_widths is other.config.interval_coverage is None
+
+    def test_it_stays_with_the_configuration_that_it_was_saved_with(self, folder):
+        config = CPSLConfig.from_pretrained(folder)
+        for options in ({"config": config}, {"config": folder}, {"residual_weight": 1.0}):
+            same = CPSLForSentimentRegression.from_pretrained(folder, **options)
+            assert same.config.interval_half_widths == {"text": 1.0}
 
     def test_another_one_can_be_given(self, folder):
         other = AutoModelForSequenceClassification.from_pretrained(folder, interval_half_widths={"text": 2.0})

@@ -92,6 +92,21 @@ def test_another_feature_size_makes_a_new_encoder_with_statistics_and_bounds_of_
     assert updates == {"acoustic": 2, "visual": 0}
 
 
+def test_a_gate_is_not_kept_for_another_modality_in_the_place_of_the_one_before(
+    trained, small_tables, tmp_path, capsys
+):
+    """Its weights belong to modalities by their place, and `gaze` is where `visual` was."""
+    (tmp_path / "tables").mkdir()
+    for path in small_tables.glob("*.parquet"):
+        table = Dataset.from_parquet(str(path), cache_dir=tmp_path / "cache").rename_column("visual", "gaze")
+        table.to_parquet(tmp_path / "tables" / path.name)
+    model = prepare(trained, tmp_path / "tables", tmp_path / "run").model
+    assert "; partly new: fusion; new: gaze; left out: visual; " in capsys.readouterr().out
+    name = "multimodal.fusion.gate.weight"
+    before, now = load_file(trained / "model.safetensors")[name], model.state_dict()[name]
+    assert before.shape == now.shape and not torch.isclose(before, now).any()
+
+
 def test_statistics_hold_for_the_same_size_and_extractor():
     statistics = {name: {"mean": [0.0] * 2, "std": [1.0] * 2} for name in ("acoustic", "visual", "gaze")}
     sizes, extractors = dict.fromkeys(statistics, 2), {"acoustic": "COVAREP", "visual": "FACET"}
