@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .config import ModulationConfig
 from .rules import in_conflict, modulation_coefficients, stack_scalars
@@ -90,7 +91,7 @@ class GradientModulator:
         self._totals = torch.zeros(2, len(STATISTICS), len(groups))  # sums and counts since the last `pop_statistics`
         self._observed: Tensor | None = None  # (2, M): error sums and counts since the last `step`
         self._warned: set[str] = set()
-        self._is_attached = False
+        self._hooks: list[RemovableHandle] = []  # in the optimizers that are attached
         self._update_scales: dict[nn.Parameter, Tensor] = {}  # for the optimizer step that follows
         self._snapshot: dict[nn.Parameter, Tensor] = {}
 
@@ -139,7 +140,7 @@ class GradientModulator:
         """
         if self._observed is None:
             raise RuntimeError("step() needs the errors of this step: call observe() for each micro-batch before it")
-        if self.config.target == "update" and not self._is_attached:
+        if self.config.target == "update" and not self._hooks:
             raise RuntimeError('target="update" scales the optimizer\'s step: call attach(optimizer) before training')
         observed, self._observed = self._observed, None
         if dist.is_available() and dist.is_initialized():
@@ -192,9 +193,13 @@ class GradientModulator:
             optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper has no hooks of its own
             if set(_parameters_of(optimizer)).isdisjoint(itertools.chain(*self._parameters.values())):
                 raise ValueError(f"{type(optimizer).__name__} holds no parameter of {', '.join(self._parameters)}")
-            optimizer.register_step_pre_hook(self._before_update)
-            optimizer.register_step_post_hook(self._after_update)
-            self._is_attached = True
+            self._hooks.append(optimizer.register_step_pre_hook(self._before_update))
+            self._hooks.append(optimizer.register_step_post_hook(self._after_update))
+
+    def detach(self) -> None:
+        """Leaves the attached optimizers as they were, for a training with another modulator to use them."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def state_dict(self) -> dict[str, Any]:
         """State between two optimizer steps that a restart needs: the noise's step and the running statistics."""

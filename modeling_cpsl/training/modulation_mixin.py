@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.trainer_utils import TrainOutput
 
 from ..modulation import GradientModulator
 from .checkpoints import load_training_state, resuming_from
@@ -37,6 +38,14 @@ class GradientModulationMixin(_Trainer):
         Called by `train` when the model is wrapped and on its device, which may have replaced its parameters.
         """
         raise NotImplementedError("return a GradientModulator over the parameters of self.model")
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Extends `Trainer.train`: leaves the optimizer without the modulator's hooks, however the training ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.modulator is not None:
+                self.modulator.detach()
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any

@@ -347,6 +347,18 @@ class TestUpdateTarget:
         with pytest.raises(ValueError, match="SGD holds no parameter of acoustic, visual"):
             modulator.attach(torch.optim.SGD(group((2,)), lr=0.1))
 
+    def test_an_optimizer_is_detached_without_a_trace(self):
+        """Another training with the same optimizer scales its steps once."""
+        groups = groups_with_gradients()
+        optimizer = torch.optim.SGD(itertools.chain(*groups.values()), lr=0.1)
+        modulator = GradientModulator(groups, target="update")
+        modulator.attach(optimizer)
+        modulator.detach()
+        assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+        observe(modulator, 1.0, 2.0)
+        with pytest.raises(RuntimeError, match="call attach"):
+            modulator.step(0)
+
     def test_needs_an_optimizer(self):
         modulator = GradientModulator(groups_with_gradients(), target="update")
         observe(modulator, 1.0, 2.0)

@@ -1,5 +1,6 @@
 """CPSLTrainer: one step is one step, modulation in the window and only there, and what is logged."""
 
+import contextlib
 import itertools
 import math
 
@@ -340,6 +341,20 @@ def test_the_loss_of_a_training_is_the_mean_over_its_samples_whether_it_was_resu
     assert whole.training_loss == whole.metrics["train_loss"] == pytest.approx(np.mean(epochs))
     resumed = make_trainer(tmp_path, **options).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
     assert resumed.training_loss == resumed.metrics["train_loss"] == pytest.approx(whole.training_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("learning_rate", [1e-2, 1e30])
+def test_a_training_that_ends_or_fails_leaves_no_hook(tmp_path, learning_rate):
+    """The optimizer is kept for the next training where all embeddings are trained."""
+    options = {"train_embeddings": "all", "modulation_target": "update", "num_train_epochs": 1, "warmup_steps": 0}
+    trainer = make_trainer(tmp_path, learning_rate=learning_rate, **options)
+    for _ in range(2):
+        with contextlib.nullcontext() if learning_rate < 1 else pytest.raises(NonFiniteLossError):
+            trainer.train()
+        optimizer = trainer.optimizer.optimizer
+        assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    assert not any(getattr(module, name) for module in trainer.model.modules() for name in hooks)
 
 
 def test_training_forgets_the_calibration_of_other_weights(tmp_path):
