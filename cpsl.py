@@ -23,6 +23,7 @@ COMMANDS = {
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),
     "convert": Command("data_builders.commands:convert", "convert data into sharded Parquet with a dataset card"),
+    "extract": Command("data_builders.media.commands:extract", "turn video and audio clips into a data set"),
     "plot": Command("data_builders.commands:plot", "draw the distributions of labels and lengths"),
 }
 

@@ -14,7 +14,7 @@ from .contract import Word
 from .pauses import pieces_between_pauses
 
 
-_JOINED = tuple("-'’")
+_JOINED = ("-", "'", "’")
 
 
 def recognized_words(chunks: Iterable[np.ndarray], model: str) -> list[Word]:
@@ -44,14 +44,15 @@ def recognized_words(chunks: Iterable[np.ndarray], model: str) -> list[Word]:
         for segment in segments:
             language = found.language
             for word in segment.words or ():
-                if words and word.word[:1] in _JOINED:  # the rest of a word: "self" and "-made"
-                    words[-1] = Word(words[-1].text + word.word.strip(), words[-1].start, piece.start + float(word.end))
-                    continue
-                words += _word(word, piece.start, words[-1].end if words else 0.0, piece.end)
+                found_words = _words(word, piece.start, words[-1].end if words else 0.0, piece.end)
+                if words and found_words and word.word.startswith(_JOINED):  # the rest of one: "self" and "-made"
+                    rest, last = found_words.pop(0), words.pop()
+                    words.append(Word(last.text + rest.text, last.start, rest.end))
+                words += found_words
     return words
 
 
-def _word(word: Any, offset: float, earliest: float, latest: float) -> list[Word]:
+def _words(word: Any, offset: float, earliest: float, latest: float) -> list[Word]:
     """What the recogniser takes for a word, which in scripts without blanks may be several; they share its time."""
     texts = words_of_text(word.word)
     start = min(max(offset + float(word.start), earliest), latest)

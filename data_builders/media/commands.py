@@ -1,0 +1,63 @@
+"""The command `cpsl extract`. What it needs is imported when it runs."""
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..command_line import CommandParser, comma_separated
+from ..files import ON_ERROR, DataError
+from .contract import MODALITIES, ExtractionSettings
+
+
+def extract(arguments: Sequence[str]) -> None:
+    """Turn video and audio clips into a data set to train on: words, voice and face, aligned word by word."""
+    parser = CommandParser(prog="cpsl extract", description=extract.__doc__)
+    parser.add_argument("clips", nargs="+", type=Path, help="files of video or sound, or folders of them")
+    parser.add_argument("out", type=Path, help="the folder of the data set")
+    parser.add_argument(
+        "--transcripts", type=Path, help="a folder with an SRT, VTT, JSON, TextGrid or txt file of each clip's name"
+    )
+    parser.add_argument(
+        "--labels", type=Path, help="a CSV file with the columns clip, label and if wanted split, video_id, start, end"
+    )
+    parser.add_argument("--asr", help="the model that recognises words: a faster-whisper folder, or a name (tiny.en)")
+    parser.add_argument("--words", choices=("all", "none"), default="all", help="none: half seconds instead of words")
+    parser.add_argument(
+        "--modalities", type=comma_separated, default=list(MODALITIES), help="what is measured, separated by commas"
+    )
+    parser.add_argument("--voice", default="cpsl", help="the descriptors of the voice: cpsl or egemaps")
+    parser.add_argument("--face_model", type=Path, help="the file face_landmarker.task, see docs/own_clips.md")
+    parser.add_argument("--num_proc", type=int, default=1, help="number of processes")
+    parser.add_argument("--shard", default="1/1", help="extract only this part of the clips, such as 2/8")
+    parser.add_argument("--on_error", choices=ON_ERROR, default="skip", help="skip: leave bad clips out")
+    options = parser.parse_args(arguments)
+    shard = re.fullmatch(r"(\d+)/(\d+)", options.shard)
+    if not shard or not 1 <= int(shard[1]) <= int(shard[2]):
+        raise DataError(f"--shard {options.shard} is not a part such as 1/4, 2/4, 3/4 or 4/4")
+    if options.num_proc < 1:
+        raise DataError(f"--num_proc {options.num_proc} is less than one process")
+    if options.transcripts and not options.transcripts.is_dir():
+        raise DataError(f"{options.transcripts}: no such folder; --transcripts needs one")
+    from .folder import extract_clips, find_clips, summary
+    from .labels import read_labels
+
+    beginning = time.monotonic()
+    results = extract_clips(
+        find_clips(options.clips),
+        options.out,
+        ExtractionSettings(
+            modalities=tuple(name for name in options.modalities if name != "text"),
+            words=options.words == "all",
+            asr=options.asr,
+            voice=options.voice,
+            face_model=options.face_model,
+        ),
+        transcripts=options.transcripts,
+        labels=read_labels(options.labels) if options.labels else None,
+        num_proc=options.num_proc,
+        shard=(int(shard[1]), int(shard[2])),
+        on_error=options.on_error,
+    )
+    print(summary(results, time.monotonic() - beginning))
+    print(options.out)
