@@ -49,6 +49,16 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "tensor"), counted(2, "process")
+    ('1 tensor', '2 processes')
+    """
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}{'' if count == 1 else plural}"
+
+
 @contextlib.contextmanager
 def broken_files_are_data_errors(
     path: str | os.PathLike, kind: str, way_out: str = "get the file again"

@@ -49,7 +49,7 @@ def conformal_half_widths(
     sizes = Counter(modality_sets).most_common()
     enough = [name for name, size in sizes if _rank(size, coverage) <= size]
     for name, size in sizes[len(enough) :] if enough else []:
-        logger.warning("no interval for utterances with %s alone: there are only %d of them", name, size)
+        logger.warning("no interval for utterances with %s alone: too few of them (%d)", name, size)
     # Where no set is large enough, the error tells how many samples the largest one lacks.
     chosen = enough or [name for name, _ in sizes[:1]] or [""]
     members = {name: np.array([other == name for other in modality_sets], dtype=bool) for name in chosen}

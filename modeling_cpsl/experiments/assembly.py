@@ -27,7 +27,8 @@ from transformers import (
 from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 from data_builders.cross_validation import cross_validation_splits
-from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id
+from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
+from data_builders.leaks import shared_videos
 
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
@@ -35,7 +36,7 @@ from ..processing_cpsl import CPSLProcessor
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
-from .console import without_loading_reports
+from .console import without_loading_reports, without_messages
 from .continuation import kept_and_new, kept_statistics, restart_bounds
 from .loading import NO_FOREIGN_CODE, check_claimed_size
 from .recipe import DataArguments, Recipe
@@ -50,22 +51,35 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
     if arguments.fold is not None and arguments.streaming:
         raise ValueError("fold: a stream cannot be cut into folds; leave --streaming or --fold out")
-    dataset = load_aligned_dataset(
-        arguments.dataset,
-        data_dir=arguments.data_dir,
-        format=arguments.format,
-        modalities=arguments.modality_names,
-        feature_sequences=arguments.sequences_by_modality,
-        streaming=arguments.streaming,
-    )
+    with without_messages("data_builders.builder", "so speakers leak"):  # only in the training that builds the cache
+        dataset = load_aligned_dataset(
+            arguments.dataset,
+            data_dir=arguments.data_dir,
+            format=arguments.format,
+            modalities=arguments.modality_names,
+            feature_sequences=arguments.sequences_by_modality,
+            streaming=arguments.streaming,
+        )
     if arguments.fold_and_number is not None:
         return cross_validation_splits(dataset, *arguments.fold_and_number, group=arguments.fold_group)
+    if not arguments.streaming:
+        _warn_of_shared_videos(arguments.dataset, dataset)
     if "train" not in dataset:
         raise ValueError(f"{arguments.dataset}: there is no train split; it has {', '.join(dataset)}")
     for name, split in dataset.items():
         if next(read_columns(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
     return dataset
+
+
+def _warn_of_shared_videos(name: str, dataset: DatasetDict) -> None:
+    """Says on one line which splits have videos in common."""
+    shared = [
+        f"{counted(len(videos), 'video')} in both {one} and {other}"
+        for (one, other), videos in shared_videos(dataset).items()
+    ]
+    if shared:
+        logger.warning("%s: %s; metrics on speakers that were trained on are too good", name, ", ".join(shared))
 
 
 def build_processor(
@@ -187,15 +201,15 @@ def _check_encoder_weights(model: PreTrainedModel, info: dict[str, Any], name_or
     unfit = sorted(name for name in not_loaded if name.startswith(prefix))
     if unfit and model.config.use_text:
         raise ValueError(
-            f"model_name_or_path {name_or_path}: {len(unfit)} tensors of the text encoder are missing in its weights "
-            f"or have another size, the first is {unfit[0]}; get the complete checkpoint of a text encoder"
+            f"model_name_or_path {name_or_path}: its weights lack {counted(len(unfit), 'tensor')} of the text encoder "
+            f"or have them in another size, the first is {unfit[0]}; get the complete checkpoint of a text encoder"
         )
     # A pretraining head is not needed, but layers that the encoder does not have are a sign of a wrong config.json.
     unused = sorted(name for name in info["unexpected_keys"] if name.removeprefix(prefix).startswith("encoder."))
     if unused:
         logger.warning(
-            "model_name_or_path %s: %d tensors of its text encoder are not used, since its config.json describes a "
-            "smaller one; the first is %s", name_or_path, len(unused), unused[0],
+            "model_name_or_path %s: its config.json describes a smaller text encoder than its weights, which "
+            "leaves out %s; the first is %s", name_or_path, counted(len(unused), "tensor"), unused[0],
         )  # fmt: skip
 
 

@@ -46,8 +46,7 @@ def compare_runs(
 ) -> pd.DataFrame:
     """Compares runs by their metrics; runs that differ in their seed alone are averaged.
 
-    A warning names runs that lack the split, runs with the seed and the metrics of another one, which count once, and
-    different data sets.
+    A warning names runs that lack the split, and runs with the seed and the metrics of another one, which count once.
 
     Args:
         runs: Output folders of finished runs; one that is named twice counts once.
@@ -60,7 +59,8 @@ def compare_runs(
         group is named by the folder that holds its runs, or, where another group is in the same folder, by its runs.
 
     Raises:
-        ValueError: The split is unknown, a folder holds no finished run, no run has the split, or one lacks a metric.
+        ValueError: The split is unknown, a folder holds no finished run, no run has the split, two are on different
+            data sets, or one lacks a metric.
     """
     if split.lower() not in SPLIT_ALIASES:
         meant = did_you_mean(split, SPLIT_ALIASES)
@@ -77,6 +77,7 @@ def compare_runs(
         logger.warning("left out, since they have no metrics of the split %r: %s", split, ", ".join(without))
     if metrics is None:
         metrics = [name for name in METRICS if all(name in run.metrics for run in with_split)]
+    _check_data_sets(with_split)
     for run in with_split:
         _check_metrics(run, metrics)
     return _table(_grouped(with_split), metrics)
@@ -105,7 +106,20 @@ def _read_run(folder: Path, split: str) -> _Run:
         metrics = {name: float(results[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in results}
     seeds = tuple(options.pop(name, None) for name in _SEEDS)
     options = {name: value for name, value in options.items() if name not in _OF_NO_INFLUENCE}
+    if (options.get("max_steps") or -1) > 0:  # it decides how long the run was
+        options.pop("num_train_epochs", None)
     return _Run(folder, options | versions, seeds, metrics)
+
+
+def _check_data_sets(runs: Sequence[_Run]) -> None:
+    """Refuses figures of different data; the folder does not matter, for data may have moved."""
+    names = [Path(str(run.options.get("dataset"))).name for run in runs]
+    other = next((index for index, name in enumerate(names) if name != names[0]), 0)
+    if other:
+        raise ValueError(
+            f"{runs[other].folder} is a run on the data set {names[other]}, and {runs[0].folder} on {names[0]}: their "
+            "metrics cannot be compared; name runs on one data set"
+        )
 
 
 def _check_metrics(run: _Run, metrics: Sequence[str]) -> None:
@@ -120,8 +134,6 @@ def _table(groups: Sequence[Sequence[_Run]], metrics: Sequence[str]) -> pd.DataF
     names = [str(group[0].folder.parent if len(group) > 1 else group[0].folder) for group in groups]
     options = dict.fromkeys(name for group in groups for name in group[0].options)
     differing = [name for name in options if any(_differ(name, group, groups[0]) for group in groups)]
-    if "dataset" in differing:
-        logger.warning("the runs are on different data sets, so their metrics cannot be compared")
     rows = {}
     for name, group in zip(names, groups, strict=True):
         unique_name = name if names.count(name) == 1 else ", ".join(str(run.folder) for run in group)

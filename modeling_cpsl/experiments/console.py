@@ -17,11 +17,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
+from data_builders.files import counted, one_line
+
 from ..training.embedding_rows import PartlyTrainedEmbedding
 from ..training.trainer import CPSLTrainer
 from .recipe import SWITCHES, switched_on
 from .records import results_table
 
+
+logger = logging.getLogger(__name__)
 
 # The metrics that an epoch's line shows, beside the one that chooses the best epoch.
 EPOCH_METRICS = ("mae", "corr", "acc7", "acc2_nonzero")
@@ -170,7 +174,7 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
         total -= embedding.trained.numel()  # which the table has as well
         rows = f" (of {len(embedding.weight):,} embeddings the {len(embedding.rows):,} that occur)"
     modalities = ["text"] if config.use_text else []
-    modalities += [f"{name} ({size} values a word)" for name, size in config.modality_sizes.items()]
+    modalities += [f"{name} ({counted(size, 'value')} a word)" for name, size in config.modality_sizes.items()]
     on = switched_on(options, len(config.modality_sizes))
     off = [name for name in SWITCHES if name not in on]
     method = [f"{' '.join(names).upper()} {state}" for names, state in ((on, "on"), (off, "off")) if names]
@@ -194,7 +198,7 @@ def kept_model(args: TrainingArguments, state: TrainerState) -> str:
 
 @contextlib.contextmanager
 def quiet_libraries(is_main_process: bool = True) -> Iterator[None]:
-    """Without the progress bars of transformers and datasets, and with each warning once.
+    """Without the progress bars of transformers and datasets, and with each warning once, on a line of its own.
 
     Downloads from the Hub keep their bars.
 
@@ -226,8 +230,10 @@ def quiet_libraries(is_main_process: bool = True) -> Iterator[None]:
 
 
 def _show_warnings_once() -> None:
-    """Shows one warning of each place in the code; Python shows it again where its text has another number in it."""
-    show = warnings.showwarning
+    """Logs one warning of each place in the code; Python shows it again where its text has another number in it.
+
+    Python would also show the line of code that warns, which says nothing to a user.
+    """
     shown: set[tuple[type[Warning], str, int]] = set()
 
     def show_once(
@@ -240,7 +246,7 @@ def _show_warnings_once() -> None:
     ) -> None:
         if (category, filename, lineno) not in shown:
             shown.add((category, filename, lineno))
-            show(message, category, filename, lineno, file, line)
+            logger.warning("%s", one_line(message) if isinstance(message, Warning) else message)
 
     warnings.showwarning = show_once
 

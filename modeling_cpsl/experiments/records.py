@@ -16,7 +16,7 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from data_builders.files import replacing_file
+from data_builders.files import broken_files_are_data_errors, replacing_file
 
 from ..task_cpsl import decode_sentiment
 from ..training.metrics import METRICS
@@ -27,6 +27,8 @@ from .recipe import read_yaml
 RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
 TRAINING_PLOT, MODULATION_PLOT = "training_dynamics.png", "modulation.png"
 SAMPLE_BACKBONE_FOLDER = "sample_backbone"
+# It writes all records again, from the last checkpoint if there is one.
+_WAY_OUT = "remove it and repeat the training with --resume_from_checkpoint last"
 # What of a run's folder stays on the machine: checkpoints, ids and labels of the data, paths and tokens.
 NOT_SHARED = ("*/*", ".*", "predictions_*", "training_args.bin", CONFIG_FILE)
 # Whose versions a resolved recipe notes.
@@ -56,8 +58,10 @@ class TrainingLog(TrainerCallback):
 
 
 def read_log(folder: str | os.PathLike) -> list[dict[str, float]]:
-    """The rows of a run's `training_log.jsonl`."""
-    return [_from_json(line) for line in (Path(folder) / LOG_FILE).read_text().splitlines()]
+    """The rows of a run's `training_log.jsonl`; a DataError names one that cannot be read."""
+    path = Path(folder) / LOG_FILE
+    with broken_files_are_data_errors(path, "log of a run", _WAY_OUT):
+        return [_from_json(line) for line in path.read_text().splitlines()]
 
 
 def write_results(metrics: dict[str, float], folder: str | os.PathLike) -> None:
@@ -67,8 +71,10 @@ def write_results(metrics: dict[str, float], folder: str | os.PathLike) -> None:
 
 
 def read_results(folder: str | os.PathLike) -> dict[str, float]:
-    """What [`write_results`] wrote."""
-    return _from_json((Path(folder) / RESULTS_FILE).read_text())
+    """What [`write_results`] wrote; a DataError names a file that cannot be read."""
+    path = Path(folder) / RESULTS_FILE
+    with broken_files_are_data_errors(path, "file of results", _WAY_OUT):
+        return _from_json(path.read_text())
 
 
 def _to_json(metrics: Mapping[str, float], **layout: Any) -> str:
@@ -81,7 +87,10 @@ def _to_json(metrics: Mapping[str, float], **layout: Any) -> str:
 
 
 def _from_json(text: str) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in json.loads(text).items()}
+    metrics = {name: math.nan if value is None else value for name, value in json.loads(text).items()}
+    if wrong := [name for name, value in metrics.items() if not isinstance(value, int | float)]:
+        raise ValueError(f"{wrong[0]} is not a number")
+    return metrics
 
 
 def write_resolved_config(config: dict[str, Any], folder: str | os.PathLike) -> None:
@@ -126,8 +135,10 @@ def write_predictions(
 
 
 def read_predictions(folder: str | os.PathLike, split: str) -> pd.DataFrame:
-    """What [`write_predictions`] wrote, a row a sample."""
-    return pd.read_parquet(_predictions_path(folder, split))
+    """What [`write_predictions`] wrote, a row a sample; a DataError names a table that cannot be read."""
+    path = _predictions_path(folder, split)
+    with broken_files_are_data_errors(path, "table of predictions", _WAY_OUT):
+        return pd.read_parquet(path)
 
 
 def _predictions_path(folder: str | os.PathLike, split: str) -> Path:

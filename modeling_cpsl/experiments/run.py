@@ -4,6 +4,8 @@ import contextlib
 import copy
 import logging
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -63,10 +65,8 @@ def run(recipe: str | os.PathLike, **options: Any) -> dict[str, float]:
 def run_recipe(recipe: Recipe) -> dict[str, float]:
     """[`run`] for a recipe that has been read."""
     args = copy.copy(recipe.training)
-    with write_errors(args.output_dir):
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     only_writer = contextlib.nullcontext() if args.process_index else locked(args.output_dir)
-    with quiet_libraries(is_main_process=args.process_index == 0), only_writer:
+    with quiet_libraries(is_main_process=args.process_index == 0), _output_folder(Path(args.output_dir)), only_writer:
         if args.resume_from_checkpoint == "last" and _is_complete(recipe):
             if args.process_index == 0:
                 print(f"{args.output_dir}: this run is complete, nothing was changed")
@@ -76,6 +76,25 @@ def run_recipe(recipe: Recipe) -> dict[str, float]:
             print(f"{args.output_dir}: no complete checkpoint, the training starts anew")
         args.resume_from_checkpoint = checkpoint
         return _train(recipe._replace(training=args))
+
+
+@contextlib.contextmanager
+def _output_folder(path: Path) -> Iterator[None]:
+    """Makes a run's folder, and removes what was made if the run is refused or fails before it leaves anything."""
+    path = path.absolute()
+    backbone = path / records.SAMPLE_BACKBONE_FOLDER
+    had_backbone, made = backbone.exists(), [folder for folder in (path, *path.parents) if not folder.exists()]
+    with write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder that holds something stays
+            if not had_backbone and os.listdir(path) == [backbone.name]:
+                shutil.rmtree(backbone)
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _is_complete(recipe: Recipe) -> bool:

@@ -208,8 +208,8 @@ class CPSLTrainingArguments(TrainingArguments):
     def _check_modulation(self) -> None:
         if (self.gm or self.cp) and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
             raise ValueError(
-                f"modulation_start_epoch={self.modulation_start_epoch} lies outside the {self.num_train_epochs:g} "
-                "epochs of this run; set --no_gm --no_ge --no_cp to train without modulation"
+                f"modulation_start_epoch={self.modulation_start_epoch} must be below num_train_epochs="
+                f"{self.num_train_epochs:g}; set --no_gm --no_ge --no_cp to train without modulation"
             )
         try:
             _ = self.modulation

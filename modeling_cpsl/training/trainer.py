@@ -16,7 +16,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
 
-from data_builders.files import DataError, replacing_files, write_errors
+from data_builders.files import DataError, counted, replacing_files, write_errors
 
 from ..modulation import GradientModulator
 from . import optimizer_step
@@ -118,11 +118,12 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             )
         kwargs.setdefault("compute_metrics", _sentiment_metrics)
         super().__init__(model=model, args=args, **kwargs)
-        num_samples = len(self.train_dataset) if has_length(self.train_dataset) else float("inf")
-        if args.dataloader_drop_last and num_samples < args.train_batch_size * args.world_size:
+        batch_size, dataset = args.train_batch_size * args.world_size, self.train_dataset
+        if args.dataloader_drop_last and has_length(dataset) and len(dataset) < batch_size:
             raise ValueError(
-                f"per_device_train_batch_size={args.per_device_train_batch_size} on {args.world_size} processes "
-                f"leaves no step: dataloader_drop_last drops all {num_samples} samples"
+                f"per_device_train_batch_size={args.per_device_train_batch_size} on "
+                f"{counted(args.world_size, 'process')} leaves no step: dataloader_drop_last drops all "
+                f"{counted(len(dataset), 'sample')}; leave it out, or train with smaller batches"
             )
         if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
             _check_metric(args.metric_for_best_model, self.unwrapped_model)
@@ -148,9 +149,9 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         args, num_epochs = self.args, self.state.num_train_epochs
         if (args.gm or args.cp) and args.modulation_start_epoch >= num_epochs:
             logger.warning(
-                "modulation_start_epoch=%d lies outside the %d epochs of this run: nothing is modulated",
-                args.modulation_start_epoch, num_epochs,
-            )  # fmt: skip
+                "modulation_start_epoch=%d: this run has no such epoch, so nothing is modulated",
+                args.modulation_start_epoch,
+            )
         groups = {name: self.unwrapped_model.modality_parameters(name) for name in names}
         return GradientModulator(groups, self.args.modulation, seed=self.args.seed)
 

@@ -48,7 +48,7 @@ def test_an_encoder_that_is_larger_than_its_configuration_says_is_told(backbone,
     config, tokenizer, _ = assembly.load_backbone(str(folder), 50)
     build(folder, config, tokenizer)
     [record] = caplog.records
-    assert "16 tensors of its text encoder are not used" in record.getMessage()
+    assert "leaves out 16 tensors; the first is " in record.getMessage()
     assert "encoder.layer.1." in record.getMessage()
 
 

@@ -98,17 +98,35 @@ def test_options_of_no_influence_do_not_split_a_row(tmp_path):
     assert compare_runs(runs)["runs"].tolist() == [2]
 
 
-def test_the_table_says_in_what_its_rows_differ(tmp_path, caplog):
-    changes = ({}, {"ame": False}, {"dataset": "mosei", "versions": {"torch": "2.9.0"}})
-    base = {"dataset": "mosi", "versions": {"torch": "2.8.0"}, "seed": 3, "disable_tqdm": True}
+def test_the_table_says_in_what_its_rows_differ(tmp_path):
+    changes = ({}, {"ame": False}, {"alpha": 0.5, "versions": {"torch": "2.9.0"}})
+    base = {"alpha": 1.0, "versions": {"torch": "2.8.0"}, "seed": 3, "disable_tqdm": True}
     runs = [write_run(tmp_path / str(index), 1.0, **base | change) for index, change in enumerate(changes)]
     assert compare_runs(runs)["options"].tolist() == [
-        "ame=True dataset=mosi version of torch=2.8.0",
-        "ame=False dataset=mosi version of torch=2.8.0",
-        "ame=True dataset=mosei version of torch=2.9.0",
+        "alpha=1.0 ame=True version of torch=2.8.0",
+        "alpha=1.0 ame=False version of torch=2.8.0",
+        "alpha=0.5 ame=True version of torch=2.9.0",
     ]
-    assert caplog.messages == ["the runs are on different data sets, so their metrics cannot be compared"]
     assert "options" not in compare_runs(runs[:1])
+
+
+def test_runs_on_different_data_sets_are_refused_and_moved_data_are_the_same(tmp_path, capsys):
+    paths = {"a": "data/mosi", "b": "/elsewhere/mosi", "c": "data/mosei"}
+    a, b, c = (str(write_run(tmp_path / name, 1.0, dataset=path)) for name, path in paths.items())
+    assert main(["compare", a, b, c]) == 1
+    assert capsys.readouterr().err == (
+        f"cpsl compare: error: {c} is a run on the data set mosei, and {a} on mosi: their metrics cannot be compared; "
+        "name runs on one data set\n"
+    )
+    assert main(["compare", a, b]) == 0
+    assert "dataset=/elsewhere/mosi" in capsys.readouterr().out
+
+
+def test_epochs_do_not_split_a_row_where_steps_decide(tmp_path):
+    runs = [write_run(tmp_path / name, 1.0, seed=int(name), num_train_epochs=int(name), max_steps=9) for name in "12"]
+    assert compare_runs(runs)["runs"].tolist() == [2]
+    runs = [write_run(tmp_path / name, 1.0, num_train_epochs=int(name), max_steps=-1) for name in "34"]
+    assert compare_runs(runs)["options"].tolist() == ["num_train_epochs=3", "num_train_epochs=4"]
 
 
 @pytest.mark.parametrize("split", ["dev", "val", "valid", "Validation"])

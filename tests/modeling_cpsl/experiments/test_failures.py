@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from forked import ForkedProcess
 from huggingface_hub import HfApi, RepoUrl
 from safetensors.torch import load_file, save_file
@@ -72,7 +73,11 @@ def error_of(capsys, arguments):
         ("good", "--per_device_eval_batch_size 0", ["per_device_eval_batch_size=0"]),
         ("good", "--gradient_accumulation_steps 0", ["gradient_accumulation_steps=0"]),
         ("good", "--num_train_epochs 0", ["num_train_epochs=0"]),
-        ("good", "--num_train_epochs 2 --modulation_start_epoch 2", ["modulation_start_epoch=2", "the 2 epochs"]),
+        (
+            "good",
+            "--num_train_epochs 2 --modulation_start_epoch 2",
+            ["modulation_start_epoch=2 must be below"],
+        ),
         ("good", "--modulation_start_epoch -1", ["modulation_start_epoch=-1"]),
         ("good", "--modulation_start_epoch 3 --modulation_end_epoch 2", ["modulation_end_epoch=2"]),
         ("good", "--no_gm", ["ge=True", "gm=True", "set ge=False too"]),
@@ -89,9 +94,11 @@ def error_of(capsys, arguments):
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_it(data, tmp_path, capsys, dataset, options, named):
-    command = ["recipes/sample.yaml", "--dataset", str(data / dataset), "--output_dir", str(tmp_path), *TINY]
+    output_dir = tmp_path / "new" / "run"
+    command = ["recipes/sample.yaml", "--dataset", str(data / dataset), "--output_dir", str(output_dir), *TINY]
     line = error_of(capsys, [*command, *options.split()])
     assert [text for text in named if text not in line] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 class HubThatLeaves(HfApi):
@@ -154,7 +161,7 @@ def _with_fields(**fields):
         (_with_fields(num_attention_heads="2"), ["not a readable text encoder", "num_attention_heads"]),
         (_with_fields(intermediate_size=2**33), ["config.json claims", "parameters, which the weights do not hold"]),
         (_without_a_layer, ["16 tensors", "deberta.encoder.layer.1."]),
-        (_with_a_smaller_vocabulary, ["1 tensors", "deberta.embeddings.word_embeddings.weight"]),
+        (_with_a_smaller_vocabulary, ["1 tensor of", "deberta.embeddings.word_embeddings.weight"]),
         (_cut_short, ["not a readable text encoder", "get it again"]),
         (lambda folder: (folder / "model.safetensors").unlink(), ["model.safetensors"]),
         (_without_tokenizer, ["tokenizer has 7 entries"]),
@@ -214,6 +221,15 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     before = files_in(tmp_path)
     assert main(["train", *again, "--num_train_epochs", "2"]) == 0
     assert capsys.readouterr().out == f"{tmp_path}: this run is complete, nothing was changed\n"
+    results = tmp_path / "all_results.json"
+    results.write_text("{")
+    line = error_of(capsys, [*again, "--num_train_epochs", "2"])
+    assert f"error: {results}: not a readable file of results (" in line
+    assert line.endswith("; remove it and repeat the training with --resume_from_checkpoint last")
+    results.unlink()
+    assert main(["train", *again, "--num_train_epochs", "2"]) == 0
+    assert json.loads(results.read_text())["train_loss"] == json.loads(before["all_results.json"])["train_loss"]
+    before = files_in(tmp_path)
     line = error_of(capsys, [*again, "--num_train_epochs", "2", "--alpha", "2"])
     assert "that run is complete, and has other options (alpha 1.0 -> 2.0); start anew in another" in line
     assert f"output_dir {tmp_path} holds a run already" in error_of(capsys, [*command, "--seed", "1"])
@@ -225,10 +241,32 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
 
 
 @pytest.mark.usefixtures("without_pictures")
+@pytest.mark.filterwarnings("default:the labels are constant")
+def test_what_is_odd_in_the_data_is_said_on_one_line_at_every_training(data, tmp_path, capsys, caplog):
+    """A video in two splits, and labels that are all the same, for which Python would show its line of code too."""
+    (tmp_path / "data").mkdir()
+    train = Dataset.from_parquet(str(data / "good" / "train.parquet"), cache_dir=tmp_path / "cache")
+    train.to_parquet(tmp_path / "data" / "train.parquet")
+    validation = train.select(range(4)).map(lambda row: row | {"id": f"{row['id']}b", "label": 1.0})
+    validation.to_parquet(tmp_path / "data" / "validation.parquet")
+    videos = len({*train["video_id"]} & {*validation["video_id"]})
+    for attempt in ("a", "b"):
+        options = ["--dataset", str(tmp_path / "data"), "--output_dir", str(tmp_path / attempt), *TINY]
+        caplog.clear()
+        assert main(["train", "sample", *options, "--max_steps", "2"]) == 0
+        overlap = f"{tmp_path / 'data'}: {videos} video{'s' * (videos > 1)} in both train and validation; metrics on "
+        assert [message for message in caplog.messages if "train and validation" in message] == [
+            f"{overlap}speakers that were trained on are too good"
+        ]
+        assert caplog.messages.count("the labels are constant (1.0): the correlation is set to 0") == 1
+        assert "warnings.warn" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_that_failed_does_not_block_its_repetition_with_corrected_data(data, tmp_path, capsys):
     command = ["sample", "--output_dir", str(tmp_path), *TINY, "--max_steps", "2"]
-    assert "smell" in error_of(capsys, [*command, "--modulated_modalities", "smell"])  # the corpus has other words
-    assert (tmp_path / "sample_backbone").is_dir()
+    make_sample_backbone(["other", "words"], tmp_path / "sample_backbone", hidden_size=8)  # as one that was killed
+    assert "smell" in error_of(capsys, [*command, "--modulated_modalities", "smell"])
     assert main(["train", *command, "--dataset", str(data / "good")]) == 0
 
 

@@ -1,5 +1,6 @@
 """The records of a run, and the table that compares runs."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from data_builders import DataError
 from modeling_cpsl.experiments.prediction_tables import prediction_columns
 from modeling_cpsl.experiments.records import (
     LOG_FILE,
@@ -55,3 +57,16 @@ def test_table_has_a_column_a_split():
     assert lines[0].split() == ["validation", "test"]
     assert lines[2].split() == ["corr", "0.0100", "0.0100"]
     assert len(lines) == 1 + len(METRICS)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"test_mae": "x"}', "[" * 9999, "\0"])
+def test_a_damaged_record_is_named_with_a_way_out(tmp_path, content):
+    readers = {
+        RESULTS_FILE: read_results,
+        LOG_FILE: read_log,
+        "predictions_test.parquet": functools.partial(read_predictions, split="test"),
+    }
+    for name, read in readers.items():
+        (tmp_path / name).write_text(content or " ")
+        with pytest.raises(DataError, match=f"{name}: not a readable .*; remove it and repeat the training"):
+            read(tmp_path)

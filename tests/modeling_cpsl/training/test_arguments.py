@@ -16,7 +16,7 @@ def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
 
 
 def test_window_beyond_the_epochs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 lies outside the 3 epochs"):
+    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 must be below num_train_epochs=3; set --no_gm"):
         CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, modulation_start_epoch=3)
 
 

@@ -61,7 +61,7 @@ def test_outside_the_window_training_is_untouched_bit_for_bit(tmp_path, caplog):
     options = {"num_train_epochs": 2, "max_steps": 4, "latent_noise": "sample"}
     plain, _ = train_and_record(tmp_path / "a", **options, **NO_MODULATION)
     outside, _ = train_and_record(tmp_path / "b", **options, modulation_start_epoch=1, modulation_end_epoch=1)
-    assert "modulation_start_epoch=1 lies outside the 1 epochs of this run: nothing is modulated" in caplog.text
+    assert "modulation_start_epoch=1: this run has no such epoch, so nothing is modulated" in caplog.text
     inside, _ = train_and_record(tmp_path / "c", **options, modulation_start_epoch=0, modulation_end_epoch=0)
     assert all(torch.equal(value, outside[name]) for name, value in plain.items())
     assert not all(torch.equal(value, inside[name]) for name, value in plain.items())
