@@ -46,6 +46,9 @@ from .sample_backbone import make_sample_backbone
 
 logger = logging.getLogger(__name__)
 
+# What `report_to` names that an extra of this package installs.
+REPORTERS = ("tensorboard", "trackio", "wandb")
+
 
 def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
@@ -65,7 +68,9 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     if not arguments.streaming:
         _warn_of_shared_videos(arguments.dataset, dataset)
     if "train" not in dataset:
-        raise ValueError(f"{arguments.dataset}: there is no train split; it has {', '.join(dataset)}")
+        raise ValueError(
+            f"{arguments.dataset}: there is no train split, it has {', '.join(dataset)}; cut it anew with --fold 0/5"
+        )
     for name, split in dataset.items():
         if next(read_columns(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
@@ -102,8 +107,16 @@ def build_processor(
     statistics = None
     if standardize[arguments.standardize_features]:
         statistics = {} if trained is None else kept_statistics(trained, sizes, extractors)
-        fitted = [name for name in sizes if name not in statistics]
-        statistics |= {name: compute_feature_statistics(modality_rows(train, name)) for name in fitted}
+        for name in [name for name in sizes if name not in statistics]:
+            if not any(map(len, modality_rows(train, name))):
+                rest = [
+                    other for other in ("text", *sizes) if other != name and (other != "text" or arguments.use_text)
+                ]
+                raise ValueError(
+                    f"{arguments.dataset}: no training sample has {name} features; leave them out with --modalities "
+                    f"{','.join(rest)}"
+                )
+            statistics[name] = compute_feature_statistics(modality_rows(train, name))
     return CPSLProcessor(
         tokenizer,
         modality_sizes=sizes,
@@ -136,7 +149,9 @@ def load_backbone(
     check_tokenizer(tokenizer, backbone.vocab_size, f"model_name_or_path {name_or_path}")
     longest = _longest_input(backbone)
     if max_length > longest:
-        raise ValueError(f"max_length={max_length} is above the {longest} positions of {name_or_path}")
+        raise ValueError(
+            f"max_length={max_length} is above the {longest} positions of {name_or_path}; give at most {longest}"
+        )
     return backbone, tokenizer, trained
 
 
@@ -236,7 +251,16 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
         encoded = encode_dataset(dataset, processor, seed=seed)
     if recipe.data.streaming:  # a stream is read in order, and is already shuffled
         arguments.train_sampling_strategy = "sequential"
+        if recipe.training.train_sampling_strategy == "group_by_length":
+            logger.warning(
+                "train_sampling_strategy=group_by_length has no effect on a stream: it is read in its order"
+            )
     if "validation" not in encoded:
+        if arguments.early_stopping_patience is not None:
+            raise ValueError(
+                f"early_stopping_patience={arguments.early_stopping_patience}: {recipe.data.dataset} has no "
+                "validation split to judge by; leave it out, or cut one with --fold 0/5"
+            )
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
     model, info = build_model(recipe.model, processor, backbone, name_or_path)
     if trained is not None:
@@ -254,7 +278,9 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
             callbacks=[TrainingLog(recipe.resolved())],
         )
     except (ImportError, RuntimeError) as error:  # report_to or optim names a package that is not installed
-        raise ValueError(str(error)) from error
+        wanted = " ".join(f"'cpsl[{name}]'" for name in REPORTERS if name in arguments.report_to)
+        message = str(error).rstrip(". ")
+        raise ValueError(f"{message}; pip install {wanted}" if wanted else message) from error
     except HTTPError as error:
         raise ValueError(f"push_to_hub: the repository cannot be made: {error}") from error
     return trainer, encoded

@@ -72,7 +72,9 @@ def compare_runs(
     found = [_read_run(folder, split) for folder in folders.values()]
     with_split = [run for run in found if run.metrics]
     if not with_split:
-        raise ValueError(f"{found[0].folder / RESULTS_FILE}: it has no metrics of the split {split!r}")
+        raise ValueError(
+            f"{found[0].folder / RESULTS_FILE}: it has no metrics of the split {split!r}; name another with --split"
+        )
     if without := [str(run.folder) for run in found if not run.metrics]:
         logger.warning("left out, since they have no metrics of the split %r: %s", split, ", ".join(without))
     if metrics is None:
@@ -99,7 +101,10 @@ def _grouped(runs: Sequence[_Run]) -> list[list[_Run]]:
 
 def _read_run(folder: Path, split: str) -> _Run:
     if not (folder / RESULTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
-        raise ValueError(f"{folder}: not a finished run; {RESULTS_FILE} and {CONFIG_FILE} are not both in it")
+        raise ValueError(
+            f"{folder}: not a finished run, for {RESULTS_FILE} and {CONFIG_FILE} are not both in it; name the output "
+            "folder of one"
+        )
     with broken_files_are_data_errors(folder, "finished run", "name the output folder of one"):
         results, options = read_results(folder), read_resolved_config(folder)
         versions = {f"version of {name}": value for name, value in options.pop("versions", {}).items()}

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields
@@ -207,7 +208,7 @@ def push(trainer: CPSLTrainer) -> None:
         )
     except (HTTPError, OSError, ValueError) as error:
         left_out = " ".join(f"--exclude '{pattern}'" for pattern in records.NOT_SHARED)
-        command = f"hf upload {name} {args.output_dir} {left_out}"
+        command = f"hf upload {name} {shlex.quote(args.output_dir)} {left_out}"
         raise ValueError(f"push_to_hub: {error}; the run itself is complete, push it with `{command}`") from error
 
 

@@ -118,6 +118,12 @@ class CPSLTrainingArguments(TrainingArguments):
     )
     # Trainer's filter syncs at each step and hides a NaN that ought to stop the run.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave NaN and inf losses out of the logs."})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations without a better metric_for_best_model. Default: train to the end."
+        },
+    )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={"help": "Checkpoint to resume from; `last`: the latest complete one in output_dir, if any."},
@@ -163,6 +169,7 @@ class CPSLTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        self._check_early_stopping()
         self._check_modulation()
 
     @property
@@ -204,6 +211,20 @@ class CPSLTrainingArguments(TrainingArguments):
             )
         if not math.isfinite(self.num_train_epochs):
             raise ValueError(f"num_train_epochs={self.num_train_epochs} must be a finite number")
+
+    def _check_early_stopping(self) -> None:
+        patience = self.early_stopping_patience
+        if patience is None:
+            return
+        if patience < 1:
+            raise ValueError(
+                f"early_stopping_patience={patience} must be at least 1; leave it out to train to the end"
+            )
+        if self.eval_strategy == IntervalStrategy.NO or self.metric_for_best_model is None:
+            raise ValueError(
+                f"early_stopping_patience={patience} needs evaluations and a metric to judge them by; set "
+                "eval_strategy to epoch and metric_for_best_model to mae"
+            )
 
     def _check_modulation(self) -> None:
         if (self.gm or self.cp) and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:

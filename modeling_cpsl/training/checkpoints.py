@@ -139,7 +139,10 @@ def link_equal_weights(folder: str | os.PathLike, checkpoint: str | os.PathLike)
 
 
 def _lacks(checkpoint: str | os.PathLike, name: str) -> str:
-    return f"{checkpoint} has no {name}: a run cannot be resumed from a checkpoint of the model alone"
+    return (
+        f"{checkpoint} has no {name}: a run cannot be resumed from a checkpoint of the model alone; train it further "
+        f"with --model_name_or_path {checkpoint} in another output_dir"
+    )
 
 
 def _name(path: Path) -> re.Match | None:

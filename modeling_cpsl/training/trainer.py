@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
 
@@ -70,6 +70,15 @@ class _EpochLogger(TrainerCallback):
         self.trainer.log_epoch_means()
         # `log` resets should_log; keep it for Trainer's own row.
         control.should_log = should_log
+
+
+class _EarlyStopping(EarlyStoppingCallback):
+    """As transformers', but each training counts anew, and one that is resumed goes on counting."""
+
+    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"] if saved else 0
 
 
 class CPSLTrainer(GradientModulationMixin, Trainer):
@@ -133,6 +142,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
         self.add_callback(_EpochLogger(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(_EarlyStopping(args.early_stopping_patience))
 
     @property
     def unwrapped_model(self) -> TrainableModel:

@@ -17,8 +17,8 @@ def test_compare_says_what_is_missing(tmp_path, capsys):
     assert main(["compare", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err
-        == f"cpsl compare: error: {tmp_path}: not a finished run; all_results.json and resolved_config.yaml are not "
-        "both in it\n"
+        == f"cpsl compare: error: {tmp_path}: not a finished run, for all_results.json and resolved_config.yaml are "
+        "not both in it; name the output folder of one\n"
     )
     (tmp_path / "all_results.json").write_text(json.dumps({"validation_mae": 1.0}))
     (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")

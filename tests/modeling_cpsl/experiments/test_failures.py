@@ -1,6 +1,7 @@
 """What goes wrong in a training is reported on one line, and never costs what was good before."""
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -88,7 +89,7 @@ def error_of(capsys, arguments):
         ("good", "--learning_rate 1e30 --warmup_steps 0", ["step 1", "samples speaker00_", "error of acoustic"]),
         ("good", "--modulated_modalities acoustic smell", ["'smell'", "acoustic, visual"]),
         ("good", "--resume_from_checkpoint nowhere", ["nowhere", "not a complete checkpoint"]),
-        ("good", "--report_to wandb", ["wandb"]),
+        ("good", "--report_to wandb", ["wandb", "; pip install 'cpsl[wandb]'"]),
         ("good", "--feature_sequences acoustic", ["'acoustic'", "modality=NAME"]),
         ("good", "--max_length 2", ["max_length=2", "at least 3"]),
     ],
@@ -238,6 +239,48 @@ def test_resuming_with_other_options(data, tmp_path, capsys, caplog):
     line = error_of(capsys, [*again, "--num_train_epochs", "2", "--alpha", "2"])
     assert line.endswith("holds a run already; remove it or name another one")
     assert files_in(tmp_path) == before and "other options" not in caplog.text
+
+
+def way_out(capsys, command, *options):
+    """The option and its value that an error names at its end as the way out."""
+    line = error_of(capsys, [*command, *options])
+    found = re.search(r"(--\w+ [\w/.,-]+)(?: in another output_dir| there)?$", line)
+    assert found, line
+    return found[1].split()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_each_way_out_that_an_error_names_works(data, tmp_path, capsys):
+    """Data without a split that is needed, or without a modality; and a checkpoint of a model alone."""
+
+    def command(name, dataset):
+        options = ["--max_steps", "2", "--dataset", str(dataset), "--output_dir", str(tmp_path / name), *TINY]
+        return ["sample", *options]
+
+    split = load_aligned_dataset("sample")["test"]
+    split = split.select(range(0, len(split), len(split) // 16))  # of many videos
+    (tmp_path / "test").mkdir()
+    split.to_parquet(tmp_path / "test" / "test.parquet")
+    shutil.copytree(tmp_path / "test", tmp_path / "train")
+    rows = [row | {"visual": None} for row in split.to_list()]
+    Dataset.from_list(rows, split.features).to_parquet(tmp_path / "train" / "train.parquet")
+    cases = {
+        "there is no train split, it has test": (tmp_path / "test", []),
+        "no training sample has visual features": (tmp_path / "train", []),
+        "has no validation split to judge by": (tmp_path / "train", ["--early_stopping_patience", "1"]),
+    }
+    for number, (message, (dataset, options)) in enumerate(cases.items()):
+        train = command(f"run{number}", dataset)
+        if "judge" in message:
+            train += ["--modalities", "text,acoustic"]
+        assert message in error_of(capsys, [*train, *options])
+        assert main(["train", *train, *options, *way_out(capsys, train, *options)]) == 0
+    train = [*command("model", data / "good"), "--save_only_model"]
+    assert main(["train", *train]) == 0
+    again = [*train, "--num_train_epochs", "2", "--max_steps", "9"]
+    resumed = ["--resume_from_checkpoint", str(tmp_path / "model" / "checkpoint-2")]
+    option, checkpoint = way_out(capsys, again, *resumed)
+    assert main(["train", *command("on", data / "good"), option, checkpoint]) == 0
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -52,6 +52,11 @@ def test_which_way_a_metric_is_better_follows_from_its_name(tmp_path, metric, gr
         ({"prediction_loss_only": True}, "prediction_loss_only=True"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
         ({"train_sampling_strategy": "batch_rebalance"}, "batch_rebalance.*group_by_length"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience=0 must be at least 1"),
+        (
+            {"early_stopping_patience": 2, "eval_strategy": "no", "load_best_model_at_end": False},
+            "early_stopping_patience=2 needs evaluations and .*; set eval_strategy to epoch and metric_for_best_model",
+        ),
         ({"max_steps": 0}, "max_steps=0 must be above 0; leave it out"),
         ({"max_steps": -5}, "max_steps=-5 must be above 0"),
         ({"num_train_epochs": math.inf}, "num_train_epochs=inf"),

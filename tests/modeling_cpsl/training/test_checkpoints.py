@@ -1,5 +1,6 @@
 """Which checkpoint is complete, and what a checkpoint of the model alone does not give."""
 
+import itertools
 import json
 import logging
 import pickle
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from training_cases import make_trainer
 
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint, link_equal_weights
+from modeling_cpsl.training.metrics import METRICS
 
 
 def make_checkpoint(folder, step, state=None):
@@ -121,6 +123,25 @@ def test_no_run_goes_on_from_a_model_alone(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=2)
     with pytest.raises(ValueError, match=r"checkpoint-4 has no optimizer\.pt: a run cannot be resumed"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+def getting_worse(trainer, start=0):
+    """Has the validation MAE get worse from epoch to epoch."""
+    errors = itertools.count(start)
+    trainer.compute_metrics = lambda prediction: dict.fromkeys(METRICS, float(next(errors)))
+    return trainer
+
+
+def test_a_training_stops_early_and_one_that_is_resumed_goes_on_counting(tmp_path):
+    options = {"early_stopping_patience": 3, "num_train_epochs": 8, "save_total_limit": None}
+    options |= {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = getting_worse(make_trainer(tmp_path, **options))
+    for _ in range(2):  # a second training counts anew
+        trainer.train()
+        assert trainer.state.global_step == 4 * 4
+    resumed = getting_worse(make_trainer(tmp_path, **options), start=20)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-12"))
+    assert resumed.state.global_step == 16
 
 
 @pytest.fixture
