@@ -121,9 +121,10 @@ class Console(TrainerCallback):
         if self._training_losses:
             self._print_row(state, {})
         self._close_bar()
-        if state.is_world_process_zero and state.global_step < state.max_steps:
-            patience = counted(args.early_stopping_patience, "evaluation")
-            print(f"stopped at epoch {_rounded(state.epoch)}: {patience} without a better model")
+        patience = self.trainer.args.early_stopping_patience
+        if state.is_world_process_zero and state.global_step < state.max_steps and patience is not None:
+            evaluations = counted(patience, "evaluation")
+            print(f"stopped at epoch {_rounded(state.epoch)}: {evaluations} without a better model")
 
     def report(self, metrics: Mapping[str, float], splits: Sequence[str]) -> None:
         """Prints the results, which model was kept, and where everything is."""

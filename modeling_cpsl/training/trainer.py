@@ -56,6 +56,10 @@ class _EpochLogger(TrainerCallback):
     def __init__(self, trainer: "CPSLTrainer"):
         self.trainer = trainer
 
+    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        # A training that ended in the middle of an epoch would take one step more when it is resumed.
+        control.should_training_stop = state.global_step >= state.max_steps
+
     def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         # On several processes Trainer's own call does not reach the sampler of an epoch resumed in its middle.
         if hasattr(kwargs["train_dataloader"], "set_epoch"):
@@ -79,6 +83,7 @@ class _EarlyStopping(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
         self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"] if saved else 0
+        control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class CPSLTrainer(GradientModulationMixin, Trainer):
@@ -181,6 +186,7 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             resuming_from(checkpoint, is_under_way=lambda: self.state.global_step > step),
             contextlib.ExitStack() as self._until_trained,
         ):
+            self._until_trained.callback(self._tidy_up)
             output = super().train(resume_from_checkpoint, *args, **kwargs)
         return output._replace(training_loss=output.metrics["train_loss"])
 
@@ -354,6 +360,16 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
                 means.load_state_dict(state[name], self.accelerator)
             check_trained_rows(self.model, state["embedding_rows"])
         return prepared
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
+    def _tidy_up(self) -> None:
+        """Does what `Trainer` does after a training, for one that failed too."""
+        self.is_in_train = False
+        if (noise_of_embeddings := getattr(self, "neftune_hook_handle", None)) is not None:
+            noise_of_embeddings.remove()
 
     def _choose_trained_embeddings(self) -> None:
         """Lets the model train the embeddings that `train_embeddings` names, until `train` ends."""

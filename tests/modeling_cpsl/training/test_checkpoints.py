@@ -140,8 +140,24 @@ def test_a_training_stops_early_and_one_that_is_resumed_goes_on_counting(tmp_pat
         trainer.train()
         assert trainer.state.global_step == 4 * 4
     resumed = getting_worse(make_trainer(tmp_path, **options), start=20)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-12"))
-    assert resumed.state.global_step == 16
+    for checkpoint in ("checkpoint-12", "checkpoint-16"):  # the latter is of a training that was over
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / checkpoint))
+        assert resumed.state.global_step == 16
+
+
+def test_a_training_that_was_over_in_the_middle_of_an_epoch_takes_no_further_step(tmp_path):
+    options = {"max_steps": 6, "save_strategy": "epoch", "eval_strategy": "epoch", "save_total_limit": None}
+    trainer = make_trainer(tmp_path, **options)
+    trainer.train()
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    assert resumed.state.global_step == 6 and not hasattr(resumed, "samples")
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    without_times = [
+        [row for row in one.state.log_history if "train_runtime" not in row] for one in (trainer, resumed)
+    ]
+    assert without_times[0] == without_times[1]
 
 
 @pytest.fixture

@@ -347,12 +347,14 @@ def test_the_loss_of_a_training_is_the_mean_over_its_samples_whether_it_was_resu
 def test_a_training_that_ends_or_fails_leaves_no_hook(tmp_path, learning_rate):
     """The optimizer is kept for the next training where all embeddings are trained."""
     options = {"train_embeddings": "all", "modulation_target": "update", "num_train_epochs": 1, "warmup_steps": 0}
+    options |= {"neftune_noise_alpha": 5.0}
     trainer = make_trainer(tmp_path, learning_rate=learning_rate, **options)
     for _ in range(2):
         with contextlib.nullcontext() if learning_rate < 1 else pytest.raises(NonFiniteLossError):
             trainer.train()
         optimizer = trainer.optimizer.optimizer
         assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
+        assert not trainer.is_in_train
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
     assert not any(getattr(module, name) for module in trainer.model.modules() for name in hooks)
 
