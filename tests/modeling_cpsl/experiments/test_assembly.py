@@ -52,14 +52,16 @@ def test_an_encoder_that_is_larger_than_its_configuration_says_is_told(backbone,
     assert "encoder.layer.1." in record.getMessage()
 
 
-def test_nothing_of_the_recipe_is_changed(small_tables, tmp_path):
+def test_nothing_of_the_recipe_is_changed_and_what_has_no_effect_is_said(small_tables, tmp_path, caplog):
     """What the data decides about the training's options is not what the user has asked for."""
     options = {"streaming": True, "max_steps": 2, "modality_hidden_size": 8, "latent_size": 8, "fusion_size": 8}
+    options |= {"train_sampling_strategy": "group_by_length"}
     given = recipe.read_recipe("sample", dataset=str(small_tables), output_dir=tmp_path, use_cpu=True, **options)
     before = given.resolved()
     trainer, _ = assembly.prepare(given)
     assert given.resolved() == before
     assert trainer.args.train_sampling_strategy == "sequential" != given.training.train_sampling_strategy
+    assert "train_sampling_strategy=group_by_length has no effect on a stream" in caplog.text
 
 
 def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):

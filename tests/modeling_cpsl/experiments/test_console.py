@@ -99,6 +99,12 @@ def test_what_is_off_and_what_is_not_trained_is_said(tmp_path):
     assert method == "method: AME GM CP on, GE SL off"
 
 
+def test_a_training_that_stops_early_says_so(tmp_path, capsys):
+    options = {"learning_rate": 0.0, "early_stopping_patience": 1, **EVALUATED}
+    _, output, _ = train(tmp_path, capsys, **options)
+    assert "stopped at epoch 2: 1 evaluation without a better model\n" in output
+
+
 def test_the_last_model_is_kept_where_none_is_chosen(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=1)
     trainer.train()
