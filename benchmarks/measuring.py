@@ -17,14 +17,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def parse_arguments(description: str, files: Sequence[str] = (), **defaults: int) -> argparse.Namespace:
-    """The options of every benchmark, and of this one: files to write, and integers with their defaults."""
+    """The options of every benchmark, and of this one: paths, and integers with their defaults."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model and few repetitions, to see whether it runs"
     )
     parser.add_argument("--json", type=Path, help="where to write the results")
     for name in files:
-        parser.add_argument(f"--{name}", type=Path, help="a further file to write")
+        parser.add_argument(f"--{name}", type=Path, help="a further path")
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default: {value}")
     return parser.parse_args()
