@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import torch
 from accelerate import Accelerator
+from host_reads import NoHostRead
 from modulation_cases import (
     DAMPED_TIE,
     TwoEncoders,
@@ -21,7 +22,6 @@ from modulation_cases import (
     observe,
 )
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_cpsl.modulation import GradientModulator
 
@@ -88,20 +88,6 @@ class TestStatistics:
         error = torch.tensor(1.0, requires_grad=True)
         modulator.observe({"acoustic": error * 2, "visual": error}, 1)
         assert not any(value.requires_grad for value in modulator.step(0).values())
-
-
-class NoHostRead(TorchDispatchMode):
-    """Fails on what reads a tensor's value on the host."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket not in {
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.item,
-            torch.ops.aten.equal,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.is_nonzero,
-        }, func
-        return func(*args, **(kwargs or {}))
 
 
 class TestNoHostSync:
