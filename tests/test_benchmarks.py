@@ -16,6 +16,7 @@ RESULTS = {
     "inference": "speedup_over_peer_style",
     "memory": "ratio_to_peer_style",
     "step": "ratio_to_plain",
+    "voice": "within_speaker_over_egemaps",
 }
 
 

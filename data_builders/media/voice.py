@@ -31,8 +31,8 @@ VOICE_DESCRIPTORS = (
     ("shimmer", "dB", "difference in amplitude of cycles that follow each other; voiced"),
     ("h1_h2", "dB", "first harmonic over the second: breathy above, pressed below; voiced"),
     ("h1_a3", "dB", "first harmonic over the one nearest to the third formant; voiced"),
-    ("loudness", "sum of sones-like band values", "perceived loudness: the sum over mel bands of power ** 0.3"),
-    ("loudness_change", "loudness", "change of loudness in 10 ms"),
+    ("loudness", "sum over bands", "perceived loudness: power to 0.3 in each of 26 mel bands, added up"),
+    ("loudness_change", "sum over bands", "change of loudness in 10 ms"),
     ("spectral_flux", "amplitude", "distance of the mel spectra of two frames that follow each other"),
     ("alpha_ratio", "dB", "energy of 1-5 kHz over that of 50-1000 Hz"),
     ("hammarberg_index", "dB", "strongest peak of 0-2 kHz over that of 2-5 kHz"),
@@ -41,10 +41,16 @@ VOICE_DESCRIPTORS = (
     ("spectral_centroid", "Hz", "mean frequency of the spectrum"),
     ("spectral_spread", "Hz", "standard deviation of the frequency in the spectrum"),
     ("spectral_flatness", "dB", "geometric over arithmetic mean of the spectrum: 0 for white noise"),
-    *((f"formant_{n}", "Hz", f"frequency of resonance {n} of the vocal tract; voiced") for n in (1, 2, 3)),
-    *((f"formant_{n}_bandwidth", "Hz", f"bandwidth of resonance {n}; voiced") for n in (1, 2, 3)),
-    *((f"mfcc_{n}", "log power", f"mel-frequency cepstral coefficient {n}") for n in range(1, _MFCC + 1)),
-    *((f"mfcc_{n}_change", "log power", f"change of coefficient {n} in 10 ms") for n in range(1, _MFCC + 1)),
+    *(
+        (f"formant_{n}", "Hz", "frequencies of the first three resonances of the vocal tract; voiced")
+        for n in (1, 2, 3)
+    ),
+    *((f"formant_{n}_bandwidth", "Hz", "bandwidths of these resonances; voiced") for n in (1, 2, 3)),
+    *(
+        (f"mfcc_{n}", "log power", "shape of the spectrum: mel-frequency cepstral coefficients")
+        for n in range(1, _MFCC + 1)
+    ),
+    *((f"mfcc_{n}_change", "log power", "changes of these coefficients in 10 ms") for n in range(1, _MFCC + 1)),
 )
 VOICE_FEATURES: tuple[str, ...] = tuple(name for name, _, _ in VOICE_DESCRIPTORS)
 
