@@ -13,5 +13,6 @@ A clip passes these files, in this order; their types are in `contract`:
   voiceless sound, a frame without a face). Both take an iterator and give an iterator.
 - `aggregation` makes one row a word of a track.
 - `extraction` puts this together: `extract_clip(path, settings)` gives the rows of one clip.
-- `folder` does it for many clips, in several processes, and writes a data set; it is the command `cpsl extract`.
+- `folder` does it for many clips, in several processes (`workers`), with their `labels`, and writes a data set; it is
+  the command `cpsl extract`.
 """

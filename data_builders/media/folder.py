@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -25,6 +26,8 @@ from .labels import ClipLabels
 from .transcripts import find_transcript
 from .workers import run_jobs
 
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (
     ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".asf", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a",
@@ -130,18 +133,20 @@ def extract_clips(
     parts = out / f".clips-{index}-of-{count}"
     features = _features(settings, labelled=labels is not None)
     mine = clips[index - 1 :: count]
+    if absent := sorted((labels or {}).keys() - {name for clip in clips for name in _names(clip)}):
+        logger.warning("%d labels are of clips that are not there, the first is %s", len(absent), absent[0])
     with locked(out / f"shard-{index}-of-{count}"):
         with write_errors(out):
             parts.mkdir(exist_ok=True)
         done: dict[str, Done] = {}
         jobs = []
         for clip in mine:
-            label = labels and (labels.get(clip.name) or labels.get(f"{clip.name}{clip.path.suffix}"))
+            label = next((labels[name] for name in _names(clip) if name in labels), None) if labels else None
             if labels is not None and label is None:
                 done[clip.name] = Done(clip, "", None, f"{clip.path}: no label for it")
                 continue
             transcript = find_transcript(transcripts, clip.name) if transcripts else None
-            job = _job(clip, transcript, label or None, settings, features, parts)
+            job = _job(clip, transcript, label, settings, features, parts)
             if (measured := _finished(job)) is not None:
                 done[clip.name] = Done(clip, _split(job), measured, "")
             else:
@@ -154,7 +159,10 @@ def extract_clips(
         if not any(result.measured for result in results):
             first = f"; the first: {results[0].reason}" if results else ""
             raise DataError(f"{out}: none of {len(mine)} clips could be extracted{first}")
-        _write(results, out, parts, features, shard, settings)
+        _write(results, out, parts, features, shard)
+        splits = {label.split for label in labels.values()} if labels else {SPLITS[0]}
+        with replacing_file(out / "README.md") as temporary:
+            _card(settings, features, sorted(splits, key=SPLITS.index)).save(temporary)
         shutil.rmtree(parts, ignore_errors=True)
     return results
 
@@ -166,6 +174,11 @@ def _features(settings: ExtractionSettings, *, labelled: bool) -> Features:
 
 def _split(job: Job) -> str:
     return job.labels.split if job.labels else SPLITS[0]
+
+
+def _names(clip: Clip) -> tuple[str, str]:
+    """What a table of labels may call a clip."""
+    return clip.name, f"{clip.name}{clip.path.suffix}"
 
 
 # One clip
@@ -227,14 +240,7 @@ def _finished(job: Job) -> Measured | None:
 # The data set
 
 
-def _write(
-    results: list[Done],
-    out: Path,
-    parts: Path,
-    features: Features,
-    shard: tuple[int, int],
-    settings: ExtractionSettings,
-) -> None:
+def _write(results: list[Done], out: Path, parts: Path, features: Features, shard: tuple[int, int]) -> None:
     """Puts the rows of finished clips together, in the order of the clips."""
     splits: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for result in results:
@@ -249,8 +255,6 @@ def _write(
             with replacing_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
                 for file in group:
                     writer.write_table(pq.read_table(file).cast(schema), row_group_size=ROWS_PER_GROUP)
-    with replacing_file(out / "README.md") as temporary:
-        _card(settings, features, [split for split, files in splits.items() if files]).save(temporary)
 
 
 def _groups_of_size(files: list[Path]) -> list[list[Path]]:

@@ -102,7 +102,9 @@ def _span(row: Mapping[str, str], where: str) -> tuple[float, float]:
 
 
 def shared_out(videos: Sequence[str]) -> dict[str, str]:
-    """A split for each video, drawn at random, the same ones each time; three videos or more give three splits."""
+    """A split for each video, drawn at random, the same ones each time; all train where they are fewer than splits."""
+    if len(videos) < len(SPLITS):
+        return dict.fromkeys(videos, SPLITS[0])
     drawn = random.Random(0).sample(videos, len(videos))
     counts = [max(round(len(videos) * share), 1) for share in _SHARES[1:]]
     borders = len(videos) - sum(counts), len(videos) - counts[1]

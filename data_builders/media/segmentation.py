@@ -45,7 +45,7 @@ def cut_into_utterances(words: Sequence[Word], duration: float) -> list[Utteranc
 
 
 def _ends_before(last: Word, following: Word) -> bool:
-    ends_sentence = _SENTENCE_END.search(last.text) and not _ABBREVIATION.search(last.text)
+    ends_sentence = _SENTENCE_END.search(last.text) and not _ABBREVIATION.match(last.text)
     return bool(ends_sentence) or following.start - last.end >= PAUSE
 
 

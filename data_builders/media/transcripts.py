@@ -139,4 +139,4 @@ def _textgrid_captions(path: Path, text: str) -> list[Caption]:
             for start, end, said in _INTERVAL.findall(text[tier.end() : following[0] if following else None])
         ]
     except ValueError as error:
-        raise DataError(f"{path}: tier {tier[1]!r}: {error}; correct the times") from None
+        raise DataError(f"{path}: tier {tier[1][:40]}: {error}; correct the times") from None
