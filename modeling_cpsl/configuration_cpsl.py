@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
+from .architectures_cpsl import ARCHITECTURES, check_modality_count, checked_options
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .losses_cpsl import LOSSES, TASK_LOSSES
@@ -75,11 +76,13 @@ def _option(default: Any, help: str, choices: Collection[str] | None = None) -> 
     return field(default=default, metadata={"help": help} if choices is None else {"help": help, "choices": choices})
 
 
-# The default is None, which `__post_init__` replaces: on a finished config it is always a dict.
+# The default is None, which `__post_init__` replaces: on a finished config they are always dicts.
 if TYPE_CHECKING:
     ModalitySizes = dict[str, int]
+    ArchitectureOptions = dict[str, Any]
 else:
     ModalitySizes = dict[str, int] | None
+    ArchitectureOptions = dict[str, Any] | None
 
 # One field `<name>_weight` for each loss that has a weight.
 LossWeights: Any = make_dataclass(
@@ -117,6 +120,12 @@ class CPSLConfigMixin(LossWeights):
         None, "Feature size of each non-text modality by name; {} is text alone. Default: acoustic 74, visual 47."
     )
     use_text: bool = _option(True, "Whether the model reads text.")
+    architecture: str = _option(
+        "cpsl", "What stands above the text encoder: CPSL's own, or a peer of it (docs/peers.md).", ARCHITECTURES
+    )
+    architecture_options: ArchitectureOptions = _option(
+        None, "Options of a peer, a mapping (on the command line in JSON). Default: its own defaults."
+    )
     ame: bool = _option(
         True, "Adaptive modality encoding (eq. 1): a variance head, and latent noise in training; off: Z = mean."
     )
@@ -150,6 +159,7 @@ class CPSLConfigMixin(LossWeights):
         # JSON sorts the keys of a saved config; an order taken from the dict would swap W_g's inputs on reload.
         self.modality_sizes = dict(sorted(sizes.items()))
         self._check_fields()
+        self.architecture_options = checked_options(self.architecture, self.architecture_options or {})
         if not __name__.startswith("transformers_modules."):
             # The package has registered its own pipeline: without the folder's copy, trust_remote_code is not needed.
             kwargs.pop("custom_pipelines", None)
@@ -181,6 +191,14 @@ class CPSLConfigMixin(LossWeights):
             choices, value = option.metadata.get("choices"), getattr(self, option.name)
             if choices is not None and value not in choices:
                 raise ValueError(f"{option.name}={value!r} is unknown; choose one of {', '.join(choices)}")
+        check_modality_count(self.architecture, [*(["text"] if self.use_text else []), *self.modality_sizes])
+        read = ARCHITECTURES[self.architecture].config_fields
+        for option in dataclass_fields(CPSLConfigMixin):
+            value = getattr(self, option.name)
+            if option.name in ARCHITECTURES["cpsl"].config_fields - read and value != option.default:
+                raise ValueError(
+                    f"{option.name}={value!r} has no effect with architecture={self.architecture!r}; leave it out"
+                )
         for field_name in ("modality_hidden_size", "latent_size", "fusion_size"):
             if getattr(self, field_name) < 1:
                 raise ValueError(f"{field_name}={getattr(self, field_name)} must be at least 1")

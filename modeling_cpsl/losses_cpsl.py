@@ -145,6 +145,13 @@ def diversity_loss(latent_variance: Tensor, mask: Tensor) -> Tensor:
     return -token_mean(entropy.mean(dim=-1), mask).mean()
 
 
+class LossTerm(NamedTuple):
+    """What plots call a loss of another architecture than CPSL's own, and the unit that they write beside its axis."""
+
+    title: str
+    unit: str
+
+
 class Loss(NamedTuple):
     """A term of the objective.
 
@@ -164,6 +171,9 @@ class Loss(NamedTuple):
     applies: Callable[[PreTrainedConfig], bool] = lambda config: True
 
 
+TASK_TERM = LossTerm("task loss", "regression loss")
+
+
 def _mean_over_modalities(loss: Callable[[ModalityState], Tensor]) -> Callable[[LossInputs], Tensor]:
     return lambda inputs: torch.stack([loss(modality) for modality in inputs.modalities.values()]).mean()
 
@@ -175,8 +185,7 @@ def _has_modalities(config: PreTrainedConfig) -> bool:
 LOSSES: dict[str, Loss] = {
     "task": Loss(
         lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss),
-        title="task loss",
-        unit="regression loss",
+        *TASK_TERM,
         weight=None,
     ),
     "unimodal": Loss(unimodal_loss, title="unimodal loss", unit="sum of mean squared errors", weight=0.5),
@@ -235,8 +244,10 @@ def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 __all__ = [
     "LOSSES",
     "TASK_LOSSES",
+    "TASK_TERM",
     "Loss",
     "LossInputs",
+    "LossTerm",
     "ModalityState",
     "compute_losses",
     "diversity_loss",

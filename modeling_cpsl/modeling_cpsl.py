@@ -1,7 +1,6 @@
 """CPSL: multimodal sentiment regression over a transformers text encoder (arXiv:2605.28575)."""
 
 import os
-import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,12 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrainedModel
 from transformers.utils import can_return_tuple
 
+from .architectures_cpsl import ARCHITECTURES
 from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPSLMPNetConfig
 from .features_cpsl import collect_features
-from .losses_cpsl import loss_names
 from .packing_cpsl import encode_packed, packing_pays
 from .pipeline_cpsl import MultimodalSentimentPipeline  # noqa: F401 - so that its code is saved with a model's
-from .regressor_cpsl import CPSLOutput, MultimodalRegressor
+from .regressor_cpsl import CPSLOutput
 from .relative_positions_cpsl import use_reachable_positions
 
 
@@ -154,15 +153,8 @@ class CPSLModelMixin(_Model):
         self.config.interval_half_widths = self.config.interval_coverage = None
 
     def _attach_regressor(self) -> None:
-        self.multimodal = MultimodalRegressor(self.config)
+        self.multimodal = ARCHITECTURES[self.config.architecture](self.config)
         self._freeze_unused()
-        if self.config.pooling == "cls" and self.config.modality_sizes:
-            warnings.warn(
-                "pooling='cls' reads the first token, where no voice and face are injected: they cannot change a "
-                "prediction. Use pooling='mean'.",
-                UserWarning,
-                stacklevel=3,
-            )
 
     def _freeze_unused(self) -> None:
         # DDP waits for a gradient of each trainable parameter.
@@ -177,25 +169,30 @@ class CPSLModelMixin(_Model):
     @property
     def modality_names(self) -> list[str]:
         """The modalities that the model reads, `text` first if it is one of them."""
-        return list(self.multimodal.unimodal_heads)
+        return self.multimodal.modality_names
+
+    @property
+    def unimodal_names(self) -> list[str]:
+        """The modalities with a prediction of their own: all, or none where the architecture has no such heads."""
+        return self.multimodal.unimodal_names
 
     @property
     def loss_names(self) -> list[str]:
         """The names in the output's `losses`."""
-        return loss_names(self.config)
+        return self.multimodal.loss_names
 
     @property
     def normalized_modalities(self) -> list[str]:
         """The modalities whose features are min-max normalised, so that they have bounds to pool and update."""
-        return [] if self.config.feature_normalization == "none" else list(self.config.modality_sizes)
+        return self.multimodal.normalized_modalities
 
-    def latent_noise_shapes(self, length: int) -> dict[str, tuple[int, int]]:
-        """The shape (L, d_z) of a sample's `latent_noise` by modality; empty for a model that draws none.
+    def latent_noise_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """The shape of a sample's `latent_noise` by name, (L, d_z) for CPSL; empty for a model that draws none.
 
         Args:
             length: L, the number of tokens.
         """
-        return dict.fromkeys(self.config.modality_sizes, (length, self.config.latent_size)) if self.config.ame else {}
+        return self.multimodal.latent_noise_shapes(length)
 
     def prepare_for_training(self) -> None:
         """Forgets a calibration, which will not hold for the new weights; a trainer calls this when it starts."""
@@ -213,16 +210,14 @@ class CPSLModelMixin(_Model):
         """The parameters that encode a modality, whose gradients modulation scales (eq. 5-6).
 
         Args:
-            name: `text` (the whole text encoder) or a name of `config.modality_sizes` (its AME encoder).
+            name: `text` (the whole text encoder) or a name of `config.modality_sizes` (for CPSL its AME encoder).
 
         Raises:
             ValueError: The model has no such modality.
         """
-        if name == "text" and self.config.use_text:
-            return list(self.base_model.parameters())
-        if name not in self.config.modality_sizes:
-            raise ValueError(f"no modality {name!r}; the model has {', '.join(self.multimodal.unimodal_heads)}")
-        return list(self.multimodal.encoders[name].parameters())
+        if name not in self.modality_names:
+            raise ValueError(f"no modality {name!r}; the model has {', '.join(self.modality_names)}")
+        return list(self.base_model.parameters()) if name == "text" else self.multimodal.modality_parameters(name)
 
     @can_return_tuple
     def forward(
@@ -293,7 +288,9 @@ class CPSLModelMixin(_Model):
         if text:
             text |= _given(token_type_ids=token_type_ids, position_ids=position_ids)
             outputs = _given(output_attentions=output_attentions, output_hidden_states=output_hidden_states)
-            encoded = self._encode_text(text, attention_mask, outputs)
+            embeddings = self.base_model.embeddings
+            with self.multimodal.shifted_embeddings(embeddings, features, feature_mask, modality_mask):
+                encoded = self._encode_text(text, attention_mask, outputs)
         output = self.multimodal(
             None if encoded is None else encoded.last_hidden_state,
             features,

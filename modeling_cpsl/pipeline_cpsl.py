@@ -82,9 +82,9 @@ class MultimodalSentimentPipeline(Pipeline):
             - `score`: sentiment in [-3, 3]; `prediction`, the same before it was clipped to that range; `acc7_class`,
               its class -3 ... 3, and `label`, the name of that class;
             - `modalities`: for each modality None where it is missing, else a dict of `score` and `prediction` from
-              it alone. With `explain` also `delta`, by how much the score changes through that modality (the score
-              minus the score without it; None where it is the only one), and for those other than text `weight`, its
-              mean share in the fusion;
+              it alone, which not every architecture has. With `explain` also `delta`, by how much the score changes
+              through that modality (the score minus the score without it; None where it is the only one), and for
+              those other than text `weight`, its mean share in the fusion, where the architecture has one;
             - `word_shares`, with `explain="words"`: for each word by how much the score changes through it and its
               features (the score minus the score without them). None for a word that is the only one, was cut off or
               has no subword, and in place of the list where the text is missing;
@@ -375,8 +375,10 @@ def _modality_set(result: Mapping[str, Any]) -> str:
 
 
 def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:
-    prediction = outputs["unimodal_logits"][name][index]
-    result: dict[str, float | None] = {"score": float(clip_sentiment(prediction)), "prediction": float(prediction)}
+    result: dict[str, float | None] = {}
+    if "unimodal_logits" in outputs:
+        prediction = outputs["unimodal_logits"][name][index]
+        result = {"score": float(clip_sentiment(prediction)), "prediction": float(prediction)}
     if "deltas" in outputs:
         delta = float(outputs["deltas"][name][index])
         result["delta"] = delta if delta == delta else None

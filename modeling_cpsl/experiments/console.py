@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from data_builders.files import counted, one_line
 
+from ..architectures_cpsl import ARCHITECTURES
 from ..training.embedding_rows import PartlyTrainedEmbedding
 from ..training.trainer import CPSLTrainer
 from .recipe import SWITCHES, switched_on
@@ -181,12 +182,20 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
     modalities += [f"{name} ({counted(size, 'value')} a word)" for name, size in config.modality_sizes.items()]
     on = switched_on(options, len(config.modality_sizes))
     off = [name for name in SWITCHES if name not in on]
+    peer = "" if config.architecture == "cpsl" else f"architecture: {_architecture(config.architecture)}\n"
     method = [f"{' '.join(names).upper()} {state}" for names, state in ((on, "on"), (off, "off")) if names]
     return (
         f"model: {type(model).__name__}, {total:,} parameters, "
         f"{'all' if trained == total else f'{trained:,}'} of them trained{rows}\n"
-        f"modalities: {', '.join(modalities)}\n"
+        f"modalities: {', '.join(modalities)}\n{peer}"
         f"method: {', '.join(method)}"
+    )
+
+
+def _architecture(name: str) -> str:
+    architecture = ARCHITECTURES[name]
+    return architecture.title + (
+        "" if architecture.has_unimodal_heads else "; it has no unimodal heads, so nothing is balanced"
     )
 
 

@@ -12,6 +12,8 @@ from ..processing_cpsl import CPSLProcessor
 
 # The members of `model.multimodal` that have a module for each modality.
 _BY_MODALITY = ("normalizers", "encoders", "decoders", "unimodal_heads")
+# Those from the pooled states to the prediction.
+_TASK_HEAD = ("norm", "dense", "out_proj")
 
 
 def kept_statistics(
@@ -37,8 +39,7 @@ def kept_statistics(
 
 def restart_bounds(model: PreTrainedModel, processor: CPSLProcessor, trained: CPSLProcessor) -> None:
     """Has the first step set the bounds of modalities whose features are standardised otherwise than before."""
-    for name in _with_other_statistics(processor, trained):
-        model.multimodal.normalizers[name].num_updates.zero_()
+    model.multimodal.restart_bounds(_with_other_statistics(processor, trained))
 
 
 def _with_other_statistics(processor: CPSLProcessor, trained: CPSLProcessor) -> list[str]:
@@ -90,7 +91,7 @@ def _part(tensor: str) -> str:
     if member in _BY_MODALITY:
         name = rest.partition(".")[0]
         return "unimodal head of text" if name == "text" else name
-    return member if member in ("fusion", "injection") else "task head"
+    return "task head" if member in _TASK_HEAD else member
 
 
 __all__ = ["kept_and_new", "kept_statistics", "restart_bounds"]

@@ -45,7 +45,7 @@ class FlatModel(nn.Module):
             inputs: As from [`example_inputs`].
 
         Returns:
-            `logits` (B,), and `<modality>_logits` (B,) for each modality.
+            `logits` (B,), and `<modality>_logits` (B,) for each modality with a prediction of its own.
         """
         names = self.model.config.modality_sizes
         mask = inputs["feature_mask"].unsqueeze(-1)
@@ -65,7 +65,8 @@ class FlatModel(nn.Module):
             modality_mask=presence,
             **feature_arguments(features),
         )
-        return {"logits": output.logits} | {f"{name}_logits": value for name, value in output.unimodal_logits.items()}
+        unimodal = output.unimodal_logits or {}
+        return {"logits": output.logits} | {f"{name}_logits": value for name, value in unimodal.items()}
 
 
 def example_inputs(model: Any, batch_size: int = 2, length: int = 6) -> dict[str, Tensor]:
@@ -127,7 +128,7 @@ def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
             kwargs={"inputs": inputs},
             dynamic_shapes={"inputs": shapes},
             input_names=list(inputs),
-            output_names=["logits", *(f"{name}_logits" for name in model.modality_names)],
+            output_names=["logits", *(f"{name}_logits" for name in model.unimodal_names)],
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from data_builders.columns import feature_rows, read_columns
 from data_builders.files import replacing_file
 
+from ..architectures_cpsl import ARCHITECTURES
 from ..processing_cpsl import CPSLProcessor
 from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE, clip_sentiment
 from ..training.encoding import modality_sets
@@ -93,6 +94,7 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
     return ModelCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
+        architecture=ARCHITECTURES[config.architecture],
         classes=SENTIMENT_CLASSES,
         config=config,
         data=data,

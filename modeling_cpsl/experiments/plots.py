@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_builders.files import replacing_file
 
-from ..losses_cpsl import LOSSES
+from ..architectures_cpsl import ARCHITECTURES
 
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ def has_modulation(log_history: list[dict[str, float]]) -> bool:
 
 def _loss_panels() -> dict[str, Panel]:
     panels = {"loss": Panel("Total loss", "weighted sum")}
-    for name, loss in LOSSES.items():
-        panels[f"{name}_loss"] = Panel(loss.title.capitalize(), loss.unit)
+    for architecture in ARCHITECTURES.values():
+        for name, loss in architecture.loss_terms.items():
+            panels.setdefault(f"{name}_loss", Panel(loss.title.capitalize(), loss.unit))
     # The paper's figure shows the entropy, of which the diversity loss is the negative.
     panels["feature_entropy"] = Panel("Feature entropy", panels.pop("diversity_loss").unit)
     return panels

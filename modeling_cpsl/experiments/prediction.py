@@ -315,7 +315,7 @@ def _add_results_of_others(call: _Call, journals: Sequence[Path], columns: Colum
 
 def _table_columns(call: _Call) -> dict[str, pa.DataType]:
     others = [name for name in call.modalities if name != "text"]
-    columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.modalities)}
+    columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.sentiment.model.unimodal_names)}
     if call.options["explain"]:
         columns |= {f"weight_{name}": NUMBER for name in others}
         columns |= {f"delta_{name}": NUMBER for name in call.modalities}

@@ -25,7 +25,7 @@ def prediction_columns(modalities: Iterable[str]) -> dict[str, pa.DataType]:
     """The columns that every table of predictions has, and their types.
 
     Args:
-        modalities: The modalities of the model, `text` included.
+        modalities: The modalities with a prediction of their own, `text` included.
     """
     columns = {"label": NUMBER, "prediction": NUMBER, "score": NUMBER, "acc7_class": INTEGER, "sentiment": TEXT}
     return columns | {f"prediction_{name}": NUMBER for name in modalities}

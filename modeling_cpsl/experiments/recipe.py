@@ -15,6 +15,7 @@ from transformers import HfArgumentParser
 from data_builders.command_line import CommandParser, UsageError, comma_separated, did_you_mean
 from data_builders.files import DataError, broken_files_are_data_errors, one_line
 
+from ..architectures_cpsl import ARCHITECTURES
 from ..configuration_cpsl import CPSLConfigMixin
 from ..training.arguments import CPSLTrainingArguments
 from ..training.metrics import is_better_if_greater
@@ -29,6 +30,8 @@ SWITCHES = {
     "cp": "conflict-aware penalty (CP)",
     "sl": "statistical loss (SL)",
 }
+# Those that balance modalities by the errors of their own predictions.
+BALANCING = ("gm", "ge", "cp")
 # The rows of the paper's table 2: what is on in each.
 ABLATIONS = {
     "A0": "",
@@ -139,8 +142,19 @@ class DataArguments:
         return {name: sequence for name, _, sequence in pairs} or None
 
 
+def _mapping(text: str) -> dict[str, Any]:
+    """A mapping in JSON, as the command line takes one; an empty text is an empty one."""
+    try:
+        mapping = json.loads(text or "{}")
+    except ValueError:
+        mapping = None
+    if not isinstance(mapping, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping in JSON, as '{{\"dropout\": 0.3}}' is")
+    return mapping
+
+
 def _command_line_type(annotation: Any) -> Any:
-    return float if annotation == float | int else annotation
+    return {float | int: float, dict[str, Any] | None: _mapping}.get(annotation, annotation)
 
 
 # The data and the calibration decide these fields, not the command line.
@@ -263,8 +277,10 @@ def switched_on(recipe: Mapping[str, Any], num_modalities: int) -> list[str]:
         recipe: All options by name.
         num_modalities: Number of modalities beside text.
     """
+    architecture = ARCHITECTURES[recipe["architecture"]]
     num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
-    possible = dict.fromkeys(("ame", "sl"), num_modalities > 0) | dict.fromkeys(("gm", "ge", "cp"), num_modulated > 1)
+    possible = {name: num_modalities > 0 and name in architecture.config_fields for name in ("ame", "sl")}
+    possible |= dict.fromkeys(BALANCING, num_modulated > 1 and architecture.has_unimodal_heads)
     return [name for name in SWITCHES if recipe[name] and possible[name]]
 
 
@@ -298,7 +314,21 @@ def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
         for option in fields(part):  # an empty text takes back what a recipe has set
             if option.default is None and getattr(part, option.name) in ("", [""]):
                 setattr(part, option.name, None)
+    if not ARCHITECTURES[recipe.model.architecture].has_unimodal_heads:
+        _switch_balancing_off(recipe, arguments)
     return recipe
+
+
+def _switch_balancing_off(recipe: Recipe, arguments: Sequence[str]) -> None:
+    """Switches off what an architecture without unimodal heads cannot have; ValueError where it was asked for."""
+    given = {argument.partition("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
+    for name in BALANCING:
+        if name in given and getattr(recipe.training, name):
+            raise ValueError(
+                f"{name}: modulation compares predictions from one modality alone, and architecture="
+                f"{recipe.model.architecture!r} has none; leave it out, or set --no_gm --no_ge --no_cp"
+            )
+        setattr(recipe.training, name, False)
 
 
 def _with_ablation(arguments: Sequence[str]) -> list[str]:

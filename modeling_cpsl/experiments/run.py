@@ -148,14 +148,17 @@ def _train(recipe: Recipe) -> dict[str, float]:
 def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any]) -> dict[str, float]:
     """The metrics of every split but the training's; each split's predictions are written."""
     metrics: dict[str, float] = {}
+    ignored = [*trainer.model.config.keys_to_ignore_at_inference, "fusion_weights"]
     for name, split in dataset.items():
         if name == "train":
             continue
-        result = trainer.predict(split, metric_key_prefix=name)
+        result = trainer.predict(split, ignore_keys=ignored, metric_key_prefix=name)
         metrics |= result.metrics
         if trainer.is_world_process_zero():
             ids = [sample_id for table in read_columns(split, ["id"]) for sample_id in table["id"].to_pylist()]
-            predictions, unimodal_predictions = result.predictions[:2]
+            # Of an architecture without predictions from one modality alone there is one array.
+            outputs = result.predictions if isinstance(result.predictions, tuple) else (result.predictions, {})
+            predictions, unimodal_predictions = outputs
             records.write_predictions(
                 ids, result.label_ids, predictions, unimodal_predictions, trainer.args.output_dir, name
             )

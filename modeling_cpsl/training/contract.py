@@ -12,15 +12,15 @@ class TrainableOutput(Protocol):
         loss: Scalar, a mean over the samples of the batch.
         logits: (B,), the predictions; the first field after `loss`.
         losses: The parts of `loss` by the names of [`TrainableModel.loss_names`], scalars; each is logged.
-        modality_errors: (B,) by modality, the absolute error of the prediction from that modality alone; 0 where the
-            sample lacks the modality.
+        modality_errors: (B,) for each of [`TrainableModel.unimodal_names`], the absolute error of the prediction from
+            that modality alone; 0 where the sample lacks the modality. None where there are no such predictions.
         modality_presence: (B,) bool by modality, whether the sample has it; None if every sample has all.
     """
 
     loss: Tensor
     logits: Tensor
     losses: dict[str, Tensor]
-    modality_errors: dict[str, Tensor]
+    modality_errors: dict[str, Tensor] | None
     modality_presence: dict[str, Tensor] | None
 
 
@@ -36,6 +36,10 @@ class TrainableModel(Protocol):
     @property
     def modality_names(self) -> list[str]:
         """All modalities that the model reads, `text` among them where it takes part."""
+
+    @property
+    def unimodal_names(self) -> list[str]:
+        """The modalities with a prediction of their own, by whose errors gradient modulation compares them."""
 
     @property
     def loss_names(self) -> list[str]:

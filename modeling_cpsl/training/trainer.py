@@ -157,12 +157,15 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
 
     def create_modulator(self) -> GradientModulator | None:
         """The modulator over the model's modality encoders: with GM, GE and CP off it only takes statistics."""
-        names = self.args.modulated_modalities
+        args, num_epochs, names = self.args, self.state.num_train_epochs, self.args.modulated_modalities
+        if not self.unwrapped_model.unimodal_names:
+            if args.gm or args.cp or names:
+                logger.warning("nothing is modulated: the model has no predictions from one modality alone to compare")
+            return None
         if names is None:
-            names = [name for name in self.unwrapped_model.modality_names if name != "text"]
+            names = [name for name in self.unwrapped_model.unimodal_names if name != "text"]
         if not names:
             return None
-        args, num_epochs = self.args, self.state.num_train_epochs
         if (args.gm or args.cp) and args.modulation_start_epoch >= num_epochs:
             logger.warning(
                 "modulation_start_epoch=%d: this run has no such epoch, so nothing is modulated",
@@ -245,7 +248,8 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             self._train_means["run"].update({"loss": loss}, count)
         (self._train_means["epoch"] if model.training else self._eval_means).update(losses, count)
         if micro_batch is not None:
-            errors = {f"error of {name}": error.sum() for name, error in outputs["modality_errors"].items()}
+            modality_errors = outputs.get("modality_errors") or {}
+            errors = {f"error of {name}": error.sum() for name, error in modality_errors.items()}
             self._loss_watch.add(
                 losses | errors, f"step {self.state.global_step}, samples {', '.join(micro_batch.ids)}"
             )

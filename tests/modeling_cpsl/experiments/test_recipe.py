@@ -153,7 +153,8 @@ def test_options_from_python_are_those_of_the_command_line(tmp_path):
     ],
 )
 def test_what_is_on_takes_the_modalities_that_it_needs(options, num_modalities, expected):
-    options = dict.fromkeys(recipe.SWITCHES, True) | {"modulated_modalities": None} | options
+    defaults = {"modulated_modalities": None, "architecture": "cpsl"}
+    options = dict.fromkeys(recipe.SWITCHES, True) | defaults | options
     assert recipe.switched_on(options, num_modalities) == expected
 
 

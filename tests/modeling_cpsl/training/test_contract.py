@@ -25,6 +25,7 @@ class LateFusion(nn.Module):
     """A plain module: no config, no text, no latent noise; its features are not normalised."""
 
     modality_names = list(SIZES)
+    unimodal_names = list(SIZES)
     loss_names = ["task", "unimodal"]
     normalized_modalities = []
 

@@ -1,0 +1,49 @@
+"""The one list of architectures: what may stand above the text encoder, by the name that `architecture` gives it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+
+from .cpsl_regressor_cpsl import CPSLRegressor
+from .regressor_cpsl import MultimodalRegressor
+
+
+ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
+    "cpsl": CPSLRegressor,
+}
+
+
+def checked_options(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of an architecture, the defaults of those that are not given included.
+
+    Raises:
+        ValueError: An option is unknown, or its value is out of range or of another type.
+    """
+    options = ARCHITECTURES[architecture].Options
+    known = [option.name for option in fields(options)]
+    for name in given:
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"architecture_options: {name!r} is not an option of {architecture!r}; {has}")
+    try:
+        return asdict(options(**given))
+    except StrictDataclassFieldValidationError as error:
+        raise ValueError(f"architecture_options: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"architecture_options: {error}") from None
+
+
+def check_modality_count(architecture: str, names: list[str]) -> None:
+    """Refuses modalities, `text` among them, that an architecture cannot combine; ValueError says what it needs."""
+    regressor = ARCHITECTURES[architecture]
+    fewest, most = regressor.fewest_modalities, regressor.most_modalities
+    if regressor.needs_text and "text" not in names:
+        raise ValueError(f"architecture={architecture!r} needs text; the modalities are {', '.join(names)}")
+    if len(names) < fewest or (most is not None and len(names) > most):
+        bounds = f"at least {fewest}" if most is None else f"{fewest} to {most}"
+        raise ValueError(f"architecture={architecture!r} combines {bounds} modalities; these are {', '.join(names)}")
+
+
+__all__ = ["ARCHITECTURES", "check_modality_count", "checked_options"]

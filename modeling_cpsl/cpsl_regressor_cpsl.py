@@ -1,0 +1,212 @@
+"""CPSL's own architecture: modality encoders, fusion, injection, heads and losses (eq. 1-4)."""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+from transformers import initialization as init
+
+from .encoding_cpsl import INITIAL_VARIANCE_BIAS, AdaptiveModalityEncoder, ModalityDecoder, UnimodalHead
+from .fusion_cpsl import FUSION_BLOCKS, ResidualInjection
+from .losses_cpsl import LOSSES, LossInputs, ModalityState, compute_losses, loss_names, loss_weights
+from .pooling_cpsl import token_mean
+from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs
+
+
+class EncodedModality(NamedTuple):
+    """A non-text modality on its way to the fusion.
+
+    Attributes:
+        features: (B, L, d_m), normalised.
+        mask: (B, L) bool, True at the feature tokens of samples that have the modality.
+        mean: (B, L, d_z), the latent mean.
+        variance: (B, L, d_z), the latent variance; (B, L, 1) without AME.
+        latents: (B, L, d_z), Z_m.
+    """
+
+    features: Tensor
+    mask: Tensor
+    mean: Tensor
+    variance: Tensor
+    latents: Tensor
+
+
+class CPSLRegressor(MultimodalRegressor):
+    """Adaptive modality encoding, fusion, and injection into the text encoder's states (arXiv:2605.28575).
+
+    Args:
+        config: The model's configuration.
+    """
+
+    title = "CPSL"
+    reference = "Dai, Liang and Mai (2026), arXiv:2605.28575"
+    config_fields = frozenset(
+        {
+            *("ame", "sl", "modality_hidden_size", "latent_size", "fusion_size", "fusion", "residual_weight"),
+            *("encoder_dropout", "classifier_dropout", "pooling", "feature_normalization"),
+            *(f"{name}_weight" for name, loss in LOSSES.items() if loss.weight is not None),
+        }
+    )
+    loss_terms = LOSSES
+    needs_text = False
+    fewest_modalities = 1
+    has_unimodal_heads = True
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.loss_weights = loss_weights(config)
+        sizes, hidden_size = config.modality_sizes, config.hidden_size
+        self.encoders = nn.ModuleDict(
+            {
+                name: AdaptiveModalityEncoder(
+                    size, config.modality_hidden_size, config.latent_size, config.encoder_dropout, config.ame
+                )
+                for name, size in sizes.items()
+            }
+        )
+        self.decoders = nn.ModuleDict(
+            {
+                name: ModalityDecoder(config.latent_size, config.modality_hidden_size, size)
+                for name, size in sizes.items()
+            }
+        )
+        head_sizes = {"text": hidden_size} if config.use_text else {}
+        head_sizes |= dict.fromkeys(sizes, config.latent_size)
+        self.unimodal_heads = nn.ModuleDict(
+            {name: UnimodalHead(size, config.classifier_dropout) for name, size in head_sizes.items()}
+        )
+        if sizes:
+            self.fusion = FUSION_BLOCKS[config.fusion](list(sizes), config.latent_size, config.fusion_size)
+            self.injection = ResidualInjection(config.fusion_size, hidden_size, config.residual_weight)
+        self.norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.classifier_dropout = nn.Dropout(config.classifier_dropout)
+        self.out_proj = nn.Linear(hidden_size, 1)
+        if config.pooling == "cls" and sizes:
+            warnings.warn(
+                "pooling='cls' reads the first token, where no voice and face are injected: they cannot change a "
+                "prediction. Use pooling='mean'.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def loss_names(self) -> list[str]:
+        """See [`MultimodalRegressor.loss_names`]."""
+        return loss_names(self.config)
+
+    def latent_noise_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
+        """(L, d_z) by non-text modality; empty without AME."""
+        return dict.fromkeys(self.config.modality_sizes, (length, self.config.latent_size)) if self.config.ame else {}
+
+    def modality_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of a modality's AME encoder."""
+        return list(self.encoders[name].parameters())
+
+    def regress(self, inputs: RegressorInputs) -> Regression:
+        """Encodes each modality, fuses them and injects what is fused (eq. 1, 2), with the losses of eq. 4."""
+        hidden, mask, presence = inputs.hidden, inputs.mask, inputs.presence
+        modalities = self._encode(inputs)
+        latents = {name: modality.latents for name, modality in modalities.items()}
+        logits, weights = self._regress(hidden, latents, presence, mask)
+        regression = Regression(
+            logits,
+            unimodal_logits=self._unimodal_logits(hidden, mask, modalities),
+            fusion_weights={name: token_mean(weights[..., index], mask) for index, name in enumerate(modalities)},
+        )
+        if inputs.num_samples > 1:
+            draws = self._draw_logits(hidden, modalities, presence, mask, inputs.num_samples)
+            regression.logits, regression.logits_std = draws.mean(dim=0), draws.std(dim=0)
+        if inputs.labels is not None:
+            regression.losses = compute_losses(self._loss_inputs(regression, inputs, modalities))
+        return regression
+
+    @torch.no_grad()
+    def initialize_module(self, module: nn.Module) -> None:
+        """See [`MultimodalRegressor.initialize_module`]; variances start at those of the features."""
+        super().initialize_module(module)
+        if module in {encoder.variance_head for encoder in self.encoders.values() if encoder.variance_head}:
+            init.constant_(module.bias, INITIAL_VARIANCE_BIAS)
+
+    def _feature_layers(self) -> set[nn.Module]:
+        """The modules between the features and the injection, which do not have the text encoder's width."""
+        parts = [self.encoders, self.decoders, *([self.fusion] if len(self.encoders) else [])]
+        return {module for part in parts for module in part.modules()}
+
+    def _encode(self, inputs: RegressorInputs) -> dict[str, EncodedModality]:
+        """Normalises and encodes each non-text modality (eq. 1); latents are drawn in training only."""
+        encoded = {}
+        for name, encoder in self.encoders.items():
+            normalized, present = self._normalize(name, inputs)
+            mean, variance = encoder(normalized.to(self.norm.weight.dtype))
+            latents = encoder.sample(mean, variance, inputs.noise.get(name)) if self.training else mean
+            encoded[name] = EncodedModality(normalized, present, mean, variance, latents)
+        return encoded
+
+    def _regress(
+        self, hidden: Tensor, latents: dict[str, Tensor], presence: dict[str, Tensor], mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Fusion, injection and task head: logits (B,) and fusion weights (B, L, number of non-text modalities)."""
+        weights = hidden.new_zeros(*mask.shape, len(latents))
+        if latents:
+            fused, weights = self.fusion(latents, presence)
+            anything = torch.stack([presence[name] for name in latents]).any(dim=0)
+            hidden = self.injection(hidden, fused, mask & anything[:, None])
+        pooled = self._pool(self.dropout(self.norm(hidden)), mask)
+        pooled = self.classifier_dropout(torch.tanh(self.dense(pooled)))
+        return self.out_proj(pooled).squeeze(-1), weights
+
+    def _unimodal_logits(
+        self, hidden: Tensor, mask: Tensor, modalities: dict[str, EncodedModality]
+    ) -> dict[str, Tensor]:
+        """The sentiment (B,) predicted from each modality alone."""
+        pooled = {"text": self._pool(hidden, mask)} if self.config.use_text else {}
+        pooled |= {name: token_mean(modality.latents, modality.mask) for name, modality in modalities.items()}
+        return {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
+
+    def _draw_logits(
+        self,
+        hidden: Tensor,
+        modalities: dict[str, EncodedModality],
+        presence: dict[str, Tensor],
+        mask: Tensor,
+        num_samples: int,
+    ) -> Tensor:
+        """Logits (num_samples, B), each with latents drawn anew."""
+        draws = []
+        for _ in range(num_samples):
+            latents = {
+                name: self.encoders[name].sample(modality.mean, modality.variance)
+                for name, modality in modalities.items()
+            }
+            draws.append(self._regress(hidden, latents, presence, mask)[0])
+        return torch.stack(draws)
+
+    def _loss_inputs(
+        self, regression: Regression, inputs: RegressorInputs, modalities: dict[str, EncodedModality]
+    ) -> LossInputs:
+        assert inputs.labels is not None
+        states = {}
+        for name, modality in modalities.items():
+            states[name] = ModalityState(
+                features=modality.features,
+                mask=modality.mask,
+                mean=modality.mean.float(),
+                variance=modality.variance.float(),
+                latents=modality.latents.float(),
+                reconstruction=self.decoders[name](modality.latents).float(),
+            )
+        return LossInputs(
+            config=self.config,
+            labels=inputs.labels,
+            logits=regression.logits.float(),
+            unimodal_logits={name: prediction.float() for name, prediction in regression.unimodal_logits.items()},
+            presence=inputs.presence,
+            modalities=states,
+        )
+
+
+__all__ = ["CPSLRegressor", "EncodedModality"]
