@@ -112,10 +112,7 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
         whole = Path(folder, "model.onnx") if int8 else temporary
         _trace(model, processor).save(whole, external_data=int8)
         if int8:
-            # a scale for each output of a layer: as fast as one for all, and a third of the error
-            quantize_dynamic(
-                whole, temporary, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"], per_channel=True
-            )
+            quantize_dynamic(whole, temporary, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
 
 
 def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
