@@ -23,7 +23,18 @@ from .files import ON_ERROR, DataError, content_hash, is_intact, one_line, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
 from .leaks import repeated_ids, shared_videos
-from .rows import Replaced, Row, Skipped, Source, checked_rows, columns_left_out, wanted_sizes
+from .rows import (
+    Replaced,
+    Row,
+    Skipped,
+    Source,
+    UnusedLabel,
+    checked_rows,
+    columns_left_out,
+    counted,
+    reasons_left_out,
+    wanted_sizes,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -68,8 +79,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     Attributes:
         replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
-        skipped (list of `LeftOut`): The samples that it left out, each with `id`, `reason` and `split`. Both are known
-            after `download_and_prepare`, even if it found the cache of an earlier build, and after `read_once`.
+        skipped (list of `LeftOut`): The samples that it left out, each with `id`, `reason` and `split`.
+            Both are known after `download_and_prepare`, even if it found the cache of an earlier build, and after
+            `read_once`.
 
     Raises:
         DataError: An option is wrong, or there is no such file or folder.
@@ -104,9 +116,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             raise _no_cache(cache_dir or datasets.config.HF_DATASETS_CACHE, error) from None
         self.replaced: Counter[str] = Counter()
         self.skipped: list[LeftOut] = []
+        self._num_unused_labels, self._first_unused_label = 0, ""
         self._streaming = streaming
         self._logged: set[str] = set()
-        self._source_was_read = False
 
     def _build_cache_dir(self) -> str:
         """The folder of the cache, without what is left of a damaged one."""
@@ -135,7 +147,6 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,
         )
-        self._source_was_read = True
         sizes = wanted_sizes(source, self.config.modalities)
         self.info.features = row_features(
             sizes, source.timed, labels=self.config.labels, feature_extractors=source.feature_extractors
@@ -191,7 +202,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     def _prepare_split_single(self, *, gen_kwargs: dict[str, Any], job_id: int, **options: Any) -> Iterator[tuple]:
         """Builds one process's share of a split, and records beside the Arrow files what it left out."""
-        self.replaced, self.skipped = Counter(), []
+        self._forget_report()
         try:
             yield from super()._prepare_split_single(gen_kwargs=gen_kwargs, job_id=job_id, **options)
         except DatasetGenerationError as error:  # its message does not name the cause
@@ -202,17 +213,28 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             raise DataError(
                 f"{gen_kwargs['path']}: the {gen_kwargs['split']} split cannot be built ({reason})"
             ) from cause
-        report = {"replaced": self.replaced, "skipped": [skipped._asdict() for skipped in self.skipped]}
+        report = {
+            "replaced": self.replaced,
+            "skipped": [skipped._asdict() for skipped in self.skipped],
+            "num_unused_labels": self._num_unused_labels,
+            "first_unused_label": self._first_unused_label,
+        }
         name = f"report-{gen_kwargs['split']}-{job_id:05d}.json"
         Path(self._output_dir, name).write_text(json.dumps(report), encoding="utf-8")
 
-    def _read_reports(self) -> None:
+    def _forget_report(self) -> None:
         self.replaced, self.skipped = Counter(), []
+        self._num_unused_labels, self._first_unused_label = 0, ""
+
+    def _read_reports(self) -> None:
+        self._forget_report()
         for split in self.info.splits:
             for file in sorted(Path(self._output_dir).glob(f"report-{split}-*.json")):
                 report = json.loads(file.read_text(encoding="utf-8"))
                 self.replaced.update(report["replaced"])
                 self.skipped += [LeftOut(**skipped) for skipped in report["skipped"]]
+                self._num_unused_labels += report["num_unused_labels"]
+                self._first_unused_label = self._first_unused_label or report["first_unused_label"]
 
     def _accepted_rows(
         self, rows: Iterable[Row | Skipped | Replaced], sizes: dict[str, int], path: Path, split: str
@@ -220,6 +242,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         for item in checked_rows(rows, sizes, labels=self.config.labels):
             if isinstance(item, Replaced):
                 self.replaced[item.modality] += int(item.num_values)
+            elif isinstance(item, UnusedLabel):
+                self._num_unused_labels += 1
+                self._first_unused_label = self._first_unused_label or f"sample {item.id}: {item.reason}"
             elif not isinstance(item, Skipped):
                 yield item
             elif item.fault and self.config.on_error == "raise":
@@ -233,7 +258,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def download_and_prepare(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
         """Builds the Arrow cache unless it already exists, and logs what the build replaced and left out.
 
-        Duplicate ids and videos in several splits are looked for, and logged, when the cache is built.
+        Duplicate ids and videos in several splits are looked for, and logged, where there are labels to train on.
         """
         if num_proc is not None and num_proc < 1:
             raise DataError(f"num_proc={num_proc} is less than one process")
@@ -244,7 +269,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             raise _no_cache(self._cache_dir_root, error) from None
         self._read_reports()
         self._log_report()
-        if self._source_was_read:
+        if self.config.labels:
             self._log_warnings()
 
     def _log_report(self) -> None:
@@ -254,21 +279,26 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         for name, count in sorted(self.replaced.items()):
             if count:
                 logger.warning("%s: %d non-finite %s values were replaced with 0", path, count, name)
+        if self._num_unused_labels:
+            labels = counted(self._num_unused_labels, "label")
+            logger.warning("%s: %s left empty, the first: %s", path, labels, self._first_unused_label)
         if self.skipped:
-            listed = ", ".join(f"{skipped.id} ({skipped.reason})" for skipped in self.skipped[:20])
-            more = f" and {len(self.skipped) - 20} more" if len(self.skipped) > 20 else ""
-            logger.warning("%s: left out %d samples: %s%s", path, len(self.skipped), listed, more)
+            reasons = reasons_left_out((skipped.id, skipped.reason) for skipped in self.skipped)
+            more = f"; and {counted(len(reasons) - 20, 'other reason')}" if len(reasons) > 20 else ""
+            samples = counted(len(self.skipped), "sample")
+            logger.warning("%s: left out %s: %s%s", path, samples, "; ".join(reasons[:20]), more)
 
     def _log_once(self) -> None:
         """Logs what a stream replaces and leaves out, once and without counts, for a stream may be read many times."""
         messages = {f"non-finite {name} values are replaced with 0" for name in self.replaced}
         messages |= {f"left out {skipped.id} ({skipped.reason})" for skipped in self.skipped}
+        if self._first_unused_label:
+            messages.add(f"labels that are wrong are left empty, the first: {self._first_unused_label}")
         messages |= {self.info.description} - {""}
         for message in sorted(messages - self._logged):
             logger.warning("%s: %s", self.config.data_dir, message)
         self._logged |= messages
-        self.replaced.clear()
-        self.skipped.clear()
+        self._forget_report()
 
     def as_dataset(self, *args: Any, **kwargs: Any) -> datasets.DatasetDict | datasets.Dataset:
         """What was built, as `datasets.DatasetBuilder.as_dataset` gives it.
@@ -289,17 +319,17 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         path = self.config.data_dir
         splits = self.as_dataset()
         if repeated := repeated_ids(splits):
-            logger.warning("%s: %d ids occur more than once, the first is %s", path, len(repeated), repeated[0])
+            logger.warning("%s: %s more than once, the first is %s", path, counted(len(repeated), "id"), repeated[0])
         for (one, other), shared in shared_videos(splits).items():
             logger.warning(
-                "%s: %d videos are in both %s and %s, so speakers leak between them; the first is %s",
-                path, len(shared), one, other, shared[0],
+                "%s: %s and %s share %s, so speakers leak between them; the first is %s",
+                path, one, other, counted(len(shared), "video"), shared[0],
             )  # fmt: skip
         for name, standard in (self.STANDARD_FOLDS or {}).items():
             if name in splits and (others := sorted(set(splits[name]["video_id"][:]) - set(standard))):
                 logger.warning(
-                    "%s: %d videos of the %s split are not in %s's standard %s fold; the first is %s",
-                    path, len(others), name, self.DATASET_NAME, name, others[0],
+                    "%s: %s of the %s split outside of %s's standard %s fold; the first is %s",
+                    path, counted(len(others), "video"), name, self.DATASET_NAME, name, others[0],
                 )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def read_head(path: str | os.PathLike, size: int = 512) -> bytes:
     with open_file(path) as file:
         head = file.read(size)
     if not head:
-        raise DataError(f"{path}: the file is empty; download it again")
+        raise DataError(f"{path}: the file is empty; write it again, or download it again")
     if head.startswith(b"version https://git-lfs"):
         raise DataError(f"{path}: this is a Git LFS pointer, not the data; run `git lfs pull` where it was cloned")
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -13,7 +13,20 @@ from .files import DataError
 from .formats.recognition import open_source
 from .leaks import repeated_ids, shared_videos
 from .names import locate
-from .rows import LABEL_RANGE, Replaced, Row, Skipped, Source, checked_rows, columns_left_out, wanted_sizes
+from .rows import (
+    LABEL_RANGE,
+    LABEL_RANGE_TEXT,
+    Replaced,
+    Row,
+    Skipped,
+    Source,
+    UnusedLabel,
+    checked_rows,
+    columns_left_out,
+    counted,
+    reasons_left_out,
+    wanted_sizes,
+)
 
 
 _ROWS_SHOWN = 2  # of each split
@@ -35,10 +48,10 @@ class _Content:
     """What a report says about all splits."""
 
     sizes: dict[str, int]
-    has_labels: bool
     splits: dict[str, _Split] = field(default_factory=dict)
     replaced: Counter[str] = field(default_factory=Counter)
     skipped: list[Skipped] = field(default_factory=list)
+    unused_labels: list[UnusedLabel] = field(default_factory=list)
 
 
 def inspect(
@@ -64,9 +77,6 @@ def inspect(
     try:
         source = open_source(path, labels=labels, **options)
         content = _read(source, options.get("modalities"), labels=labels)
-        if labels and content.skipped and not any(split.labels for split in content.splits.values()):
-            first = content.skipped[0]
-            raise DataError(f"{path}: sample {first.id}: {first.reason}")
     except DataError as error:
         if not labels:
             raise
@@ -76,11 +86,15 @@ def inspect(
         except DataError:
             raise error from None
         unlabelled = [f"labels: none ({error})"]
+    if labels and content.skipped and not any(split.lengths for split in content.splits.values()):
+        without = _read(source, options.get("modalities"), labels=None)
+        if any(split.lengths for split in without.splits.values()):  # the labels are what is wrong
+            content, unlabelled = without, [_unusable(without.unused_labels)]
     return "\n".join([f"{name_or_path}: {source.format}", *unlabelled, *_report(content, columns_left_out(source))])
 
 
-def _read(source: Source, modalities: Iterable[str] | None, *, labels: bool) -> _Content:
-    content = _Content(wanted_sizes(source, modalities), labels)
+def _read(source: Source, modalities: Iterable[str] | None, *, labels: bool | None) -> _Content:
+    content = _Content(wanted_sizes(source, modalities))
     for name, shards in source.splits.items():
         split = content.splits[name] = _Split()
         rows = itertools.chain.from_iterable(map(source.rows, shards))
@@ -89,6 +103,8 @@ def _read(source: Source, modalities: Iterable[str] | None, *, labels: bool) -> 
                 content.replaced[item.modality] += int(item.num_values)
             elif isinstance(item, Skipped):
                 content.skipped.append(item)
+            elif isinstance(item, UnusedLabel):
+                content.unused_labels.append(item)
             else:
                 _add(item, split, content)
     return content
@@ -97,28 +113,29 @@ def _read(source: Source, modalities: Iterable[str] | None, *, labels: bool) -> 
 def _add(row: Row, split: _Split, content: _Content) -> None:
     for column, names in split.names.items():
         names.append(row[column])
-    if content.has_labels:
-        split.labels.append(row["label"])
+    label = row.get("label")
+    if label is not None:
+        split.labels.append(label)
     split.lengths.append(max(len(row[name]) for name in ("words", *content.sizes)))
     for name in content.sizes:
         split.missing[name] += not len(row[name])
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
             content.replaced[name] += int((~np.isfinite(row[name].astype(np.float32))).sum())
     if len(split.first_rows) < _ROWS_SHOWN:
-        label = f" [{row['label']:+.2f}]" if content.has_labels else ""
+        shown = "" if label is None else f" [{label:+.2f}]"
         shapes = ", ".join(f"{name} {row[name].shape}" for name in content.sizes)
-        split.first_rows.append(f"  {row['id']}{label} {' '.join(row['words'])[:80]!r} {shapes}")
+        split.first_rows.append(f"  {row['id']}{shown} {' '.join(row['words'])[:80]!r} {shapes}")
 
 
 def _report(content: _Content, left_out: str) -> list[str]:
     lines = []
     for name, split in content.splits.items():
         videos = set(split.names["video_id"])
-        lines += ["", f"{name}: {len(split.lengths)} samples of {len(videos)} videos"]
+        lines += ["", f"{name}: {counted(len(split.lengths), 'sample')} of {counted(len(videos), 'video')}"]
         lines += _split_lines(split, content.sizes) if split.lengths else []
     lines += ["", "non-finite values replaced with 0: " + (_listed(+content.replaced) or "none")]
-    lines += [f"left out: {len(content.skipped)} samples"]
-    lines += [f"  {skipped.id}: {skipped.reason}" for skipped in content.skipped[:20]]
+    lines += [f"left out: {counted(len(content.skipped), 'sample')}"]
+    lines += [f"  {line}" for line in reasons_left_out((item.id, item.reason) for item in content.skipped)[:20]]
     lines += filter(None, [left_out])
     lines += _leaks({name: split.names for name, split in content.splits.items()})
     first_rows = itertools.chain.from_iterable(split.first_rows for split in content.splits.values())
@@ -127,7 +144,8 @@ def _report(content: _Content, left_out: str) -> list[str]:
 
 def _split_lines(split: _Split, sizes: dict[str, int]) -> list[str]:
     lines = [
-        f"  {name}: {size} values a word, missing in {split.missing[name]} samples" for name, size in sizes.items()
+        f"  {name}: {size} values a word, missing in {counted(split.missing[name], 'sample')}"
+        for name, size in sizes.items()
     ]
     if split.labels:
         labels = np.asarray(split.labels)
@@ -139,6 +157,24 @@ def _split_lines(split: _Split, sizes: dict[str, int]) -> list[str]:
             f"  labels: mean {labels.mean():.3f}, deviation {labels.std():.3f}, zero {int((labels == 0).sum())}",
         ]
     return [*lines, f"  words: {min(split.lengths)} to {max(split.lengths)}, median {int(np.median(split.lengths))}"]
+
+
+def _unusable(labels: list[UnusedLabel]) -> str:
+    """What is said of labels none of which can be used: what they are, and what can be done about it."""
+    try:
+        values = np.array([float(np.ravel(item.label)[0]) for item in labels])
+    except (TypeError, ValueError, IndexError, OverflowError):
+        values = np.array([np.nan])
+    if not labels:
+        found = "empty cells"
+    elif np.isfinite(values).all():
+        found = f"{counted(len(labels), 'number')} from {values.min():g} to {values.max():g}"
+    else:
+        found = f"{counted(len(labels), 'value')}, the first {str(labels[0].label)[:40]!r} of sample {labels[0].id}"
+    return (
+        f"labels: none in {LABEL_RANGE_TEXT}, but {found}; to train, write sentiment as numbers in this range; to "
+        "predict use cpsl predict, to inspect or convert the rest give --no_labels"
+    )
 
 
 def _leaks(splits: dict[str, dict[str, list[str]]]) -> list[str]:

@@ -4,7 +4,6 @@ A reader opens a file or folder and returns a `Source`. The builder asks it for 
 tables; nothing downstream knows where a row came from.
 """
 
-import contextlib
 import functools
 import logging
 import math
@@ -43,6 +42,8 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer
 _UNITS = regex.compile(rf"\p{{Ps}}*(?=[{_UNSPACED}])\X\p{{P}}*|[^{_UNSPACED}]+")
 _UNSPACED_CHARACTER = regex.compile(f"[{_UNSPACED}]")
 
+_PRINTED_MISSING = frozenset(("NaN", "nan", "None", "null", "<NA>"))
+
 Row = dict[str, Any]
 
 
@@ -56,6 +57,14 @@ class Skipped(NamedTuple):
     id: str
     reason: str
     fault: bool = True
+
+
+class UnusedLabel(NamedTuple):
+    """A label that is wrong where none is needed; the row comes without it."""
+
+    id: str
+    label: Any
+    reason: str
 
 
 class Replaced(NamedTuple):
@@ -105,8 +114,20 @@ def split_name(name: Any, where: object) -> str:
 
 
 def video_of(segment: str) -> str:
-    """The video of a segment id: `03bSnISJMiM_11`, `03bSnISJMiM[10]` and `03bSnISJMiM$_$11` are of `03bSnISJMiM`."""
-    return re.sub(r"(\$_\$\d+|_\d+|\[\d+\])$", "", segment) or segment
+    """The video of a segment id: `03bSnISJMiM_11`, `03bSnISJMiM[10]` and `03bSnISJMiM$_$11` are of `03bSnISJMiM`.
+
+    Numbers of other things look like the first of these: `clip_11` and `sst_train_11` are of no video `clip` or
+    `sst_train`. So `_11` is a clip's number only after a name that has a digit, or that is as long as those of YouTube
+    and in upper and lower case; and not after that of a split.
+    """
+    marked = re.fullmatch(r"(.+?)(?:\$_\$\d+|\[\d+\])", segment, re.DOTALL)
+    if marked:
+        return marked[1]
+    video, _, number = segment.rpartition("_")
+    is_youtube = len(video) == 11 and video.lower() != video != video.upper()
+    is_split = re.split(r"[\W_]", video)[-1].lower() in SPLIT_ALIASES
+    is_clip = re.fullmatch(r"\d+", number) and (is_youtube or (re.search(r"\d", video) and not is_split))
+    return video if is_clip else segment
 
 
 def as_text(value: Any) -> str:
@@ -120,8 +141,13 @@ def as_text(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell says that there is nothing: `None`, or NaN, which pandas writes in place of a string."""
+    """Whether a value says that there is nothing: `None`, or NaN, which pandas writes in place of a string."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_printed_missing(text: Any) -> bool:
+    """Whether a text is what Python, pandas or JSON print where there is nothing, such as `NaN` and `None`."""
+    return isinstance(text, str) and text.strip() in _PRINTED_MISSING
 
 
 def words_of_text(text: Any) -> list[str]:
@@ -140,11 +166,26 @@ def words_of_text(text: Any) -> list[str]:
     return [unit for word in words for unit in _UNITS.findall(word)]
 
 
+def words_of_transcript(text: Any) -> list[str]:
+    """As [`words_of_text`], but none where somebody printed a missing value: `NaN` or `None` as the whole text."""
+    if is_printed_missing(text):
+        _say_that_printed_texts_are_missing(text.strip())
+        return []
+    return words_of_text(text)
+
+
 @functools.cache  # says it once
 def _say_that_characters_are_words() -> None:
     logger.warning(
         "texts in a script without blanks between words: each character is taken for a word; "
         "to divide them otherwise, give lists of words"
+    )
+
+
+@functools.cache  # says it once
+def _say_that_printed_texts_are_missing(text: str) -> None:
+    logger.warning(
+        "a text that is only %r is taken for a missing one; if it was said, give it as a list of words", text
     )
 
 
@@ -176,10 +217,33 @@ def columns_left_out(source: Source) -> str:
     return f"columns left out: {listed}" if listed else ""
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things in English: `1 sample`, `2 samples`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def reasons_left_out(samples: Iterable[tuple[str, str]]) -> list[str]:
+    """What is said about samples that are left out, those with like reasons together: `a and 3 more: no words`.
+
+    Args:
+        samples: The id of each, and the reason. Reasons that differ in numbers and quoted values alone are alike.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, reason in samples:
+        groups.setdefault(re.sub(r"'[^']*'|\"[^\"]*\"|-?\d[\d.e+-]*", "#", reason), []).append((name, reason))
+    return [
+        f"{name} and {len(others)} more: {reason}" if others else f"{name}: {reason}"
+        for (name, reason), *others in groups.values()
+    ]
+
+
 def checked_rows(
     rows: Iterable[Row | Skipped | Replaced], modality_sizes: dict[str, int], *, labels: bool | None = True
-) -> Iterator[Row | Skipped | Replaced]:
-    """What a reader gives, with each row checked by [`checked_row`], or skipped where it is wrong or empty."""
+) -> Iterator[Row | Skipped | Replaced | UnusedLabel]:
+    """What a reader gives, with each row checked by [`checked_row`], or skipped where it is wrong or empty.
+
+    A row that comes without its label, because that is wrong and none is needed, comes after an [`UnusedLabel`].
+    """
     for item in rows:
         if isinstance(item, Skipped | Replaced):
             yield item
@@ -188,18 +252,24 @@ def checked_rows(
             yield Skipped(item["id"], "neither words nor features", fault=not labels)
         else:
             try:
-                yield checked_row(item, modality_sizes, labels=labels)
+                row = checked_row(item, modality_sizes, labels=bool(labels))
             except DataError as error:
                 yield Skipped(item["id"], str(error))
+                continue
+            if labels is None:
+                row["label"], fault = _label_or_fault(item.get("label"))
+                if fault:
+                    yield UnusedLabel(row["id"], item["label"], fault)
+            yield row
 
 
-def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool | None = True) -> Row:
+def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True) -> Row:
     """A reader's row with its label as a float, its features as arrays, and derived modalities added.
 
     Args:
         row: As a reader gives it, see `Source.rows`.
         modality_sizes: The wanted modalities and their sizes; one that the row does not have is the derived `timing`.
-        labels: Whether the label is wanted; None: it is None where there is no valid one.
+        labels: Whether the label is checked.
 
     Raises:
         DataError: A label is wrong, a string cannot be stored, or features are not numbers of shape (number of words,
@@ -210,10 +280,6 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool | None
     check_text(row["id"], row["video_id"], *words)
     if labels:
         checked["label"] = checked_label(row["label"])
-    elif labels is None:
-        checked["label"] = None
-        with contextlib.suppress(DataError):
-            checked["label"] = checked_label(row.get("label"))
     for name in ("word_start", "word_end"):
         if len(row.get(name, ())):
             _check_one_a_word(len(row[name]), f"values of {name}", len(words))
@@ -284,15 +350,38 @@ def checked_label(label: Any) -> float:
     """The sentiment of a label: a number, or an array of one value or of MOSEI's seven, of which sentiment is first.
 
     Raises:
-        DataError: The label is something else, or outside of `LABEL_RANGE`.
+        DataError: The label is missing, something else, or outside of `LABEL_RANGE`.
     """
+    if has_no_label(label):
+        raise DataError("its label is missing (empty or NaN); add it or remove the sample")
     try:
         values = np.asarray(label)
     except ValueError:  # lists of different lengths
         values = np.empty(0)
     if values.dtype.kind not in "fiub" or values.size not in LABEL_SIZES:
-        raise DataError(f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions")
+        raise DataError(
+            f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions; write sentiment as a number "
+            f"in {LABEL_RANGE_TEXT}"
+        )
     value = float(values.reshape(-1)[0])
     if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
-        raise DataError(f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample")
+        raise DataError(
+            f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample, or scale all labels to "
+            "this range"
+        )
     return value
+
+
+def has_no_label(label: Any) -> bool:
+    """Whether a label says that there is none: a missing value, or an array of NaN."""
+    if isinstance(label, np.ndarray):
+        return label.dtype.kind == "f" and label.size > 0 and bool(np.isnan(label).all())
+    return is_missing(label)
+
+
+def _label_or_fault(label: Any) -> tuple[float | None, str]:
+    """A label where it is right, else what is wrong with it; neither where it is missing."""
+    try:
+        return (None if has_no_label(label) else checked_label(label)), ""
+    except DataError as error:
+        return None, str(error)

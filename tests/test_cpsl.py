@@ -55,7 +55,7 @@ def test_every_command_exists_and_says_what_it_takes(name, capsys):
 
 @pytest.mark.parametrize("way", [["cpsl.py"], ["-m", "cpsl"], ["-m", "data_builders"]])
 def test_ways_in(way, table):
-    assert "train: 1 samples of 1 videos" in start(*way, "inspect", table)[0]
+    assert "train: 1 sample of 1 video" in start(*way, "inspect", table)[0]
 
 
 @pytest.mark.slow

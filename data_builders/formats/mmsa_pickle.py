@@ -3,8 +3,8 @@
 `{"train", "valid", "test"}`, each with `raw_text`, `id` (`video$_$clip`), `regression_labels`, `audio` (N, La, Da)
 and `vision` (N, Lv, Dv), or lists in place of arrays; unaligned ones with `audio_lengths` and `vision_lengths`. A
 modality, `id` and the lengths may be absent, and what the extractor writes for a single video has no splits. The files
-do not keep the borders of words, so `raw_text` is divided again (`data_builders.rows.words_of_text`; none where it is
-missing), and frames go to words by these rules:
+do not keep the borders of words, so `raw_text` is divided again (`data_builders.rows.words_of_transcript`; none where
+it is missing), and frames go to words by these rules:
 
 - Padding is left out as `data_builders.alignment.unpadded_frames` says.
 - Where there are as many frames as words, each word has one. Otherwise the frames are shared out evenly over the words
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..alignment import share_out_frames, unpadded_frames
 from ..files import DataError
-from ..rows import Replaced, Row, Skipped, Source, as_text, video_of, words_of_text
+from ..rows import Replaced, Row, Skipped, Source, as_text, video_of, words_of_transcript
 from .array_splits import COLUMNS, Sample, column_splits, modality_sizes, read_samples, sample_frames
 from .contract import Head, ReadOptions, no_labels
 from .pickles import other_layout, pickle_files
@@ -53,7 +53,7 @@ def read(path: Path, options: ReadOptions) -> Source:
 
 
 def _rows(sample: Sample) -> Iterator[Row | Skipped | Replaced]:
-    name, words = as_text(sample["id"]), words_of_text(sample.get("raw_text"))
+    name, words = as_text(sample["id"]), words_of_transcript(sample.get("raw_text"))
     try:
         frames, replaced = sample_frames(sample)
         lengths = {modality: sample.get(column) for modality, column in _LENGTHS.items()}

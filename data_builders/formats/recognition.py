@@ -105,6 +105,10 @@ def _recognize(path: Path, head: Head) -> Reader:
                 f"{path}: what save_to_disk of datasets writes; write each split as Parquet instead, "
                 'split.to_parquet("train.parquet"), and give their folder'
             )
+        from .table_files import refuse_other_text  # PyArrow, which pickles do without
+
+        for file in sorted(file for file in path.iterdir() if file.suffix in (".csv", ".tsv") and file.is_file()):
+            refuse_other_text(file, read_head(file))
         raise DataError(
             f"{path}: the folder holds no .csd files, no tables (.parquet, .jsonl, .csv with words or text) and no "
             "train / dev / test pickles; give the file or folder of the data"

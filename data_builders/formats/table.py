@@ -14,6 +14,8 @@ single file of another name is the training split. CSV is separated by commas, a
 import contextlib
 import functools
 import itertools
+import logging
+import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +47,7 @@ from .table_files import (
     numbered_rows,
     oversized_columns,
     refuse_other_text,
+    renaming_hint,
     shards_by_split,
     table_columns,
     table_kinds,
@@ -53,6 +56,13 @@ from .table_files import (
 
 FORMAT = "table"
 FEATURES_ARE_NORMALIZED = False
+
+
+logger = logging.getLogger(__name__)
+
+_TEXTS_TO_LOOK_AT = 20
+_NUMBER = re.compile(r"\s*[-+]?[\d.,]*\d\s*")
+_WITH_GUESSED_VIDEOS: set[Path] = set()  # the folders of which it was said, once in each process
 
 
 class _Table(NamedTuple):
@@ -111,15 +121,18 @@ def read(path: Path, options: ReadOptions) -> Source:
             "label, words or text; save it as one of them"
         )
     columns = {file: table_columns(file, kind) for file, kind in kinds.items()}
-    if options.labels and (unlabelled := [file for file in kinds if "label" not in columns[file]]):
-        names = ", ".join(sorted(columns[unlabelled[0]]))
-        raise no_labels(unlabelled[0], f"column label among {names[:200]}")
     splits: dict[str, list[Shard]] = {}
     for file, kind in kinds.items():
         of_file = shards_by_split(root, file, kind, has_splits="split" in columns[file], alone=len(kinds) == 1)
         for split, shards in of_file.items():
             splits.setdefault(split, []).extend(shards)
     oversized = _oversized_columns(kinds, options.modalities)
+    if not _has_rows(splits):
+        raise DataError(f"{path}: a table without rows; write one for each utterance below its header")
+    if options.labels and (unlabelled := [file for file in kinds if "label" not in columns[file]]):
+        found = sorted(columns[unlabelled[0]])
+        raise no_labels(unlabelled[0], f"column label among {', '.join(found)[:200]}{renaming_hint(found)}")
+    _warn_of_numbers(path, splits)
     sizes, left_out = _decide(path, columns, oversized, splits, options.modalities)
     timed = all(found >= TIME_COLUMNS for found in columns.values())
     if not timed and (times := TIME_COLUMNS.intersection(itertools.chain(*columns.values()))):
@@ -129,6 +142,28 @@ def read(path: Path, options: ReadOptions) -> Source:
     notes = [datasets_info(file) if kind == "parquet" else {} for file, kind in kinds.items()]
     extractors = _feature_extractors(notes, sizes)
     return Source(path, _converted_from(notes), sizes, timed, splits, rows, extractors, count, left_out)
+
+
+def _has_rows(splits: dict[str, list[Shard]]) -> bool:
+    shards = itertools.chain.from_iterable(splits.values())
+    return any(True for shard in shards for _ in numbered_rows(shard, {"id"}))
+
+
+def _warn_of_numbers(path: Path, splits: dict[str, list[Shard]]) -> None:
+    """Warns of texts that are all numbers, which are rather codes, labels or token ids than what was said."""
+    shards = itertools.chain.from_iterable(splits.values())
+    cells = itertools.chain.from_iterable(map(_texts, shards))
+    first = list(itertools.islice(cells, _TEXTS_TO_LOOK_AT))
+    if len(first) > 1 and all(_NUMBER.fullmatch(text) for text in first):
+        logger.warning(
+            "%s: all texts are numbers, the first is %s; each is taken for a word, so rename the column if it is not "
+            "what was said", path, first[0],
+        )  # fmt: skip
+
+
+def _texts(shard: Shard) -> Iterator[str]:
+    for _, cells in numbered_rows(shard, TEXT_COLUMNS):
+        yield from (cell for cell in (cells or {}).values() if isinstance(cell, str) and cell)
 
 
 def _decide(
@@ -205,16 +240,25 @@ def _rows(table: _Table, shard: Shard) -> Iterator[Row | Skipped]:
 
 
 def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
-    video = cells.get("video_id")
+    video = video_of(name) if is_blank(cells.get("video_id")) else as_text(cells["video_id"])
+    if video != name and is_blank(cells.get("video_id")) and table.labelled is not None:  # predictions need no video
+        _say_that_ids_name_videos(shard, name, video)
     words = words_of_cell(cells.get("words") if cells.get("words") is not None else cells.get("text"))
-    row: Row = {"id": name, "video_id": video_of(name) if is_blank(video) else as_text(video), "words": words}
-    if table.labelled:
+    row: Row = {"id": name, "video_id": video, "words": words}
+    if table.labelled is not False:
         row["label"] = label_of_cell(cells.get("label"))
-    elif table.labelled is None:
-        with contextlib.suppress(DataError):
-            row["label"] = label_of_cell(cells.get("label"))
     if table.timed:
         row |= {name: number_of_cell(cells.get(name), name) for name in ("start", "end")}
         for name in ("word_start", "word_end"):
             row[name] = [number_of_cell(value, name) for value in list_of_cell(cells.get(name))]
     return row | features_of_row(shard, cells, table.modalities, len(words) or None)
+
+
+def _say_that_ids_name_videos(shard: Shard, name: str, video: str) -> None:
+    if shard.root in _WITH_GUESSED_VIDEOS:
+        return
+    _WITH_GUESSED_VIDEOS.add(shard.root)
+    logger.warning(
+        "%s: without a column video_id, videos are told by the ids: %s is of %s; add the column if that is wrong",
+        shard.path, name, video,
+    )  # fmt: skip

@@ -1,6 +1,8 @@
 """The cells of tables as the values of a row: words, labels, numbers, and features written there or in a file."""
 
+import contextlib
 import json
+import numbers
 import os
 import re
 from collections.abc import Iterable
@@ -9,7 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..files import DataError
-from ..rows import as_text, check_shape, is_missing, words_of_text
+from ..rows import as_text, check_shape, is_missing, is_printed_missing, words_of_transcript
 from .arrays import array_path, load_array, load_arrays
 from .table_files import Shard
 
@@ -18,6 +20,9 @@ from .table_files import Shard
 _PRINTED_ARRAY = re.compile(
     r"[\[({\s]*(?:\w{1,9}\.)?(?:array|tensor)\(|\(\s*[\[(]*[-+.\d][^)]*,|\{[^{}]*:\s*[\[({]", re.IGNORECASE
 )
+# Of lists: strings in single quotes, None, or numbers side by side without commas, as NumPy prints them.
+_PRINTED_LIST = re.compile(r"\[\s*(?:'|None)|[^\"]*(?:\d\.?\s+[-+.\d]|\]\s*\[|,\s*(?:'|None)|\bnan\b|\binf\b|\.\.\.)")
+_WRITE_LISTS = "save the table as Parquet or JSON lines, or write lists with json.dumps(values.tolist())"
 
 
 def is_blank(cell: Any) -> bool:
@@ -44,7 +49,9 @@ def words_of_cell(cell: Any) -> list[str]:
         DataError: The cell is neither.
     """
     if is_missing(cell) or isinstance(cell, bytes) or (isinstance(cell, str) and not _is_list(cell)):
-        return words_of_text(cell)
+        return words_of_transcript(cell)
+    if isinstance(cell, numbers.Number):
+        raise DataError(f"the text is the number {cell}; write texts as strings")
     words = list_of_cell(cell)
     if not all(isinstance(word, str | bytes) for word in words):
         raise DataError(f"words {str(cell)[:80]!r} are not a list of strings or a text")
@@ -76,15 +83,25 @@ def list_of_cell(cell: Any) -> list[Any] | np.ndarray:
 def _from_json(cell: str) -> Any:
     try:
         return json.loads(cell)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{cell[:80]!r} is not JSON ({error})") from None
+    except (ValueError, RecursionError):
+        what = (
+            "how Python or NumPy prints a list"
+            if _PRINTED_LIST.match(cell[:1000])
+            else "not a JSON list, or a part of one"
+        )
+        raise DataError(f"{cell[:80]!r} is {what}; {_WRITE_LISTS}") from None
 
 
 def label_of_cell(cell: Any) -> Any:
-    """A label as a number, list or array; `rows.checked_label` checks it, as for all formats."""
-    if isinstance(cell, str) and cell.startswith("["):
-        return _from_json(cell)
-    return cell if isinstance(cell, list | np.ndarray) else number_of_cell(cell, "label")
+    """A label as a number, list or array where it is one; `rows.checked_label` checks it, as for all formats."""
+    if is_blank(cell) or is_printed_missing(cell):
+        return None
+    with contextlib.suppress(DataError):
+        if isinstance(cell, str) and cell.startswith("["):
+            return _from_json(cell)
+        if not isinstance(cell, list | np.ndarray):
+            return number_of_cell(cell, "label")
+    return cell
 
 
 def number_of_cell(cell: Any, name: str) -> float:
@@ -116,10 +133,7 @@ def features_of_cell(shard: Shard, cell: Any, modality: str, num_words: int | No
     if is_blank(cell) or isinstance(cell, np.ndarray):
         return _checked(cell, modality)
     if isinstance(cell, str) and _PRINTED_ARRAY.match(cell):
-        raise DataError(
-            f"{cell[:80]!r} is how Python prints it, which cannot be read back; write a JSON list with a list of "
-            "numbers for each word, or the path of a .npy file"
-        )
+        raise DataError(f"{cell[:80]!r} is how Python prints it, which cannot be read back; {_WRITE_LISTS}")
     if is_path(cell):
         path = array_path(shard.path, shard.root, cell)
         return _checked(load_array(path, modality, num_words=num_words), modality)

@@ -12,7 +12,7 @@ import numpy as np
 from ..files import DataError
 from .arrays import array_path, array_shapes
 from .table_cells import features_of_cell, is_blank, is_path, sample_name
-from .table_files import ROW_COLUMNS, TEXT_COLUMNS, Shard, numbered_rows
+from .table_files import CALLED_LIKE, ROW_COLUMNS, TEXT_COLUMNS, Shard, numbered_rows
 
 
 CALLED_LIKE_MODALITIES = frozenset(
@@ -22,7 +22,6 @@ CALLED_LIKE_MODALITIES = frozenset(
 _ROWS_TO_DECIDE = 1000  # a column without features in this many rows is not a modality
 _WAY_OUT = "name the modalities to read, which leaves the others out (--modalities a,b; in Python modalities=[...])"
 _LONGEST_PATH = 4096
-_CALLED_LIKE_TEXT = TEXT_COLUMNS | {"sentence", "transcript", "transcription", "utterance", "raw_text"}
 # JSON lists of numbers; what Python prints for lists, arrays, tuples and dicts of numbers; numbers side by side.
 _NUMBER = r"[-+]?\.?\d[-+.\de]*"
 _LIKE_ARRAY = re.compile(
@@ -146,7 +145,7 @@ def _looks_like_text(cell: Any) -> bool:
 
 def _refuse_hidden_text(path: Path, cells: dict[str, Any]) -> None:
     for column, cell in sorted(cells.items()):
-        if _looks_like_text(cell) or column.lower() in _CALLED_LIKE_TEXT:
+        if _looks_like_text(cell) or column.lower() in (*TEXT_COLUMNS, *CALLED_LIKE["text"]):
             raise DataError(
                 f"{path}: no column words or text, and column {column} looks like it ({str(cell)[:80]!r}); "
                 f"rename it to text, or {_WAY_OUT}"

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow.types import is_floating, is_integer
 
 from ..files import MAX_COMPRESSION, DataError, broken_files_are_data_errors, read_head
-from ..rows import MAX_VALUES, SPLIT_ALIASES, split_name
+from ..rows import LABEL_RANGE, MAX_VALUES, SPLIT_ALIASES, split_name
 
 
 TEXT_COLUMNS = frozenset(("words", "text"))
@@ -27,17 +27,37 @@ TIME_COLUMNS = frozenset(("start", "end", "word_start", "word_end"))
 ROW_COLUMNS = frozenset(("id", "video_id", "label", "split")) | TEXT_COLUMNS | TIME_COLUMNS
 
 _RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line the header of a CSV file
-_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _ARRAY_SUFFIXES = (".npy", ".npz")
 _JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+_LONGEST_NAME = 40  # of a column: text with commas is longer between them
 _ROWS_OF_BATCH = 64
 _VALUES_OF_BATCH = 1 << 22
 _SMALL_FILE = 1 << 22  # in bytes: equal values take no room, so a smaller one may claim anything
 
 
-_broken_tables_are_data_errors = functools.partial(
-    broken_files_are_data_errors, kind="table", way_out="save the table again, text in UTF-8"
-)
+# What other data sets call the columns that are needed here.
+CALLED_LIKE = {
+    "text": ("sentence", "transcript", "transcription", "utterance", "raw_text"),
+    "label": ("sentiment", "sentiment_score", "regression_labels", "polarity", "valence", "score", "rating"),
+}
+
+
+@contextlib.contextmanager
+def _broken_tables_are_data_errors(path: Path) -> Iterator[None]:
+    with broken_files_are_data_errors(path, "table", "save the table again, text in UTF-8"):
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            found = error.object[max(error.start - 10, 0) : error.start + 10]
+            raise DataError(
+                f"{path}: the text is not in UTF-8, it has the bytes {found!r}; {_convert_from('GBK')}, where GBK "
+                "stands for its encoding, which of Excel is often CP1252"
+            ) from None
+
+
+def _convert_from(encoding: str) -> str:
+    return f"save it as CSV in UTF-8, or convert it: iconv -f {encoding} -t UTF-8 OLD.csv > NEW.csv"
 
 
 class Shard(NamedTuple):
@@ -73,17 +93,32 @@ def kind_of(path: Path, first_bytes: bytes) -> str | None:
 
 def refuse_other_text(path: Path, first_bytes: bytes) -> None:
     """Raises a DataError that says what a table needs, for text that is not one; other files may be of any kind."""
-    if first_bytes.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: the text is UTF-16, which is what Excel writes; save it as CSV in UTF-8")
-    if first_bytes.lstrip().startswith((b"{", b"[")):
+    is_marked = first_bytes.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if unmarked := re.match(rb"([ -~]\0){4}|(\0[ -~]){4}", first_bytes):
+        encoding = "UTF-16LE" if unmarked[1] else "UTF-16BE"
+    if is_marked or unmarked:
+        raise DataError(f"{path}: the text is UTF-16; {_convert_from('UTF-16' if is_marked else encoding)}")
+    if re.match(rb'\s*(?:\{\s*["}]|\[\s*(?:[][{"\d-]|true|false|null))', first_bytes):
         raise DataError(f"{path}: this is a JSON document; tables are read from JSON lines, one object a line")
     line = _first_line(first_bytes)
-    if line.isprintable() and re.search(r"[,;|\t]", line):
-        names = ", ".join(sorted(_RECOGNIZED))
-        raise DataError(
-            f"{path}: text whose first line {line[:80]!r} names none of {names}; a CSV table needs such a header, in "
-            "lower case and separated by commas"
-        )
+    for separator in _SEPARATORS:
+        columns = _split_header(line, separator)
+        if len(columns) > 1 and all(0 < len(name) <= _LONGEST_NAME for name in columns):
+            raise DataError(
+                f"{path}: none of its columns ({', '.join(columns)[:300]}) is {', '.join(sorted(_RECOGNIZED))}, which "
+                f"a CSV table has, in lower case and separated by commas{renaming_hint(columns)}"
+            )
+
+
+def renaming_hint(columns: Collection[str]) -> str:
+    """Which columns to rename, judged by their names, as the end of a message; often none."""
+    hints = []
+    for wanted, alike in CALLED_LIKE.items():
+        found = [name for name in columns if name.lower() in (wanted, *alike)]
+        if found and wanted not in columns and not (wanted == "text" and "words" in columns):
+            meant = f", if it holds numbers from {LABEL_RANGE[0]:g} to {LABEL_RANGE[1]:g}" if wanted == "label" else ""
+            hints.append(f"rename {found[0]} to {wanted}{meant}")
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def find_tables(folder: Path) -> list[Path]:

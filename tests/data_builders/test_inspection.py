@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from fractions import Fraction
@@ -19,18 +20,18 @@ def test_inspect_says_everything(mag_data, write_pickle):
     data = mag_data((6, 3, 3))
     data["train"][0][0][2][0, :3] = np.nan
     data["train"][1] = (data["train"][1][0], 9.0, "bad_1")
-    data["train"][2] = (data["train"][2][0], 0.0, "same_1")
-    data["test"][2] = (data["test"][2][0], 0.0, "same_1")
+    data["train"][2] = (data["train"][2][0], 0.0, "same1_1")
+    data["test"][2] = (data["test"][2][0], 0.0, "same1_1")
     report = inspect(write_pickle(data))
     for line in (
         "data.pkl: mag_pickle",
         "train: 5 samples of 3 videos",
         "acoustic: 5 values a word, missing in 0 samples",
         "non-finite values replaced with 0: acoustic: 3",
-        "left out: 1 samples",
+        "left out: 1 sample",
         "bad_1: label 9 is outside of [-3, 3]",
-        "ids that occur more than once: 1 same_1",
-        "videos in more than one split: 1 same",
+        "ids that occur more than once: 1 same1_1",
+        "videos in more than one split: 1 same1",
     ):
         assert line in report
     labels = [float(np.squeeze(label)) for _, label, _ in data["test"]]
@@ -89,3 +90,33 @@ def test_a_plot_has_no_empty_panel(mag_data, write_pickle, cache, tmp_path, labe
         colored = np.ptp(panel, axis=2) > 60
         assert len(np.unique(panel[colored], axis=0)) >= 3  # a colour for each split
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.PNG"]
+
+
+def inspected(tmp_path, rows):
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ([10, 90, 55], "3 numbers from 10 to 90"),
+        (["positive", "negative"], "2 values, the first 'positive' of sample a0"),
+        ([None, float("nan")], "empty cells"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_described(tmp_path, labels, found):
+    report = inspected(tmp_path, [{"id": f"a{k}", "text": "b", "label": label} for k, label in enumerate(labels)])
+    assert f"labels: none in [-3, 3], but {found}; to train, write sentiment as numbers in this range; " in report
+    assert f"train: {len(labels)} samples of {len(labels)} videos" in report and "first rows:\n  a0 'b'" in report
+
+
+def test_samples_that_are_left_out_for_one_reason_are_one_line(tmp_path):
+    rows = [{"id": f"a{k}", "text": "b", "label": label} for k, label in enumerate([4, 1, 5, None])]
+    report = inspected(tmp_path, rows)
+    assert "train: 1 sample of 1 video\n" in report and "left out: 3 samples\n" in report
+    assert (
+        "  a0 and 1 more: label 4 is outside of [-3, 3]; correct or remove the sample, or scale all labels" in report
+    )
+    assert "  a3: its label is missing (empty or NaN); add it or remove the sample" in report

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,10 +9,15 @@ from hypothesis import strategies as st
 from data_builders import DataError
 from data_builders import rows as rows_module
 from data_builders.arrow_rows import row_features, rows_to_table
+from data_builders.folds import CMU_MOSI_FOLDS
 from data_builders.rows import (
+    UnusedLabel,
     as_text,
     checked_label,
     checked_row,
+    checked_rows,
+    counted,
+    reasons_left_out,
     split_name,
     video_of,
     words_of_text,
@@ -161,6 +168,31 @@ def test_the_video_of_a_segment(segment, video):
     assert video_of(segment) == video
 
 
+def test_every_video_of_mosi_is_told_by_the_ids_of_its_clips():
+    for video in itertools.chain(*CMU_MOSI_FOLDS.values()):
+        assert {video_of(f"{video}_12"), video_of(f"{video}[12]"), video_of(f"{video}$_$12")} == {video}
+
+
+def test_reasons_that_differ_in_values_alone_are_told_together():
+    samples = [
+        ("a", "label 9 is outside"),
+        ("b", "no words"),
+        ("c", "label -7.5 is outside"),
+        ("d", "'x' is no label"),
+    ]
+    assert reasons_left_out(samples) == ["a and 1 more: label 9 is outside", "b: no words", "d: 'x' is no label"]
+    assert [counted(0, "video"), counted(1, "video"), counted(2, "video")] == ["0 videos", "1 video", "2 videos"]
+
+
+def test_wrong_labels_where_none_is_needed_come_before_their_rows():
+    labels = [1.5, None, float("nan"), np.array([[np.nan]]), 9, "good"]
+    found = list(
+        checked_rows((make_row(id=f"{k}", label=label) for k, label in enumerate(labels)), SIZES, labels=None)
+    )
+    assert [item.id for item in found if isinstance(item, UnusedLabel)] == ["4", "5"]
+    assert [item["label"] for item in found if not isinstance(item, UnusedLabel)] == [1.5, *[None] * 5]
+
+
 def test_bytes_are_utf8_or_latin1():
     assert as_text("é") == as_text("é".encode()) == as_text("é".encode("latin-1")) == "é"
 
@@ -175,7 +207,7 @@ def test_bytes_are_utf8_or_latin1():
         (None, []),
         (float("nan"), []),
         (np.float64("nan"), []),
-        ("nan", ["nan"]),
+        ("nan bread", ["nan", "bread"]),
         ("今天很好。真的", ["今", "天", "很", "好。", "真", "的"]),
         ("我爱iPhone 15手机", ["我", "爱", "iPhone", "15", "手", "机"]),
         ("「すごい」ケーキ", ["「す", "ご", "い」", "ケ", "ー", "キ"]),

@@ -100,5 +100,6 @@ def test_what_is_replaced_and_left_out_is_said_once(tmp_path, caplog):
         assert [row["id"] for row in stream] == [f"v_{k}" for k in range(8) if k != 3]
     assert [record.message.removeprefix(f"{tmp_path}/x.parquet: ") for record in caplog.records] == [
         "non-finite acoustic values are replaced with 0",
-        "left out v_3 (label 9 is outside of [-3, 3]; correct or remove the sample)",
+        "left out v_3 (label 9 is outside of [-3, 3]; correct or remove the sample, or scale all labels to this "
+        "range)",
     ]

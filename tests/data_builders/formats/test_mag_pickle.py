@@ -39,12 +39,12 @@ WORDS, VISUAL, ACOUSTIC = ["a", "b"], np.ones((2, 4)), np.ones((2, 5))
         (((WORDS, VISUAL[1:], ACOUSTIC), 1.0, "v_9"), "v_9: 1 rows of visual for 2 words"),
         (((WORDS, VISUAL[:, 1:], ACOUSTIC), 1.0, "v_9"), r"v_9: visual has shape \(2, 3\)"),
         (((WORDS, VISUAL, ACOUSTIC), 3.5, "v_9"), r"v_9: label 3\.5 is outside"),
-        (((WORDS, VISUAL, ACOUSTIC), np.nan, "v_9"), "v_9: label nan is outside"),
+        (((WORDS, VISUAL, ACOUSTIC), np.nan, "v_9"), "v_9: its label is missing"),
         (((np.array("good"), VISUAL, ACOUSTIC), 1.0, "v_9"), "train-2: its words are not strings"),
         (((WORDS, VISUAL), 1.0, "v_9"), "train-2: its first part does not have 3 fields"),
         (((WORDS, VISUAL, "x"), 1.0, "v_9"), "train-2: acoustic is not rows of numbers, all of one length"),
         (((WORDS, VISUAL, [[1.0] * 5, [1.0]]), 1.0, "v_9"), "train-2: acoustic is not rows of numbers"),
-        (((WORDS, VISUAL, ACOUSTIC), "v_9"), "v_9: label 'None' is not a number"),
+        (((WORDS, VISUAL, ACOUSTIC), "v_9"), "v_9: its label is missing"),
         ((WORDS, VISUAL, ACOUSTIC, 1.0), r"train-2: it is not \(features, label, segment\)"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_bad_sample_is_named_or_left_out(mag_data, write_pickle, cache, caplog
         load_aligned_dataset(path, cache_dir=cache)
     splits = load_aligned_dataset(path, cache_dir=cache, on_error="skip")
     assert len(splits["train"]) == len(data["train"]) - 1
-    assert "left out 1 samples" in caplog.text
+    assert "left out 1 sample: " in caplog.text
 
 
 def test_what_a_sample_lacks_is_missing(mag_data, write_pickle, cache):

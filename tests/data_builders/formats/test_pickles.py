@@ -343,7 +343,7 @@ def test_mult_segments_with_times_are_of_one_video(write_pickle, cache, caplog):
     splits = load_aligned_dataset(write_pickle(data), cache_dir=cache)
     assert splits["train"]["id"] == ["one_0.0_7.25", "one_7.25_9.5"]
     assert splits["train"]["video_id"] == ["one", "one"] and splits["test"]["video_id"] == ["one", "two"]
-    assert "1 videos are in both train and test, so speakers leak between them; the first is one" in caplog.text
+    assert "train and test share 1 video, so speakers leak between them; the first is one" in caplog.text
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

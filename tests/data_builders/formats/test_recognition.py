@@ -237,7 +237,7 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (b"\x1f\x8babc", "gzip.*unpack"),
         (b"[\n1,\n", "JSON document"),
         (b"\x89HDF\r\n\x1a\nabc", "a single HDF5 file"),
-        (b"a,b,c\n1,2,3\n", "names none of id, label, text, words"),
+        (b"a,b,c\n1,2,3\n", "none of its columns \\(a, b, c\\) is id, label, text, words"),
         (pickle.dumps([1], protocol=0), "the list of one split"),
         (pickle.dumps({"train": 1}, protocol=0), "a pickle of none of the known layouts"),
         (pickle.dumps(OrderedDict(train=1), protocol=0), "a pickle of none of the known layouts"),
@@ -249,6 +249,38 @@ def test_files_that_are_no_data_are_called_by_their_name(tmp_path, cache, conten
     with pytest.raises(DataError, match=rf"mosi\.pkl: .*{message}") as caught:
         load_aligned_dataset(path, cache_dir=cache)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "rest"),
+    [
+        (
+            "dev_sent_emo.csv",
+            "Sr No.,Utterance,Sentiment",
+            "; rename Utterance to text; rename Sentiment to label",
+        ),
+        ("labels.csv", "file,speaker,sentence,emotion", "rename sentence to text$"),
+    ],
+)
+def test_a_folder_with_a_table_of_other_columns(tmp_path, cache, name, header, rest):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    (tmp_path / name).write_text(f"{header}\n1,2,3,4\n")
+    columns = header.replace(",", ", ")
+    with pytest.raises(
+        DataError, match=rf"{name}: none of its columns \({columns}\) is id, label, text, words.*{rest}"
+    ):
+        load_aligned_dataset(tmp_path, cache_dir=cache)
+
+
+@pytest.mark.parametrize("name", ["sample.py", "setup.cfg"])
+def test_programs_are_not_called_tables(tmp_path, cache, name):
+    content = {
+        "sample.py": '"""The sample: a synthetic stand-in for CMU-MOSI, so that everything runs without data."""\n',
+        "setup.cfg": "[metadata]\nname = a, b\n",
+    }
+    (tmp_path / name).write_text(content[name])
+    with pytest.raises(DataError, match="a text, and neither a table nor a pickle; give the data file"):
+        load_aligned_dataset(tmp_path / name, cache_dir=cache)
 
 
 def test_a_folder_of_nothing(tmp_path, cache):

@@ -12,6 +12,7 @@ import pytest
 from table_cases import GOOD, as_lists, check, example_rows, write_jsonl
 
 from data_builders import DataError, load_aligned_dataset
+from data_builders import rows as rows_module
 
 
 def test_jsonl(tmp_path, cache):
@@ -123,7 +124,7 @@ def test_word_times_give_timing(tmp_path, cache):
     ("row", "message"),
     [
         ({**GOOD, "label": "much"}, "label 'much' is not a number"),
-        ({**GOOD, "label": None}, "label 'None' is not a number"),
+        ({**GOOD, "label": None}, "its label is missing"),
         ({**GOOD, "label": 4}, "label 4 is outside"),
         ({**GOOD, "words": [1, 2]}, "words .* are not a list of strings"),
         ({**GOOD, "words": {"a": 1}}, "is not a list"),
@@ -250,7 +251,7 @@ def test_text_that_begins_with_a_bracket_is_text(tmp_path, cache):
     assert list(words) == [["[laughs]", "that", "was", "great"], ["["], ["a", "b c"], ["[12:30]", "ok"]]
     for cell in ("['a', 'b']", '["a", "b'):  # how Python prints a list, and JSON that is cut
         write_jsonl(path, [{"words": cell, "label": 1}])
-        with pytest.raises(DataError, match="is not JSON"):
+        with pytest.raises(DataError, match="save the table as Parquet or JSON lines, or write lists"):
             load_aligned_dataset(path, cache_dir=cache)
 
 
@@ -276,17 +277,75 @@ def test_strings_that_are_no_text_are_bad_samples(tmp_path, cache, field):
     assert list(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["train"]["id"]) == ["good_1"]
 
 
+def test_texts_that_are_printed_as_missing_are_missing(tmp_path, cache, caplog):
+    rows_module._say_that_printed_texts_are_missing.cache_clear()
+    texts = ["NaN", "None", "nan", "None", "none of it", "null"]
+    rows = [{"text": text, "acoustic": [[1.0]], "label": 1} for text in texts]
+    words = load_aligned_dataset(write_jsonl(tmp_path / "x.jsonl", rows[:4] + rows[5:]), cache_dir=cache)["train"]
+    assert list(words["words"]) == [[]] * 5
+    assert (
+        caplog.messages.count(
+            "a text that is only 'None' is taken for a missing one; if it was said, give it as a list of words"
+        )
+        == 1
+    )
+    rows = [{"text": "none of it", "label": 1}, {"words": ["None"], "label": 1}]
+    words = load_aligned_dataset(write_jsonl(tmp_path / "y.jsonl", rows), cache_dir=cache)["train"]
+    assert list(words["words"]) == [["none", "of", "it"], ["None"]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("[[0.1 0.2]\n [0.3 0.4]]", "how Python or NumPy prints a list"),
+        ("[0.1 ... 0.4]", "how Python or NumPy prints a list"),
+        ("[[0.1, nan]]", "how Python or NumPy prints a list"),
+        ("[[0.1, 0.2], [0.3", "not a JSON list, or a part of one"),
+    ],
+)
+def test_printed_arrays_are_called_so(tmp_path, cache, cell, message):
+    path = tmp_path / "x.csv"
+    pd.DataFrame([{"id": "a", "text": "b", "acoustic": cell, "label": 1}]).to_csv(path, index=False)
+    with pytest.raises(DataError, match=message) as caught:
+        load_aligned_dataset(path, cache_dir=cache)
+    assert "Expecting" not in str(caught.value) and "save the table as Parquet or JSON lines" in str(caught.value)
+
+
+def test_numbers_in_place_of_texts(tmp_path, cache, caplog):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"id": "a", "text": 5, "label": 1}])
+    with pytest.raises(DataError, match=r"sample a: the text is the number 5; write texts as strings"):
+        load_aligned_dataset(path, cache_dir=cache)
+    path = tmp_path / "x.csv"
+    pd.DataFrame([{"id": str(k), "text": 100 + k, "label": 1} for k in range(2)]).to_csv(path, index=False)
+    assert list(load_aligned_dataset(path, cache_dir=cache)["train"]["words"]) == [["100"], ["101"]]
+    assert "x.csv: all texts are numbers, the first is 100; each is taken for a word" in caplog.text
+
+
+def test_videos_that_ids_name_are_told_once(tmp_path, cache, caplog):
+    rows = [{"id": f"video{k // 2}_{k}", "text": "a", "label": 1} for k in range(4)]
+    videos = load_aligned_dataset(write_jsonl(tmp_path / "x.jsonl", rows), cache_dir=cache)["train"]["video_id"]
+    assert list(videos) == ["video0", "video0", "video1", "video1"]
+    assert [message for message in caplog.messages if "video_id" in message] == [
+        f"{tmp_path / 'x.jsonl'}: without a column video_id, videos are told by the ids: video0_0 is of video0; add "
+        "the column if that is wrong"
+    ]
+    caplog.clear()
+    rows = [{"id": f"sst_test_{k}", "text": "a", "label": 1, "split": "test"} for k in (1, 2)]
+    splits = load_aligned_dataset(write_jsonl(tmp_path / "y.jsonl", rows), cache_dir=cache)
+    assert list(splits["test"]["video_id"]) == ["sst_test_1", "sst_test_2"] and not caplog.messages
+
+
 def test_ids_of_other_types(tmp_path, cache):
     path = write_jsonl(tmp_path / "mine.jsonl", [{"id": k, "video_id": k, "text": "a", "label": 1} for k in range(2)])
     split = load_aligned_dataset(path, cache_dir=cache)["train"]
     assert list(split["id"]) == list(split["video_id"]) == ["0", "1"]
-    columns = {"id": [b"v_0", b"v_1"], "video_id": [b"x", None], "words": [[b"a", "é".encode()]] * 2}
+    columns = {"id": [b"v_0", b"v1_1"], "video_id": [b"x", None], "words": [[b"a", "é".encode()]] * 2}
     table = pa.table({**columns, "label": [1.0, 2.0], "split": [b"train", b"dev"]})
     pq.write_table(table, tmp_path / "x.parquet")
     splits = load_aligned_dataset(tmp_path / "x.parquet", cache_dir=cache)
     first, second = splits["train"][0], splits["validation"][0]
     assert (first["id"], first["video_id"], first["words"]) == ("v_0", "x", ["a", "é"])
-    assert (second["id"], second["video_id"]) == ("v_1", "v")
+    assert (second["id"], second["video_id"]) == ("v1_1", "v1")
 
 
 @pytest.mark.parametrize("label", [[1.5], [[1.5]], [1.5, 0, 0, 1, 0, 0, 2], "1.5", "[1.5]", 1.5])

@@ -27,7 +27,7 @@ from data_builders.inspection import inspect
         ([[[1.0]], [[2.0]]], r"acoustic has shape \(2, 1, 1\)"),
         ([[1.0], [2.0, 3.0]], "acoustic is not a list of rows of numbers"),
         ([[10**400], [1]], "acoustic is not a list of rows of numbers"),
-        ("[[1. 2.]", "is not JSON"),
+        ("[[1. 2.]", "is how Python or NumPy prints a list"),
     ],
 )
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

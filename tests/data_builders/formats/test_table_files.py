@@ -1,5 +1,7 @@
 import csv
 import json
+import re
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -59,7 +61,7 @@ def test_a_single_table_of_another_name_is_the_training_split(tmp_path, cache):
     ("name", "content", "message"),
     [
         ("x.parquet", b"PAR1" + bytes(100), "not a readable table"),
-        ("x.csv", b"words,label\n\xff\xfe,1\n", "not a readable table .*save the table again, text in UTF-8"),
+        ("x.csv", b"words,label\n\xff\xfe,1\n", "the text is not in UTF-8, it has the bytes .* iconv"),
         ("x.tsv", b"id\ttext\tlabel\nv_0\ta b\t1\n", "columns are separated by tabs; separate them by commas"),
         ("x.csv", b"id;text;label\nv_0;a b;1\n", "columns are separated by semicolons; separate them by commas"),
         (
@@ -161,15 +163,20 @@ def test_headers_as_people_have_them(tmp_path, cache, content):
     path = tmp_path / "mine.csv"
     path.write_bytes(content.encode())
     split = load_aligned_dataset(path, cache_dir=cache)["train"]
-    assert split[:] == {"id": ["v_0"], "video_id": ["v"], "words": [["a", "good", "film"]], "label": [1.0]}
+    assert split[:] == {"id": ["v_0"], "video_id": ["v_0"], "words": [["a", "good", "film"]], "label": [1.0]}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"ID,Text,Label\nv_0,a b,1\n", r"first line 'ID,Text,Label' names none of id, label, text, words"),
-        (b"id|text|label\nv_0|a b|1\n", r"first line 'id\|text\|label' names none of"),
+        (
+            b"ID,Text,Label\nv_0,a b,1\n",
+            r"none of its columns \(ID, Text, Label\) is id, label, .*; rename Text to text; rename Label to label",
+        ),
+        (b"id|text|label\nv_0|a b|1\n", "the columns are separated by vertical bars; separate them by commas"),
         ("id,text,label\nv_0,a b,1\n".encode("utf-16"), "the text is UTF-16"),
+        ("id,text,label\nv_0,é b,1\n".encode("utf-16-le"), "the text is UTF-16; .* iconv -f UTF-16LE -t UTF-8"),
+        ("id,text,label\nv_0,é b,1\n".encode("utf-16-be"), "the text is UTF-16; .* iconv -f UTF-16BE -t UTF-8"),
         (b"id,text,label,label\nv_0,a b,1,2\n", "column label occurs more than once"),
     ],
 )
@@ -218,12 +225,26 @@ def test_a_split_that_is_none_names_its_row(tmp_path, cache, kind):
         load_aligned_dataset(path, cache_dir=cache, on_error="skip")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("CP1252", "un café"), ("GBK", "你好"), ("UTF-16", "un café"), ("UTF-16LE", "un café")]
+)
+def test_what_is_said_of_another_encoding_helps(tmp_path, cache, encoding, text):
+    path, converted = tmp_path / "old.csv", tmp_path / "new.csv"
+    path.write_text(f"id,words,label\na,{text},1\n", encoding=encoding)
+    with pytest.raises(DataError, match="convert it: iconv ") as caught:
+        load_aligned_dataset(path, cache_dir=cache)
+    command = re.search(r"iconv -f \S+ -t UTF-8 OLD\.csv > NEW\.csv", str(caught.value))[0].replace("GBK", encoding)
+    command = command.replace("OLD.csv", str(path)).replace("NEW.csv", str(converted))
+    subprocess.run(command, shell=True, check=True)
+    assert "".join(load_aligned_dataset(converted, cache_dir=cache)["train"]["words"][0]) == text.replace(" ", "")
+
+
 @pytest.mark.parametrize("header", ["id,text,label", "id,text,label,split", "id,acoustic,label,text"])
 @pytest.mark.parametrize("labels", [True, False])
-def test_a_table_without_rows_is_an_empty_split(tmp_path, cache, header, labels):
+def test_a_table_without_rows_is_refused(tmp_path, cache, header, labels):
     path = tmp_path / "mine.csv"
     path.write_text(f"{header}\n")
-    with pytest.raises(DataError, match=r"mine\.csv: the train split is empty; give it samples"):
+    with pytest.raises(DataError, match=r"mine\.csv: a table without rows; write one for each utterance"):
         load_aligned_dataset(path, cache_dir=cache, labels=labels)
 
 
