@@ -19,7 +19,7 @@ from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
 from .arrow_rows import row_batches, row_features, rows_to_table
-from .files import ON_ERROR, DataError, content_hash, is_intact, one_line, seal
+from .files import ON_ERROR, DataError, content_hash, counted, is_intact, one_line, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
 from .leaks import repeated_ids, shared_videos
@@ -31,7 +31,6 @@ from .rows import (
     UnusedLabel,
     checked_rows,
     columns_left_out,
-    counted,
     reasons_left_out,
     wanted_sizes,
 )

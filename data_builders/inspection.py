@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import DataError
+from .files import DataError, counted
 from .formats.recognition import open_source
 from .leaks import repeated_ids, shared_videos
 from .names import locate
@@ -23,7 +23,6 @@ from .rows import (
     UnusedLabel,
     checked_rows,
     columns_left_out,
-    counted,
     reasons_left_out,
     wanted_sizes,
 )

@@ -217,11 +217,6 @@ def columns_left_out(source: Source) -> str:
     return f"columns left out: {listed}" if listed else ""
 
 
-def counted(count: int, what: str) -> str:
-    """A number of things in English: `1 sample`, `2 samples`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def reasons_left_out(samples: Iterable[tuple[str, str]]) -> list[str]:
     """What is said about samples that are left out, those with like reasons together: `a and 3 more: no words`.
 

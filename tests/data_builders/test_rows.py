@@ -16,7 +16,6 @@ from data_builders.rows import (
     checked_label,
     checked_row,
     checked_rows,
-    counted,
     reasons_left_out,
     split_name,
     video_of,
@@ -181,7 +180,6 @@ def test_reasons_that_differ_in_values_alone_are_told_together():
         ("d", "'x' is no label"),
     ]
     assert reasons_left_out(samples) == ["a and 1 more: label 9 is outside", "b: no words", "d: 'x' is no label"]
-    assert [counted(0, "video"), counted(1, "video"), counted(2, "video")] == ["0 videos", "1 video", "2 videos"]
 
 
 def test_wrong_labels_where_none_is_needed_come_before_their_rows():
