@@ -65,7 +65,7 @@ def error_of(capsys, arguments):
 @pytest.mark.parametrize(
     ("dataset", "options", "named"),
     [
-        ("label_nan", "", ["label_nan", "sample speaker00_003", "label nan"]),
+        ("label_nan", "", ["label_nan", "sample speaker00_003", "its label is missing"]),
         ("label_5", "", ["label_5", "sample speaker00_003", "label 5", "[-3, 3]"]),
         ("no_train", "", ["no_train", "train split is empty"]),
         ("no_validation", "", ["no_validation", "validation split is empty"]),
