@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": Command("modeling_cpsl.experiments.commands:predict", "write a model's predictions for a data set"),
     "compare": Command("modeling_cpsl.experiments.commands:compare", "compare finished runs, averaged over seeds"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
+    "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),
     "convert": Command("data_builders.commands:convert", "convert data into sharded Parquet with a dataset card"),
     "extract": Command("data_builders.media.commands:extract", "turn video and audio clips into a data set"),

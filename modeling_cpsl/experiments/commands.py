@@ -81,3 +81,17 @@ def export(arguments: Sequence[str]) -> None:
         sentiment = load_pipeline(options.model, "cpu")
         export_model(sentiment.model, sentiment.processor, options.out, int8=options.int8)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.0f} MB")
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Show a local page to try a model on: type a sentence, or drop or record a clip."""
+    parser = CommandParser(prog="cpsl demo", description=demo.__doc__)
+    parser.add_argument("model", help="folder or Hub id of a CPSL model")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; others can then use the page")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--asr", help="a faster-whisper model, which recognises the words of clips")
+    parser.add_argument("--face_model", type=Path, help="the file of MediaPipe's FaceLandmarker")
+    options = parser.parse_args(arguments)
+    from .demo import serve
+
+    serve(**vars(options))
