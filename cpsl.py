@@ -20,6 +20,8 @@ COMMANDS = {
     "train": Command("modeling_cpsl.experiments.commands:train", "train and evaluate a model from a recipe"),
     "predict": Command("modeling_cpsl.experiments.commands:predict", "write a model's predictions for a data set"),
     "compare": Command("modeling_cpsl.experiments.commands:compare", "compare finished runs, averaged over seeds"),
+    "experiment": Command("modeling_cpsl.evidence.commands:experiment", "train a grid of runs and compare its rows"),
+    "report": Command("modeling_cpsl.evidence.commands:report", "make an experiment's tables and figures anew"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),

@@ -58,8 +58,7 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             UsageError: An argument is unknown, misspelt, missing or has a wrong value.
         """
-        spelt = [self._respelt(argument) for argument in (sys.argv[1:] if args is None else args)]
-        namespace, unknown = super().parse_known_args(spelt, namespace)
+        namespace, unknown = self.parse_own_args(sys.argv[1:] if args is None else args, namespace)
         for argument in unknown:
             option = argument.partition("=")[0]
             if not option.startswith("-"):
@@ -67,6 +66,14 @@ class CommandParser(argparse.ArgumentParser):
             known = filter(_has_underscores, self._option_string_actions)
             self.error(f"unknown option {option}{did_you_mean(_with_underscores(option), known)}")
         return namespace, []
+
+    def parse_own_args(self, args: Iterable[str], namespace: Any = None) -> tuple[Any, list[str]]:
+        """The options that this parser knows, and in their order the arguments that it leaves to another one.
+
+        Raises:
+            UsageError: One of its own is missing or has a wrong value.
+        """
+        return super().parse_known_args([self._respelt(argument) for argument in args], namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises a [`UsageError`] where argparse would print and exit."""

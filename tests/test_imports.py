@@ -23,6 +23,7 @@ ALLOWED = {
         "command line",
         "data_builders",
     },
+    "evidence": {"experiments", "training", "flat", "columns", "files", "command line"},
     "training": {"modulation", "flat", "columns", "files"},
     "modulation": set(),
     "flat": set(),
@@ -40,7 +41,7 @@ def room_of(module):
         return "way in"
     if package == "data_builders":
         return ROOMS.get(path[0] if path else "", "data_builders")
-    if path and path[0] in ("experiments", "training", "modulation"):
+    if path and path[0] in ("evidence", "experiments", "training", "modulation"):
         return path[0]
     return "flat" if path and path[0].endswith("_cpsl") else "modeling_cpsl"
 

@@ -229,20 +229,21 @@ def parse_arguments(arguments: Sequence[str]) -> Recipe:
     return _parse(parser, _recipe_arguments(find_recipe(arguments[0]), parser), arguments[1:])
 
 
-def read_recipe(recipe: str | os.PathLike, **options: Any) -> Recipe:
+def read_recipe(recipe: str | os.PathLike, *, arguments: Sequence[str] = (), **options: Any) -> Recipe:
     """Reads a recipe, with options that override its own.
 
     Args:
         recipe: A YAML file, or the name of a packaged recipe.
+        arguments: Options as on the command line of `cpsl train`, which override the others.
         **options: Options of `cpsl train`, such as `seed=1`.
 
     Raises:
+        UsageError: One of `arguments` is unknown or has a wrong value.
         ValueError: As for [`parse_arguments`].
     """
     parser = _recipe_parser()
-    return _parse(
-        parser, _recipe_arguments(find_recipe(recipe), parser), _as_arguments(options, parser, source="options")
-    )
+    sources = [_recipe_arguments(find_recipe(recipe), parser), _as_arguments(options, parser, source="options")]
+    return _parse(parser, *sources, arguments)
 
 
 def packaged_recipes() -> list[str]:

@@ -1,0 +1,1 @@
+"""Evidence: grids of trainings, their records, and tables and figures with honest statistics."""

@@ -1,0 +1,64 @@
+"""The commands on experiments. What they need is imported when they run."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_builders.command_line import CommandParser
+
+
+def experiment(arguments: Sequence[str]) -> None:
+    """Train the runs of a specification and report on them. Run the same command again to resume."""
+    parser = CommandParser(
+        prog="cpsl experiment",
+        description=experiment.__doc__,
+        epilog="Options of `cpsl train` may follow, such as --dataset data/mosi.pkl; they hold for every run.",
+    )
+    parser.add_argument("specification", type=Path, help="a YAML file: base recipe, rows, seeds, folds, reference")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for records, tables and figures")
+    parser.add_argument("--workers", type=_positive, default=1, help="number of runs at a time")
+    parser.add_argument(
+        "--shard", type=_shard, default="0/1", help="i/n: do the i-th of n parts, which may share a folder"
+    )
+    options, others = parser.parse_own_args(arguments)
+    from .specification import read_specification
+
+    specification = read_specification(options.specification, others)
+    from .report import write_report
+    from .running import run_experiment
+
+    try:
+        failed = run_experiment(specification, options.output_dir, workers=options.workers, shard=options.shard)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command continues from here") from None
+    print(write_report(options.output_dir))
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of the runs failed, the first is {failed[0].name}; their records say why, and the same "
+            "command tries them again"
+        )
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Make the tables and figures of an experiment anew from its records, without training."""
+    parser = CommandParser(prog="cpsl report", description=report.__doc__)
+    parser.add_argument("experiment", type=Path, help="output_dir of `cpsl experiment`")
+    parser.add_argument("--split", default="test", help="the split to report on")
+    parser.add_argument("--reference", help="row that the others are compared with; default: the specification's")
+    options = parser.parse_args(arguments)
+    from .report import write_report
+
+    print(write_report(options.experiment, split=options.split, reference=options.reference))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, _, number = text.partition("/")
+    if not (part.isdecimal() and number.isdecimal() and int(part) < int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i below n; 0/2 is the first half")
+    return int(part), int(number)

@@ -1,0 +1,99 @@
+"""The figures of an experiment: paired differences as a forest plot, and learning curves with bands over runs."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_builders.files import replacing_file
+
+from ..experiments.plots import STYLE
+from ..training.metrics import METRICS
+from .records import FINISHED
+from .statistics import CONFIDENCE
+from .summary import Summary
+
+
+FOREST_METRICS = ("mae", "corr", "acc2_nonzero")
+# Okabe and Ito's: better, worse, cannot tell. A filled marker says the same as the colour.
+_BETTER, _WORSE, _CANNOT_TELL = "#009E73", "#D55E00", "#555555"
+_ROW_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_ROW_STYLES = ("-", "--", ":")
+
+
+def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
+    """Draws each row's difference from the reference with its interval; a filled marker where that excludes 0.
+
+    Args:
+        summary: With at least one row that was compared.
+        path: The PNG file to write.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in summary.rows if row.differences][::-1]
+    metrics = [name for name in FOREST_METRICS if np.isfinite([row.differences[name].value for row in rows]).all()]
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            1, len(metrics), figsize=(3.2 * len(metrics) + 1, 0.32 * len(rows) + 1.4), sharey=True, squeeze=False
+        )
+        for axes, name in zip(panels[0], metrics, strict=True):
+            greater_is_better = METRICS[name].greater_is_better
+            axes.axvline(0, color="0.4", linewidth=1)
+            for position, row in enumerate(rows):
+                difference = row.differences[name]
+                better = (difference.value > 0) == greater_is_better
+                color = (_BETTER if better else _WORSE) if difference.is_clear else _CANNOT_TELL
+                axes.plot([difference.low, difference.high], [position, position], color=color)
+                face = color if difference.is_clear else "white"
+                axes.plot(difference.value, position, "o", markersize=5, color=color, markerfacecolor=face)
+            axes.set_xlabel(f"difference in {name}\n({'right' if greater_is_better else 'left'} is better)")
+            axes.grid(axis="y", visible=False)
+            axes.set_ylim(-0.6, len(rows) - 0.4)
+            axes.locator_params(axis="x", nbins=5)
+        panels[0][0].set_yticks(range(len(rows)), [row.name for row in rows])
+        title = f"Difference from {summary.reference} on the {summary.split} split, {CONFIDENCE * 100:.0f} % intervals"
+        figure.suptitle(title, fontsize=9)
+        figure.tight_layout()
+        with replacing_file(path) as unfinished:
+            figure.savefig(unfinished, dpi=150, format="png")
+        plt.close(figure)
+
+
+def plot_learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str], path: str | os.PathLike) -> None:
+    """Draws the validation MAE over the epochs, the mean over a row's runs, with a band of one deviation.
+
+    Args:
+        records: The records of an experiment.
+        names: The rows to draw.
+        path: The PNG file to write.
+    """
+    import matplotlib.pyplot as plt
+
+    curves: dict[str, dict[float, list[float]]] = {name: defaultdict(list) for name in names}
+    for record in records:
+        if record["status"] == FINISHED and record["row"] in curves:
+            for entry in record["curves"]:
+                if entry.get("eval_mae") is not None:
+                    curves[record["row"]][round(entry["epoch"], 3)].append(entry["eval_mae"])
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.5, 4))
+        for index, (name, points) in enumerate(curves.items()):
+            epochs = sorted(points)
+            means = np.array([np.mean(points[epoch]) for epoch in epochs])
+            deviations = np.array([np.std(points[epoch]) for epoch in epochs])
+            color = _ROW_COLORS[index % len(_ROW_COLORS)]
+            style = _ROW_STYLES[index // len(_ROW_COLORS) % len(_ROW_STYLES)]
+            axes.plot(epochs, means, style, color=color, label=name)
+            axes.fill_between(epochs, means - deviations, means + deviations, color=color, alpha=0.15, linewidth=0)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation MAE (sentiment points)")
+        axes.legend(fontsize=8, frameon=False, ncols=1 + len(curves) // 8)
+        figure.tight_layout()
+        with replacing_file(path) as unfinished:
+            figure.savefig(unfinished, dpi=150, format="png")
+        plt.close(figure)
+
+
+__all__ = ["plot_forest", "plot_learning_curves"]

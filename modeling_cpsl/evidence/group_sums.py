@@ -1,0 +1,108 @@
+"""Sums a group of samples, from which every metric of any set of groups follows exactly.
+
+They are what may be published of predictions on somebody's data: no ids, no labels and no predictions. They add up, so
+that metrics of groups drawn anew (a bootstrap) or exchanged between two systems (a permutation) need no predictions.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..task_cpsl import sentiment_class
+from ..training.metrics import METRICS
+
+
+# What is summed over the samples of a group, once over all and once over those with a label other than 0.
+_SUMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "n": lambda predictions, labels: np.ones_like(labels),
+    "absolute_error": lambda predictions, labels: np.abs(predictions - labels),
+    "squared_error": lambda predictions, labels: (predictions - labels) ** 2,
+    "label": lambda predictions, labels: labels,
+    "prediction": lambda predictions, labels: predictions,
+    "label_squared": lambda predictions, labels: labels**2,
+    "prediction_squared": lambda predictions, labels: predictions**2,
+    "product": lambda predictions, labels: predictions * labels,
+    "correct_of_7": lambda predictions, labels: sentiment_class(predictions) == sentiment_class(labels),
+    "correct_of_5": lambda predictions, labels: (
+        np.clip(sentiment_class(predictions), -2, 2) == np.clip(sentiment_class(labels), -2, 2)
+    ),
+    "true_positive": lambda predictions, labels: (predictions >= 0) & (labels >= 0),
+    "false_positive": lambda predictions, labels: (predictions >= 0) & (labels < 0),
+    "false_negative": lambda predictions, labels: (predictions < 0) & (labels >= 0),
+    "true_negative": lambda predictions, labels: (predictions < 0) & (labels < 0),
+}
+# Names of the sums, in their order: `all_n`, ..., `nonzero_true_negative`.
+SUM_NAMES = [f"{samples}_{name}" for samples in ("all", "nonzero") for name in _SUMS]
+
+
+def group_sums(predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> dict[str, list[float]]:
+    """The sums of each group of samples.
+
+    Args:
+        predictions: (N,).
+        labels: (N,).
+        groups: N names of groups, such as the videos that the samples are from.
+
+    Returns:
+        By name of the group, in alphabetical order, the values of [`SUM_NAMES`].
+    """
+    predictions, labels = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
+    values = np.stack([function(predictions, labels) for function in _SUMS.values()], axis=1).astype(np.float64)
+    values = np.concatenate([values, values * (labels != 0)[:, None]], axis=1)
+    names, positions = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, positions, values)
+    return dict(zip(names.tolist(), sums.tolist(), strict=True))
+
+
+def metrics_of_sums(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Every metric of [`METRICS`] that follows from sums over samples.
+
+    Args:
+        sums: (..., S), added up over groups, in the order of [`SUM_NAMES`].
+
+    Returns:
+        (...,) by name of the metric; NaN where there is no sample, and a correlation of 0 where one side is constant.
+    """
+    named = dict(zip(SUM_NAMES, np.moveaxis(sums, -1, 0), strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            name: _FROM_SUMS[_kind(name)]({each: named[f"{metric.samples}_{each}"] for each in _SUMS})
+            for name, metric in METRICS.items()
+            if _kind(name) in _FROM_SUMS
+        }
+
+
+def _kind(metric: str) -> str:
+    """A metric's name without the samples that it is computed over."""
+    return metric.removesuffix("_has0").removesuffix("_nonzero")
+
+
+def _correlation(sums: dict[str, np.ndarray]) -> np.ndarray:
+    n = sums["n"]
+    covariance = sums["product"] / n - sums["prediction"] / n * sums["label"] / n
+    variances = [sums[f"{side}_squared"] / n - (sums[side] / n) ** 2 for side in ("prediction", "label")]
+    product = np.sqrt(np.clip(variances[0], 0.0, None) * np.clip(variances[1], 0.0, None))
+    return np.where(product > 1e-12, covariance / np.where(product > 1e-12, product, 1.0), n * 0.0 / n)
+
+
+def _weighted_f1(sums: dict[str, np.ndarray]) -> np.ndarray:
+    errors = sums["false_positive"] + sums["false_negative"]
+    # F1 of a class that occurs neither in labels nor in predictions is 0, and has no weight.
+    positive = 2 * sums["true_positive"] / np.maximum(2 * sums["true_positive"] + errors, 1)
+    negative = 2 * sums["true_negative"] / np.maximum(2 * sums["true_negative"] + errors, 1)
+    num_positive = sums["true_positive"] + sums["false_negative"]
+    return (num_positive * positive + (sums["n"] - num_positive) * negative) / sums["n"]
+
+
+_FROM_SUMS: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
+    "mae": lambda sums: sums["absolute_error"] / sums["n"],
+    "corr": _correlation,
+    "acc7": lambda sums: sums["correct_of_7"] / sums["n"],
+    "acc5": lambda sums: sums["correct_of_5"] / sums["n"],
+    "acc2": lambda sums: (sums["true_positive"] + sums["true_negative"]) / sums["n"],
+    "f1": _weighted_f1,
+}
+
+
+__all__ = ["SUM_NAMES", "group_sums", "metrics_of_sums"]

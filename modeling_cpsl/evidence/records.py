@@ -1,0 +1,188 @@
+"""A record of a run: one JSON file from which every table and figure is made, without anybody's data in it."""
+
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_builders.columns import read_columns
+from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
+
+from ..experiments.assembly import load_data
+from ..experiments.recipe import Recipe
+from ..experiments.records import read_log, read_predictions, read_resolved_config, without_paths
+from .group_sums import SUM_NAMES, group_sums
+from .specification import PlannedRun
+
+
+RECORDS, TABLE_OF_RECORDS = "records", "records.parquet"
+FINISHED, FAILED = "finished", "failed"
+_SALT_FILE = ".salt"
+
+
+def record_path(folder: str | os.PathLike, run: PlannedRun) -> Path:
+    """Where an experiment's folder has the record of a run."""
+    return Path(folder, RECORDS, f"{run.name}.json")
+
+
+def finished_record(
+    run: PlannedRun, options: dict[str, Any], recipe: Recipe, results: dict[str, float], folder: Path, seconds: float
+) -> dict[str, Any]:
+    """The record of a run that has finished; its predictions are copied beside where the record will be.
+
+    Args:
+        run: The run.
+        options: The options of its row.
+        recipe: Its recipe.
+        results: What [`run_recipe`] returned.
+        folder: The experiment's folder.
+        seconds: How long it took.
+    """
+    run_folder = Path(recipe.training.output_dir)
+    resolved = read_resolved_config(run_folder)
+    versions = resolved.pop("versions", {})
+    test_splits = load_data(recipe.data)
+    groups, tables = {}, {}
+    for split in (name for name in test_splits if name != "train"):
+        path = record_path(folder, run).with_suffix(f".{split}.parquet")
+        with replacing_file(path) as unfinished:
+            shutil.copyfile(run_folder / f"predictions_{split}.parquet", unfinished)
+        tables[split] = path.name
+        groups[split] = _sums_of_split(run_folder, split, test_splits[split], recipe.data.fold_group, _salt(folder))
+    return {
+        "row": run.row,
+        "seed": run.seed,
+        "fold": run.fold,
+        "status": FINISHED,
+        "options": without_paths(options),
+        "recipe": without_paths(resolved),
+        "versions": versions,
+        "metrics": {name: value for name, value in results.items() if name.split("_", 1)[0] in tables},
+        "predictions": tables.get("test", next(iter(tables.values()))),
+        "seconds": round(seconds, 1),
+        "parameters": _number_of_parameters(run_folder),
+        "curves": read_log(run_folder),
+        "sum_names": SUM_NAMES,
+        "group_sums": groups,
+    }
+
+
+def failed_record(run: PlannedRun, options: dict[str, Any], error: str, log: str) -> dict[str, Any]:
+    """The record of a run that has failed.
+
+    Args:
+        run: The run.
+        options: The options of its row.
+        error: What went wrong, on one line.
+        log: The file, relative to the experiment's folder, with what it printed.
+    """
+    return {
+        "row": run.row,
+        "seed": run.seed,
+        "fold": run.fold,
+        "status": FAILED,
+        "options": without_paths(options),
+        "error": error,
+        "log": log,
+    }
+
+
+def write_record(record: dict[str, Any], path: Path) -> None:
+    """Writes a record; a number that is not finite becomes null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as unfinished:
+        unfinished.write_text(json.dumps(_finite(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What [`write_record`] wrote; DataError where the file holds something else."""
+    with broken_files_are_data_errors(path, "record of a run", "remove it and run the experiment again"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        PlannedRun(str(record["row"]), int(record["seed"]), record["fold"])
+        if record["status"] == FINISHED and record["sum_names"] != SUM_NAMES:
+            raise DataError(f"{path}: its sums are those of another version; remove it and run the experiment again")
+    return record
+
+
+def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """All records of an experiment's folder, in the order of their names.
+
+    Raises:
+        DataError: There is none, or one is damaged.
+    """
+    paths = sorted(Path(folder, RECORDS).glob("*.json"))
+    if not paths:
+        raise DataError(f"{folder}: no record in {Path(folder, RECORDS)}; name the output_dir of `cpsl experiment`")
+    return [read_record(path) for path in paths]
+
+
+def write_table_of_records(records: Sequence[dict[str, Any]], folder: str | os.PathLike) -> None:
+    """Writes `records.parquet`: a row a run, with every metric in a column of its own."""
+    rows = [
+        {name: record.get(name) for name in ("row", "seed", "fold", "status", "error", "seconds", "parameters")}
+        | {name: math.nan if value is None else value for name, value in record.get("metrics", {}).items()}
+        for record in records
+    ]
+    with replacing_file(Path(folder, TABLE_OF_RECORDS)) as path:
+        pd.DataFrame(rows).astype({"fold": "Int64"}).to_parquet(path, index=False)
+
+
+def _sums_of_split(run_folder: Path, split: str, samples: Any, group: str, salt: bytes) -> dict[str, list[float]]:
+    """The sums by salted hash of each group of a split."""
+    predictions = read_predictions(run_folder, split)
+    group_of: dict[str, str] = {}
+    for table in read_columns(samples, ["id", group]):
+        group_of |= dict(zip(table["id"].to_pylist(), table[group].to_pylist(), strict=True))
+    names = [blake2b(str(group_of[name]).encode(), key=salt, digest_size=8).hexdigest() for name in predictions["id"]]
+    return group_sums(predictions["prediction"].to_numpy(), predictions["label"].to_numpy(), names)
+
+
+def _salt(folder: Path) -> bytes:
+    """The experiment's own random salt, which stays on the machine: groups have the same hashes in all its records."""
+    path = folder / _SALT_FILE
+    try:
+        with path.open("xb") as file:
+            file.write(secrets.token_bytes(32))
+    except FileExistsError:
+        pass
+    return path.read_bytes()
+
+
+def _number_of_parameters(run_folder: Path) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    for path in run_folder.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as weights:
+            names = weights.keys()
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    return total
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = [
+    "FAILED",
+    "FINISHED",
+    "RECORDS",
+    "failed_record",
+    "finished_record",
+    "read_record",
+    "read_records",
+    "record_path",
+    "write_record",
+    "write_table_of_records",
+]

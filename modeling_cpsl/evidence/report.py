@@ -1,0 +1,55 @@
+"""Every table and figure of an experiment, made from its records."""
+
+import os
+from pathlib import Path
+
+from data_builders.command_line import did_you_mean
+from data_builders.files import DataError, replacing_file
+
+from .figures import plot_forest, plot_learning_curves
+from .records import read_records, write_table_of_records
+from .specification import SPECIFICATION_FILE, read_specification
+from .summary import summarize
+from .tables import latex, markdown, table_of_values
+
+
+FOREST_PLOT, LEARNING_CURVES = "forest.png", "learning_curves.png"
+
+
+def write_report(folder: str | os.PathLike, *, split: str = "test", reference: str | None = None) -> str:
+    """Writes `table.md`, `table.tex`, `table.csv`, `records.parquet`, `forest.png` and `learning_curves.png`.
+
+    Nothing is trained and no data is needed.
+
+    Args:
+        folder: The `output_dir` of an experiment, with its records and its `specification.yaml`.
+        split: The split to report on.
+        reference: The row that the others are compared with. Default: the specification's.
+
+    Returns:
+        The contents of `table.md`.
+
+    Raises:
+        ValueError: There is no record, or no such row or split.
+    """
+    folder = Path(folder)
+    records = read_records(folder)
+    specification = read_specification(folder / SPECIFICATION_FILE)
+    reference = reference or specification.reference
+    if reference not in specification.rows:
+        meant = did_you_mean(reference, specification.rows)
+        raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
+    summary = summarize(records, list(specification.rows), reference, split=split)
+    write_table_of_records(records, folder)
+    text = markdown(summary)
+    texts = {"table.md": text, "table.tex": latex(summary), "table.csv": table_of_values(summary).to_csv()}
+    for name, content in texts.items():
+        with replacing_file(folder / name) as path:
+            path.write_text(content, encoding="utf-8")
+    if any(row.differences for row in summary.rows):
+        plot_forest(summary, folder / FOREST_PLOT)
+    plot_learning_curves(records, [row.name for row in summary.rows], folder / LEARNING_CURVES)
+    return text
+
+
+__all__ = ["write_report"]

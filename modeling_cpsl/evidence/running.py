@@ -1,0 +1,172 @@
+"""Trains the runs of an experiment, several at a time, each in a process of its own; what is finished is kept."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from data_builders.files import DataError, one_line
+
+from .records import FINISHED, failed_record, finished_record, read_record, record_path, write_record
+from .specification import PlannedRun, Specification
+
+
+logger = logging.getLogger(__name__)
+
+RUNS = "runs"
+# Each run forks from a process that has imported what a training needs, which takes seconds.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["modeling_cpsl.experiments.run", "modeling_cpsl.evidence.records"])
+
+
+def run_experiment(
+    specification: Specification, output_dir: str | os.PathLike, *, workers: int = 1, shard: tuple[int, int] = (0, 1)
+) -> list[PlannedRun]:
+    """Trains all runs that have no record yet and writes their records; one that failed is tried again.
+
+    Args:
+        specification: What to train.
+        output_dir: The experiment's folder; parts of one experiment share it.
+        workers: Number of runs at a time. They share out the cores and the GPUs.
+        shard: (i, n): of all runs, only every n-th, beginning with the i-th, so that n machines do all of them.
+
+    Returns:
+        The runs that failed.
+
+    Raises:
+        DataError: A record was made with other options.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    specification.save(folder)
+    planned = specification.planned_runs()[shard[0] :: shard[1]]
+    pending = [run for run in planned if not _is_finished(run, specification, folder)]
+    failed = []
+    with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=None) as progress:
+        for run in _train(pending, specification, folder, workers):
+            progress.update()
+            record = read_record(record_path(folder, run))
+            if record["status"] != FINISHED:
+                failed.append(run)
+            progress.write(_line(run, record), file=sys.stdout)
+    return failed
+
+
+def _is_finished(run: PlannedRun, specification: Specification, folder: Path) -> bool:
+    """Whether there is a record of this run; DataError if it is of another specification."""
+    path = record_path(folder, run)
+    if not path.is_file():
+        return False
+    record = read_record(path)
+    if record["status"] != FINISHED:
+        return False
+    now = _recorded_options(run, specification)
+    if record["options"] != now:
+        raise DataError(
+            f"{path}: that run was made with other options ({record['options']}, now {now}); name another output_dir, "
+            "or remove the record to run it again"
+        )
+    return True
+
+
+def _recorded_options(run: PlannedRun, specification: Specification) -> dict[str, Any]:
+    from ..experiments.records import without_paths
+
+    return without_paths(specification.rows[run.row] | {"command_line": specification.options})
+
+
+def _train(
+    pending: Sequence[PlannedRun], specification: Specification, folder: Path, workers: int
+) -> Iterator[PlannedRun]:
+    """Trains runs, `workers` at a time, and yields each when its record is written."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting = list(pending)
+    running: dict[Any, tuple[PlannedRun, Any, int]] = {}
+    slots = list(range(workers))
+    try:
+        while waiting or running:
+            while waiting and slots:
+                run, slot = waiting.pop(0), slots.pop(0)
+                process = _CONTEXT.Process(
+                    target=_train_one, args=(run, specification, folder, threads, slot), name=run.name
+                )
+                process.start()
+                running[process.sentinel] = (run, process, slot)
+            for sentinel in connection.wait(list(running)):
+                run, process, slot = running.pop(sentinel)
+                process.join()
+                slots.append(slot)
+                if process.exitcode:  # it was killed, or could not even write a record
+                    message = f"its process ended with exit code {process.exitcode}"
+                    options = _recorded_options(run, specification)
+                    write_record(failed_record(run, options, message, _log(run)), record_path(folder, run))
+                yield run
+    finally:
+        for _, process, _ in running.values():
+            process.terminate()
+            process.join()
+
+
+def _log(run: PlannedRun) -> str:
+    return f"{RUNS}/{run.name}.log"
+
+
+def _train_one(run: PlannedRun, specification: Specification, folder: Path, threads: int, slot: int) -> None:
+    """What a process does: one training and its record. What it prints goes to a file."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log = folder / _log(run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", buffering=1) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        import torch
+
+        from ..experiments.run import run_recipe
+
+        torch.set_num_threads(threads)
+        if torch.cuda.device_count() > 1:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+        options = _recorded_options(run, specification)
+        try:
+            start = time.monotonic()
+            recipe = specification.recipe(run, folder / RUNS / run.name)
+            results = run_recipe(recipe)
+            record = finished_record(run, options, recipe, results, folder, time.monotonic() - start)
+        except Exception as error:  # whatever it is, the other runs go on
+            traceback.print_exc()
+            record = failed_record(run, options, one_line(error), _log(run))
+        write_record(record, record_path(folder, run))
+        if record["status"] == FINISHED:  # the record has what is needed, and a model may be large
+            shutil.rmtree(folder / RUNS / run.name)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it has ended, however that was, so that the next call can go on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _line(run: PlannedRun, record: dict[str, Any]) -> str:
+    if record["status"] != FINISHED:
+        return f"{run.name}: failed: {record['error']} (see {record['log']})"
+    metrics = ", ".join(
+        f"{name} {record['metrics'][name]:.4f}"
+        for name in ("validation_mae", "test_mae", "test_corr")
+        if name in record["metrics"]
+    )
+    return f"{run.name}: {metrics} in {record['seconds']:.0f} s"
+
+
+__all__ = ["run_experiment"]

@@ -1,0 +1,136 @@
+"""What the runs of an experiment say about its rows: means, paired differences, and how sure they are.
+
+The groups of the test samples (mostly videos) are what was sampled: samples of one group are not independent. So
+intervals come from a bootstrap over groups, and p values from exchanging two rows' predictions group by group.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .group_sums import metrics_of_sums
+
+
+CONFIDENCE = 0.95
+# A difference of this many standard errors is found in four of five repetitions (1.96 + 0.84).
+_STANDARD_ERRORS_TO_TELL = 2.80
+# From this number on, seeds are drawn anew in the bootstrap too.
+_FEWEST_SEEDS_TO_DRAW = 3
+# Draws are made in blocks of this size, to bound memory.
+_BLOCK = 500
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row's difference from the reference in one metric.
+
+    Attributes:
+        value: The row's metric minus the reference's, each a mean over seeds, in the metric's own unit.
+        low: Lower end of the bootstrap interval.
+        high: Upper end of it.
+        p: Two-sided p value of the permutation test, not corrected for the number of rows.
+        smallest: The smallest difference that this design finds in four of five repetitions.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    smallest: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_differences(
+    row: np.ndarray, reference: np.ndarray, *, num_draws: int = 4000, seed: int = 0
+) -> dict[str, Difference]:
+    """How a row differs from the reference on the same samples.
+
+    Args:
+        row: (seeds, G, S), the sums of G groups for each seed, see [`group_sums`].
+        reference: (seeds, G, S), of the same seeds and groups.
+        num_draws: Number of bootstrap draws and of permutations.
+        seed: Seed of both.
+
+    Returns:
+        By metric. Where the metric cannot be computed (no sample with a label other than 0), its values are NaN.
+    """
+    if row.shape != reference.shape:
+        raise ValueError(f"sums of shape {row.shape} and {reference.shape} are not of the same seeds and groups")
+    generator = np.random.default_rng(seed)
+    observed = _difference(row.sum(axis=1), reference.sum(axis=1))
+    resampled = _concatenated(_bootstrap(row, reference, generator, size) for size in _block_sizes(num_draws))
+    permuted = _concatenated(_permutation(row, reference, generator, size) for size in _block_sizes(num_draws))
+    tail = (1 - CONFIDENCE) / 2
+    differences = {}
+    for name, value in observed.items():
+        draws = resampled[name][np.isfinite(resampled[name])]
+        low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+        # Sums in another order differ in the last digits.
+        as_far = np.abs(permuted[name]) >= abs(value) - 1e-12
+        differences[name] = Difference(
+            value=float(value),
+            low=float(low),
+            high=float(high),
+            p=float((1 + as_far.sum()) / (1 + num_draws)) if np.isfinite(value) else float("nan"),
+            smallest=float(_STANDARD_ERRORS_TO_TELL * draws.std(ddof=1)) if len(draws) > 1 else float("nan"),
+        )
+    return differences
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p values corrected for their number, by Holm's method; NaN stay NaN and do not count.
+
+    Args:
+        p_values: p value by row.
+    """
+    counted = sorted((p, name) for name, p in p_values.items() if np.isfinite(p))
+    corrected, largest = dict(p_values), 0.0
+    for position, (p, name) in enumerate(counted):
+        largest = max(largest, min(1.0, p * (len(counted) - position)))
+        corrected[name] = largest
+    return corrected
+
+
+def _difference(row: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]:
+    """Difference of the metrics' means over seeds, the first axis of the sums (seeds, ..., S)."""
+    ours, theirs = metrics_of_sums(row), metrics_of_sums(reference)
+    return {name: (ours[name] - theirs[name]).mean(axis=0) for name in ours}
+
+
+def _bootstrap(
+    row: np.ndarray, reference: np.ndarray, generator: np.random.Generator, size: int
+) -> dict[str, np.ndarray]:
+    """Differences (size,) by metric with groups drawn anew, and seeds where there are enough."""
+    num_seeds, num_groups, _ = row.shape
+    weights = generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size).astype(np.float64)
+    ours, theirs = (metrics_of_sums(weights @ sums) for sums in (row, reference))  # (seeds, size) each
+    if num_seeds < _FEWEST_SEEDS_TO_DRAW:
+        drawn = np.full((num_seeds, size), 1 / num_seeds)
+    else:
+        drawn = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=size).T / num_seeds
+    return {name: ((ours[name] - theirs[name]) * drawn).sum(axis=0) for name in ours}
+
+
+def _permutation(
+    row: np.ndarray, reference: np.ndarray, generator: np.random.Generator, size: int
+) -> dict[str, np.ndarray]:
+    """Differences (size,) by metric with the two rows' predictions exchanged in groups at random."""
+    kept = generator.integers(0, 2, size=(size, row.shape[1])).astype(np.float64)
+    return _difference(kept @ row + (1 - kept) @ reference, kept @ reference + (1 - kept) @ row)
+
+
+def _block_sizes(number: int) -> list[int]:
+    return [min(_BLOCK, number - start) for start in range(0, number, _BLOCK)]
+
+
+def _concatenated(blocks: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    collected = list(blocks)
+    return {name: np.concatenate([block[name] for block in collected]) for name in collected[0]}
+
+
+__all__ = ["CONFIDENCE", "Difference", "holm", "paired_differences"]

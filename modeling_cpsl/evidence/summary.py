@@ -1,0 +1,172 @@
+"""From the records of an experiment to what its tables and figures show of each row."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .group_sums import metrics_of_sums
+from .records import FINISHED
+from .statistics import Difference, holm, paired_differences
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of a row of the table.
+
+    Attributes:
+        name: Its name.
+        num_runs: Number of finished runs.
+        num_failed: Number of runs that failed.
+        metrics: (seeds,) values by metric. With folds, a seed's value is that of the samples of all folds together.
+        seconds: Mean time of a run.
+        parameters: Number of the model's parameters.
+        differences: Differences from the reference by metric; empty for the reference itself, and where the two have
+            no run in common.
+        corrected_p: p values by metric, corrected for the number of rows by Holm's method.
+    """
+
+    name: str
+    num_runs: int
+    num_failed: int
+    metrics: dict[str, np.ndarray]
+    seconds: float
+    parameters: int
+    differences: dict[str, Difference]
+    corrected_p: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an experiment has shown so far.
+
+    Attributes:
+        rows: Its rows, in the specification's order.
+        reference: Name of the row that the others are compared with.
+        split: The split that the metrics are of.
+        num_samples: Number of samples in it, of all folds together.
+        num_groups: Number of groups in it.
+        seeds: The seeds of finished runs.
+        num_folds: Number of folds; None for the data's own splits.
+    """
+
+    rows: list[Row]
+    reference: str
+    split: str
+    num_samples: int
+    num_groups: int
+    seeds: list[int]
+    num_folds: int | None
+
+
+# By seed and fold, the (S,) sums of each group of the split.
+_Sums = dict[tuple[int, int | None], dict[str, list[float]]]
+
+
+def summarize(
+    records: Sequence[Mapping[str, Any]], names: Sequence[str], reference: str, *, split: str = "test"
+) -> Summary:
+    """Summarises the records of an experiment.
+
+    Args:
+        records: The records, finished and failed ones, in any order.
+        names: The rows to show, in their order; rows without a finished run are left out.
+        reference: The row that the others are compared with.
+        split: The split to look at.
+
+    Raises:
+        ValueError: No run has finished, or none has the split.
+    """
+    finished = [record for record in records if record["status"] == FINISHED]
+    if not finished:
+        raise ValueError("no run has finished yet; their records name the logs of those that failed")
+    with_split = [record for record in finished if split in record["group_sums"]]
+    if not with_split:
+        raise ValueError(f"no run has the split {split!r}; they have {', '.join(finished[0]['group_sums'])}")
+    by_row: dict[str, _Sums] = defaultdict(dict)
+    for record in with_split:
+        by_row[record["row"]][record["seed"], record["fold"]] = record["group_sums"][split]
+    names = [name for name in names if name in by_row]
+    differences = {
+        name: _differences(by_row[name], by_row[reference]) if name != reference and reference in by_row else {}
+        for name in names
+    }
+    corrected = _corrected(differences)
+    rows = []
+    for name in names:
+        own = [record for record in with_split if record["row"] == name]
+        rows.append(
+            Row(
+                name=name,
+                num_runs=len(own),
+                num_failed=sum(record["row"] == name and record["status"] != FINISHED for record in records),
+                metrics=_metrics_by_seed(by_row[name]),
+                seconds=float(np.mean([record["seconds"] for record in own])),
+                parameters=own[0]["parameters"],
+                differences=differences[name],
+                corrected_p=corrected[name],
+            )
+        )
+    largest = max((_pooled(sums) for sums in by_row.values()), key=len)
+    folds = {record["fold"] for record in with_split}
+    return Summary(
+        rows=rows,
+        reference=reference,
+        split=split,
+        num_samples=int(sum(values[0] for values in largest.values())),
+        num_groups=len(largest),
+        seeds=sorted({record["seed"] for record in with_split}),
+        num_folds=None if folds == {None} else len(folds),
+    )
+
+
+def _pooled(sums: _Sums) -> dict[str, list[float]]:
+    """The groups of all folds of the first seed."""
+    first = min(seed for seed, _ in sums)
+    return {group: values for (seed, _), groups in sums.items() if seed == first for group, values in groups.items()}
+
+
+def _metrics_by_seed(sums: _Sums) -> dict[str, np.ndarray]:
+    """(seeds,) by metric, of those seeds that have the most folds."""
+    totals = []
+    for seed in _fullest_seeds(set(sums)):
+        groups = [values for (each, _), folds in sums.items() if each == seed for values in folds.values()]
+        totals.append(np.sum(groups, axis=0))
+    return metrics_of_sums(np.array(totals))
+
+
+def _differences(row: _Sums, reference: _Sums) -> dict[str, Difference]:
+    """Differences over the runs that both have: those seeds that have the most folds in common."""
+    common = row.keys() & reference.keys()
+    if not common:
+        return {}
+    ours, theirs = [], []
+    for seed in _fullest_seeds(common):
+        runs = sorted((run for run in common if run[0] == seed), key=str)
+        ours.append([values for run in runs for _, values in sorted(row[run].items())])
+        theirs.append([values for run in runs for _, values in sorted(reference[run].items())])
+    return paired_differences(np.array(ours), np.array(theirs))
+
+
+def _fullest_seeds(runs: set[tuple[int, int | None]]) -> list[int]:
+    """The seeds with the most folds, in order: metrics over other folds are of other samples."""
+    folds: dict[int, set[int | None]] = defaultdict(set)
+    for seed, fold in runs:
+        folds[seed].add(fold)
+    fullest = max(folds.values(), key=len)
+    return sorted(seed for seed, own in folds.items() if own == fullest)
+
+
+def _corrected(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, float]]:
+    """Holm's p values by row and metric, each metric by itself."""
+    corrected: dict[str, dict[str, float]] = {name: {} for name in differences}
+    for metric in {metric for found in differences.values() for metric in found}:
+        p_values = {name: found[metric].p for name, found in differences.items() if found}
+        for name, p in holm(p_values).items():
+            corrected[name][metric] = p
+    return corrected
+
+
+__all__ = ["Row", "Summary", "summarize"]

@@ -1,0 +1,141 @@
+"""The tables of an experiment: Markdown, LaTeX and CSV from one summary."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..training.metrics import METRICS
+from .statistics import CONFIDENCE, Difference
+from .summary import Row, Summary
+
+
+# With fewer groups, a bootstrap over them covers less than it says.
+_FEW_GROUPS = 20
+
+
+def table_of_values(summary: Summary) -> pd.DataFrame:
+    """Every number of a summary, a row of the experiment in each row."""
+    rows = {}
+    for row in summary.rows:
+        values: dict[str, float] = {"runs": row.num_runs, "failed": row.num_failed}
+        for name, seeds in row.metrics.items():
+            values |= {f"{name}_mean": float(seeds.mean()), f"{name}_deviation": _deviation(seeds)}
+            if difference := row.differences.get(name):
+                values |= {
+                    f"{name}_difference": difference.value,
+                    f"{name}_low": difference.low,
+                    f"{name}_high": difference.high,
+                    f"{name}_p": difference.p,
+                    f"{name}_p_corrected": row.corrected_p[name],
+                    f"{name}_smallest": difference.smallest,
+                }
+        rows[row.name] = values | {"seconds": row.seconds, "parameters": row.parameters}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
+
+
+def markdown(summary: Summary) -> str:
+    """The summary as Markdown: metrics, differences from the reference, and what they can and cannot tell."""
+    metrics = list(summary.rows[0].metrics)
+    header = ["row", "runs", *metrics, "parameters", "seconds"]
+    values = [
+        [row.name, str(row.num_runs) + (f" ({row.num_failed} failed)" if row.num_failed else "")]
+        + [_mean(row.metrics[name]) for name in metrics]
+        + [f"{row.parameters / 1e6:.1f} M", f"{row.seconds:.0f}"]
+        for row in summary.rows
+    ]
+    parts = [_lines(header, values), *_design(summary)]
+    compared = [row for row in summary.rows if row.differences]
+    if compared:
+        differences = [
+            [row.name, *(_difference(row.differences[name], row.corrected_p[name], name) for name in metrics)]
+            for row in compared
+        ]
+        percent = f"{CONFIDENCE:.0%}".replace("%", " %")
+        parts += [
+            f"Differences from `{summary.reference}`, with their {percent} interval and p (corrected for "
+            f"{len(compared)} row{'s' * (len(compared) > 1)}). A row is called better or worse only where the "
+            "interval excludes 0.",
+            _lines(["row", *metrics], differences),
+            "This design cannot tell differences below "
+            + ", ".join(f"{_largest_smallest(compared, name):.3f} in {name}" for name in metrics)
+            + ": a true difference of that size is found in four of five repetitions.",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(summary: Summary) -> str:
+    """The metrics as a LaTeX table for the package booktabs: the best value is bold, the second is underlined."""
+    metrics = list(summary.rows[0].metrics)
+    ranks = {name: _ranks([row.metrics[name].mean() for row in summary.rows], name) for name in metrics}
+    lines = [
+        r"\begin{tabular}{l" + "r" * len(metrics) + "}",
+        r"\toprule",
+        " & ".join(["row", *(_escaped(name) for name in metrics)]) + r" \\",
+        r"\midrule",
+    ]
+    for index, row in enumerate(summary.rows):
+        cells = []
+        for name in metrics:
+            cell = f"{row.metrics[name].mean():.4f}"
+            cell = {1: rf"\textbf{{{cell}}}", 2: rf"\underline{{{cell}}}"}.get(ranks[name][index], cell)
+            spread = rf" {{\scriptsize$\pm${_deviation(row.metrics[name]):.4f}}}" if len(row.metrics[name]) > 1 else ""
+            cells.append(cell + spread)
+        lines.append(" & ".join([_escaped(row.name), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _design(summary: Summary) -> list[str]:
+    folds = (
+        "on the data's own splits"
+        if summary.num_folds is None
+        else f"of {summary.num_folds} folds together; models of different folds share training data, so folds are not "
+        "independent"
+    )
+    seeds = f"{len(summary.seeds)} seed{'s' * (len(summary.seeds) > 1)}"
+    mean = "mean and sample deviation" if len(summary.seeds) > 1 else "mean"
+    return [
+        f"{summary.num_samples} samples of the {summary.split} split in {summary.num_groups} groups, {folds}; {mean} "
+        f"over {seeds}. `*_nonzero` leaves out samples with a label of exactly 0, all other columns have all samples. "
+        "The epoch was chosen on the validation split."
+        + (" With so few groups, intervals are narrower than they should be." * (summary.num_groups < _FEW_GROUPS))
+    ]
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _mean(values: np.ndarray) -> str:
+    return f"{values.mean():.4f}" + (f" ± {_deviation(values):.4f}" if len(values) > 1 else "")
+
+
+def _deviation(values: np.ndarray) -> float:
+    """The sample deviation; NaN for one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _difference(difference: Difference, p: float, metric: str) -> str:
+    verdict = ""
+    if difference.is_clear:
+        verdict = "better, " if (difference.value > 0) == METRICS[metric].greater_is_better else "worse, "
+    return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], {verdict}p {p:.3f}"
+
+
+def _largest_smallest(rows: Sequence[Row], metric: str) -> float:
+    return max(row.differences[metric].smallest for row in rows)
+
+
+def _ranks(values: Sequence[float], metric: str) -> list[int]:
+    """1 for the best value, 2 for the second; equal values have the same rank."""
+    ordered = sorted(set(values), reverse=METRICS[metric].greater_is_better)
+    return [ordered.index(value) + 1 for value in values]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("_", r"\_")
+
+
+__all__ = ["latex", "markdown", "table_of_values"]

@@ -1,0 +1,114 @@
+"""An experiment as a user runs it: killed and continued, in two parts, with a run that fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from data_builders import load_aligned_dataset
+from modeling_cpsl import compute_sentiment_metrics
+
+
+ROOT = Path(__file__).parents[3]
+QUICK = [
+    "--num_train_epochs",
+    "1",
+    "--latent_size",
+    "8",
+    "--modality_hidden_size",
+    "8",
+    "--fusion_size",
+    "8",
+    "--disable_tqdm",
+    "true",
+]
+
+
+@pytest.fixture
+def specification(tmp_path):
+    """Two rows and two seeds on 96 utterances of the sample corpus."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, split in load_aligned_dataset("sample").items():
+        split.select(range(0, len(split), 8 if name == "train" else 4)).to_parquet(data / f"{name}.parquet")
+    content = {"base": "sample", "rows": {"text": {"modalities": "text"}, "A6": {"ablation": "A6"}}, "seeds": [0, 1]}
+    path = tmp_path / "two_by_two.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path, ["--dataset", str(data), *QUICK]
+
+
+def start(specification, *arguments):
+    """Starts the command in a process of its own, with a session of its own so that all of it can be killed."""
+    path, options = specification
+    command = [sys.executable, "-m", "modeling_cpsl", "experiment", str(path), *map(str, arguments), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=path.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def records_in(folder):
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "records").glob("*.json")}
+
+
+@pytest.mark.slow
+def test_an_experiment_is_continued_after_a_kill_and_done_in_two_parts(specification, tmp_path):
+    out = tmp_path / "out"
+    killed = start(specification, "--output_dir", out)
+    while not records_in(out) and killed.poll() is None:
+        time.sleep(0.2)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = {path: path.stat().st_mtime_ns for path in (out / "records").glob("*.json")}
+    assert 1 <= len(before) < 4
+
+    parts = [start(specification, "--output_dir", out, "--shard", f"{part}/2") for part in range(2)]
+    for part in parts:
+        printed, errors = part.communicate(timeout=600)
+        assert part.returncode == 0, errors[-3000:]
+    assert "| A6 | 2 |" in printed or "| text | 2 |" in printed
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    records = records_in(out)
+    assert sorted(records) == ["A6-seed0", "A6-seed1", "text-seed0", "text-seed1"]
+    for record in records.values():
+        predictions = pd.read_parquet(out / "records" / record["predictions"])
+        metrics = compute_sentiment_metrics(predictions["prediction"].to_numpy(), predictions["label"].to_numpy())
+        assert record["metrics"]["test_mae"] == pytest.approx(metrics["mae"], abs=1e-6)
+        # What may be published says nothing of single samples.
+        assert not any(name in json.dumps(record) for name in predictions["id"])
+    assert sorted(path.suffix for path in (out / "runs").iterdir()) == [".log"] * 4
+    for name in ("records.parquet", "table.md", "table.tex", "table.csv", "forest.png", "learning_curves.png"):
+        assert (out / name).stat().st_size > 0
+    assert len(pd.read_parquet(out / "records.parquet")) == 4
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_recorded_and_the_others_go_on(specification, tmp_path):
+    path, options = specification
+    content = yaml.safe_load(path.read_text()) | {"seeds": [0]}
+    content["rows"] = {"broken": {"learning_rate": 1e30}, "text": content["rows"]["text"]}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    process = start((path, options), "--output_dir", tmp_path / "out", "--workers", "2")
+    printed, errors = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert "broken-seed0: failed: " in printed and "| text | 1 |" in printed
+    [line] = errors.splitlines()[-1:]
+    assert "1 of the runs failed, the first is broken-seed0" in line
+    record = records_in(tmp_path / "out")["broken-seed0"]
+    assert record["status"] == "failed" and record["error"]
+    assert (tmp_path / "out" / record["log"]).is_file()
+
+    content["rows"]["text"]["fusion_size"] = 16
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    process = start((path, options), "--output_dir", tmp_path / "out")
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert "that run was made with other options" in errors.splitlines()[-1]

@@ -1,0 +1,78 @@
+"""A specification of an experiment: what it plans, and what it refuses before anything is trained."""
+
+import pytest
+import yaml
+
+from modeling_cpsl.evidence.specification import PlannedRun, read_specification
+
+
+RIGHT = {"base": "sample", "rows": {"text": {"modalities": "text"}, "A6": {"ablation": "A6"}}, "seeds": [0, 1]}
+
+
+def written(folder, **changes):
+    path = folder / "table.yaml"
+    path.write_text(yaml.safe_dump({**RIGHT, **changes}, sort_keys=False))
+    return path
+
+
+def test_every_row_has_every_fold_of_a_seed_before_the_next_seed(tmp_path):
+    specification = read_specification(written(tmp_path, folds={"k": 3}))
+    planned = specification.planned_runs()
+    assert planned == [PlannedRun(row, seed, fold) for seed in (0, 1) for fold in range(3) for row in ("text", "A6")]
+    assert [run.name for run in planned[:2]] == ["text-seed0-fold0", "A6-seed0-fold0"]
+    assert read_specification(written(tmp_path)).planned_runs()[-1].name == "A6-seed1"
+
+
+def test_options_of_row_and_command_line_override_those_of_the_base(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("dataset: sample\nlearning_rate: 0.1\nnum_train_epochs: 7\nseed: 9\nfusion_size: 8\n")
+    rows = {"row": {"learning_rate": 0.2, "num_train_epochs": 5}}
+    specification = read_specification(
+        written(tmp_path, base="base.yaml", rows=rows, folds={"k": 4, "group": "speaker"}), ["--learning-rate", "0.3"]
+    )
+    recipe = specification.recipe(PlannedRun("row", 1, 2), tmp_path / "out")
+    assert (recipe.training.learning_rate, recipe.training.num_train_epochs, recipe.model.fusion_size) == (0.3, 5, 8)
+    assert (recipe.training.seed, recipe.data.fold, recipe.data.fold_group) == (1, "2/4", "speaker")
+    assert recipe.training.output_dir == str(tmp_path / "out")
+
+
+def test_what_is_saved_is_the_same_specification(tmp_path):
+    specification = read_specification(written(tmp_path, folds={"k": 3}), ["--max_steps", "1"])
+    specification.save(tmp_path / ".")
+    assert read_specification(tmp_path / "specification.yaml") == specification
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"row": {}}, "'row' is unknown; did you mean rows?"),
+        ({"rows": {}}, "rows must be a mapping of names to options"),
+        ({"rows": {"a/b": {}}}, "row 'a/b' names files"),
+        ({"rows": {"a": 3}}, "row a: 3 is not a mapping of options"),
+        ({"rows": {"a": {"seed": 3}}}, "row a: seed is not a row's"),
+        ({"rows": {"a": {"ablaton": "A6"}}}, "row a: options: 'ablaton' is not an option; did you mean ablation?"),
+        ({"rows": {"a": {"ablation": "A9"}}}, "row a: options: argument --ablation: invalid choice: 'A9'"),
+        ({"base": "samples"}, "samples: there is no such recipe; did you mean sample?"),
+        ({"seeds": []}, "seeds must be different whole numbers from 0"),
+        ({"seeds": [1, 1]}, "seeds must be different whole numbers from 0"),
+        ({"folds": 5}, "folds must be null or such as {k: 5, group: video_id}, not 5"),
+        ({"reference": "txt"}, "reference 'txt' is not one of the rows; did you mean text?"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_trained(changes, message, tmp_path):
+    with pytest.raises(ValueError) as caught:
+        read_specification(written(tmp_path, **changes))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: there is no such specification"):
+        read_specification(tmp_path / "nowhere.yaml")
+    (tmp_path / "empty.yaml").write_text("seeds: [0]")
+    with pytest.raises(ValueError, match="it lacks base, rows"):
+        read_specification(tmp_path / "empty.yaml")
+
+
+def test_an_unknown_option_of_the_command_line_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown option --learning_rat; did you mean --learning_rate"):
+        read_specification(written(tmp_path), ["--learning_rat", "1"])
