@@ -121,7 +121,7 @@ class CPSLConfigMixin(LossWeights):
     )
     use_text: bool = _option(True, "Whether the model reads text.")
     architecture: str = _option(
-        "cpsl", "What stands above the text encoder: CPSL's own, or a peer of it (docs/peers.md).", ARCHITECTURES
+        "cpsl", "What stands above the text encoder: CPSL's own, or another system's.", ARCHITECTURES
     )
     architecture_options: ArchitectureOptions = _option(
         None, "Options of a peer, a mapping (on the command line in JSON). Default: its own defaults."

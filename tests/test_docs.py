@@ -41,7 +41,7 @@ def is_run(code, reason):
 def project(tmp_path_factory):
     """A folder that looks like the project's after `make train`, with a model that was trained for one epoch."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("run_train.py", "cpsl.py", "benchmarks", "examples", "modeling_cpsl", "data_builders"):
+    for name in ("run_train.py", "cpsl.py", "benchmarks", "examples", "experiments", "modeling_cpsl", "data_builders"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)

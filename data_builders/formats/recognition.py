@@ -17,6 +17,7 @@ _UNPACK = "unpack it and give the data file"
 _NAME_IN_TABLE = "make a table with its path in the column of its modality, and give the table"
 _WRITE_TABLE = "write it as a table, with features as .npy files"
 _NO_DATA = "give the file of words, features and labels that was made from it"
+_MEDIA = rb"RIFF|ID3|\xff[\xfb\xf3\xf2\xf1]|fLaC|OggS|.{4}ftyp|\x1a\x45\xdf\xa3|FLV|\x30\x26\xb2\x75|FORM"
 _UNREADABLE = {
     rb"PK\x03\x04.{26}(\[Content_Types\]|docProps|_rels|xl/|word/|mimetype)": (
         "an Office document",
@@ -36,7 +37,7 @@ _UNREADABLE = {
     rb"\xd0\xcf\x11\xe0": ("an Office document", "save the sheet as CSV in UTF-8"),
     rb"%PDF|\{\\rtf": ("a document", _NO_DATA),
     rb"\x89PNG|\xff\xd8\xff|GIF8": ("an image", _NO_DATA),
-    rb"RIFF|ID3|\xff\xfb|fLaC|OggS|.{4}ftyp|\x1a\x45\xdf\xa3": ("audio or video", _NO_DATA),
+    _MEDIA: ("audio or video", "make a data set of it (cpsl extract)"),
 }
 
 
@@ -63,6 +64,11 @@ def open_source(path: Path, *, format: str | None = None, **options: Any) -> Sou
     if not options.get("labels", True):  # a feature extractor writes empty splits beside the one to predict on
         splits = {split: shards for split, shards in splits.items() if shards} or splits
     return source._replace(format=name, splits=splits)
+
+
+def is_media(path: Path) -> bool:
+    """Whether a file begins as audio and video files do; False for a folder and where there is no file."""
+    return path.is_file() and bool(re.match(_MEDIA, read_head(path), flags=re.DOTALL))
 
 
 def source_files(path: Path, *, format: str | None = None) -> list[Path]:

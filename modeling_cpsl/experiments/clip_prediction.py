@@ -1,11 +1,33 @@
 """Sentiment over the time of a clip: a video or audio file, a segment at a time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
+from data_builders.files import DataError
 from data_builders.media.contract import ExtractionSettings, Track, Word
+from data_builders.media.extraction import extract_clip, feature_extractors
+from data_builders.media.extras import load
+from data_builders.media.face import FACE_FEATURES, find_face_model
+from data_builders.media.voice import VOICES
+from data_builders.rows import Row
+from data_builders.timing import timing_features
 
 from ..pipeline_cpsl import MultimodalSentimentPipeline
+from .prediction import result_columns
+from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
+
+
+LOWEST_PITCH = 27.5  # Hz, above which extractors count semitones
+VALUES_PER_SECOND = 10  # of a track that is drawn
+# What is drawn of a modality: a name with the unit, and the measured values of which it is the mean.
+DRAWN: dict[str, dict[str, tuple[str, ...]]] = {
+    "acoustic": {"loudness": ("loudness", "Loudness_sma3"), "pitch (Hz)": ("f0", "F0semitoneFrom27.5Hz_sma3nz")},
+    "visual": {"smile (0 to 1)": ("mouthSmileLeft", "mouthSmileRight"), "raised brows (0 to 1)": ("browInnerUp",)},
+}
 
 
 class Segment(NamedTuple):
@@ -65,4 +87,158 @@ def analyse(
         DataError: The clip or its transcript cannot be read, there is nothing in it that the model can use, or a
             package or model that it needs is missing. The message is one line.
     """
-    raise NotImplementedError
+    notes: list[str] = []
+    settings = _measurable(settings, notes)
+    usable = _usable_modalities(sentiment, settings, notes)
+    if not (settings.words and sentiment.model.config.use_text) and not usable - {"timing"}:
+        raise DataError(
+            f"{clip}: nothing in it that this model can use ({'; '.join(notes) or 'it reads words alone'}); give a "
+            "model that reads words and let them be recognised, or train one on what `cpsl extract` makes of clips"
+        )
+    drawn = _DrawnTracks(settings)
+    rows = extract_clip(clip, settings, transcript=transcript, watch=drawn.add).rows
+    for modality in settings.modalities:
+        if usable and modality in usable and (lacking := sum(row[modality] is None for row in rows)):
+            notes.append(f"no {modality} features in {lacking} of {len(rows)} segments, which are scored without them")
+    given = [(row, utterance) for row in rows if (utterance := _utterance(row, usable))]
+    if not given:
+        raise DataError(f"{clip}: nothing was found in it that this model can use; give a clip with speech")
+    utterances = [utterance for _, utterance in given]
+    results: list[dict[str, Any]] = sentiment(utterances, batch_size=batch_size, explain="words")  # type: ignore[assignment]
+    segments = [
+        Segment(row["start"], row["end"], _words(row), result) for (row, _), result in zip(given, results, strict=True)
+    ]
+    return ClipAnalysis(segments, drawn.tracks(), notes)
+
+
+def _measurable(settings: ExtractionSettings, notes: list[str]) -> ExtractionSettings:
+    """The settings without faces, if the caller did not name a model for them and what they need is missing."""
+    if "visual" in settings.modalities and settings.face_model is None:
+        try:
+            find_face_model(None)
+            load("mediapipe")
+        except DataError as error:
+            notes.append(f"faces are not measured: {error}")
+            return settings._replace(modalities=tuple(name for name in settings.modalities if name != "visual"))
+    return settings
+
+
+def _usable_modalities(
+    sentiment: MultimodalSentimentPipeline, settings: ExtractionSettings, notes: list[str]
+) -> set[str]:
+    """The modalities of the model that clips have, made by the extractors that it was trained on."""
+    made_by = feature_extractors(settings)
+    trained_on = sentiment.processor.feature_extractors
+    usable = set()
+    for name in sentiment.model.config.modality_sizes:
+        if name == "timing" or (name in made_by and made_by[name] == trained_on.get(name)):
+            usable.add(name)
+        else:
+            source = f"features of {trained_on[name]!r}" if name in trained_on else "features of an unknown extractor"
+            is_drawn = "they are drawn and not scored" if name in made_by else "it is scored without them"
+            notes.append(f"{name}: the model was trained on {source}, which this clip does not have; {is_drawn}")
+    return usable
+
+
+def _utterance(row: Row, usable: set[str]) -> dict[str, Any] | None:
+    """What the pipeline is given of a row; None where there is nothing for it."""
+    features = {name: row.get(name) for name in usable if name != "timing"}
+    if "timing" in usable:
+        features["timing"] = timing_features(row)
+    utterance = {"id": row["id"], "words": row["words"] or None, **features}
+    has_any = any(value is not None for name, value in utterance.items() if name != "id")
+    return utterance if has_any else None
+
+
+def _words(row: Row) -> tuple[Word, ...]:
+    return tuple(map(Word, row["words"], row["word_start"], row["word_end"]))
+
+
+class _DrawnTracks:
+    """Collects what is drawn of the tracks of a clip, with so few values a second that an hour of them is small."""
+
+    def __init__(self, settings: ExtractionSettings):
+        self._names = {"acoustic": VOICES[settings.voice].features, "visual": FACE_FEATURES}
+        self._blocks: dict[str, list[Track]] = {}
+
+    def add(self, modality: str, track: Track) -> None:
+        """Takes a block of a track of a modality."""
+        names = self._names[modality]
+        for drawn, measured in DRAWN[modality].items():
+            columns = [names.index(name) for name in measured if name in names]
+            if columns and len(track.times):
+                self._blocks.setdefault(drawn, []).append(_thinned(track.times, track.values[:, columns].mean(axis=1)))
+
+    def tracks(self) -> dict[str, Track]:
+        """The tracks by name, without those that are not defined anywhere."""
+        tracks = {}
+        for name, blocks in self._blocks.items():
+            times, values = (np.concatenate([block[index] for block in blocks]) for index in (0, 1))
+            if np.isfinite(values).any():
+                tracks[name] = Track(times, LOWEST_PITCH * 2 ** (values / 12) if name == "pitch (Hz)" else values)
+        return tracks
+
+
+def _thinned(times: np.ndarray, values: np.ndarray) -> Track:
+    """The mean of the defined values in each tenth of a second, NaN where there is none."""
+    numbers, which = np.unique(np.floor(times * VALUES_PER_SECOND + 1e-6), return_inverse=True)
+    defined = np.isfinite(values)
+    counts = np.bincount(which[defined], minlength=len(numbers))
+    sums = np.bincount(which[defined], weights=values[defined], minlength=len(numbers))
+    means = np.divide(sums, counts, out=np.full(len(numbers), np.nan), where=counts > 0)
+    return Track((numbers + 0.5) / VALUES_PER_SECOND, means)
+
+
+def write_segments(analysis: ClipAnalysis, modalities: Sequence[str], path: Path) -> None:
+    """Writes a table of the segments, with a row for each; docs/reference.md describes its columns.
+
+    Args:
+        analysis: From [`analyse`].
+        modalities: The modalities of the model, `text` included.
+        path: A `.parquet`, `.jsonl` or `.csv` file.
+
+    Raises:
+        WriteError: The file could not be written.
+    """
+    columns: dict[str, pa.DataType] = {"start": NUMBER, "end": NUMBER, "words": TEXT, **prediction_columns(modalities)}
+    del columns["label"]  # the true sentiment, which nobody knows
+    columns |= {"interval_low": NUMBER, "interval_high": NUMBER, "coverage": NUMBER, "num_cut": INTEGER}
+    rows = (
+        {"start": segment.start, "end": segment.end, "words": _spoken(segment), **result_columns(segment.result)}
+        for segment in analysis.segments
+    )
+    write_table(({name: row.get(name) for name in columns} for row in rows), columns, path)
+
+
+def segment_lines(segments: Sequence[Segment]) -> list[str]:
+    """The segments as lines to print: when, the score with its interval, each modality's score, and the words."""
+    modalities = list(dict.fromkeys(name for segment in segments for name in segment.result["modalities"]))
+    names = "".join(f"{name:>10}" for name in modalities)
+    lines = [f"{'start':>8} {'end':>8} {'score':>6}  {'interval':12}{names}  words"]
+    for segment in segments:
+        result = segment.result
+        low, high = (result["uncertainty"] or {}).get("interval") or (None, None)
+        interval = "" if low is None else f"{low:+.1f} to {high:+.1f}"
+        parts = [result["modalities"].get(name) for name in modalities]
+        scores = [f"{part['score']:>+10.2f}" if part else f"{'-':>10}" for part in parts]
+        lines.append(
+            f"{segment.start:8.1f} {segment.end:8.1f} {result['score']:+6.2f}  {interval:12}{''.join(scores)}"
+            f"  {_spoken(segment)}"
+        )
+    return lines
+
+
+def check_outputs(out: Path | None, plot: Path | None, subtitles: Path | None) -> None:
+    """Raises a ValueError for an output with a suffix that says something else, before anything is computed."""
+    for path, suffixes in ((out, (*WRITERS,)), (plot, (".png",)), (subtitles, (".srt",))):
+        if path is not None and path.suffix not in suffixes:
+            raise ValueError(
+                f"{path}: the suffix {path.suffix!r} is not one of {', '.join(suffixes)}; rename the output"
+            )
+
+
+def _spoken(segment: Segment) -> str:
+    return " ".join(word.text for word in segment.words)
+
+
+__all__ = ["ClipAnalysis", "Segment", "analyse", "check_outputs", "segment_lines", "write_segments"]

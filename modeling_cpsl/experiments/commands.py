@@ -1,11 +1,17 @@
 """The commands on models. What they need is imported when they run."""
 
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from data_builders.command_line import CommandParser, comma_separated
 from data_builders.commands import MODALITIES_HELP
-from data_builders.files import ON_ERROR
+from data_builders.files import ON_ERROR, DataError
+
+
+# Of `cpsl predict`, for a clip.
+CLIP_OPTIONS = ("asr", "transcript", "words", "face_model", "plot", "subtitles")
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -22,11 +28,14 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def predict(arguments: Sequence[str]) -> None:
-    """Write a model's predictions for every utterance of a data set. Run the same command again to resume."""
+    """Write a model's predictions for every utterance of a data set, or for every segment of a clip.
+
+    Run the same command again to resume.
+    """
     parser = CommandParser(prog="cpsl predict", description=predict.__doc__)
     parser.add_argument("model", help="folder or Hub id of a CPSL model")
-    parser.add_argument("data", help="a file or folder of any known format, or the name of a data set")
-    parser.add_argument("out", type=Path, help="the table to write: .parquet, .jsonl or .csv")
+    parser.add_argument("data", help="a file or folder of any known format, the name of a data set, or a clip")
+    parser.add_argument("out", type=Path, nargs="?", help="the table to write: .parquet, .jsonl or .csv")
     parser.add_argument("--batch_size", type=int, default=32, help="utterances in a forward pass")
     parser.add_argument("--device", help="such as cpu or cuda:1; default: the first accelerator")
     parser.add_argument(
@@ -37,7 +46,26 @@ def predict(arguments: Sequence[str]) -> None:
     parser.add_argument("--data_dir", help="where the files of a data set given by name are")
     parser.add_argument("--format", help="the data's format, where its content does not tell it")
     parser.add_argument("--modalities", type=comma_separated, help=MODALITIES_HELP)
+    of_clips = parser.add_argument_group("for a video or audio file, where out may be left out")
+    of_clips.add_argument("--asr", help="faster-whisper model that recognises the words, folder or Hub id")
+    of_clips.add_argument("--transcript", type=Path, help="the words: .srt, .vtt, .json, .TextGrid or plain text")
+    of_clips.add_argument("--words", choices=("none",), help="none: without words, by voice and face alone")
+    of_clips.add_argument("--face_model", type=Path, help="MediaPipe's face_landmarker.task, for faces")
+    of_clips.add_argument("--plot", type=Path, help="the timeline to draw, .png")
+    of_clips.add_argument("--subtitles", type=Path, help="the subtitles to write, with the score of each, .srt")
     options = parser.parse_args(arguments)
+    from data_builders.formats.recognition import is_media
+
+    clip_options = {name: getattr(options, name) for name in CLIP_OPTIONS}
+    if is_media(Path(options.data)):
+        _predict_clip(options)
+        return
+    if given := [name for name, value in clip_options.items() if value is not None]:
+        raise DataError(f"{options.data}: --{given[0]} is for a video or audio file, and this is none")
+    if options.out is None:
+        parser.error("name the table to write: .parquet, .jsonl or .csv")
+    for name in CLIP_OPTIONS:
+        delattr(options, name)
     from accelerate import PartialState
 
     from .prediction import predict_table
@@ -50,6 +78,39 @@ def predict(arguments: Sequence[str]) -> None:
     if processes.is_main_process:
         print(f"{options.out}: {predicted} utterances predicted now, {before} before, {skipped} skipped")
     processes.destroy_process_group()
+
+
+def _predict_clip(options: Namespace) -> None:
+    """Predicts the segments of a clip, prints them, and writes what was asked for."""
+    from data_builders.media.contract import ExtractionSettings
+
+    from .clip_prediction import analyse, check_outputs, segment_lines, write_segments
+    from .console import quiet_libraries
+    from .loading import load_pipeline
+    from .subtitles import write_subtitles
+    from .timeline import plot_timeline
+
+    clip = Path(options.data)
+    check_outputs(options.out, options.plot, options.subtitles)
+    if options.asr is None and options.transcript is None and options.words is None:
+        raise DataError(
+            f"{clip}: how are its words known? give --transcript FILE, --asr tiny.en (or the folder of another "
+            "faster-whisper model), or --words none"
+        )
+    with quiet_libraries():
+        sentiment = load_pipeline(options.model, options.device)
+        settings = ExtractionSettings(words=options.words is None, asr=options.asr, face_model=options.face_model)
+        analysis = analyse(sentiment, clip, settings, transcript=options.transcript, batch_size=options.batch_size)
+    print("\n".join(segment_lines(analysis.segments)))
+    for note in analysis.notes:
+        print(note, file=sys.stderr)
+    if options.out:
+        config = sentiment.model.config
+        write_segments(analysis, [*(["text"] if config.use_text else []), *config.modality_sizes], options.out)
+    if options.plot:
+        plot_timeline(analysis, options.plot, title=clip.name)
+    if options.subtitles:
+        write_subtitles(analysis.segments, options.subtitles)
 
 
 def compare(arguments: Sequence[str]) -> None:

@@ -293,7 +293,7 @@ def _predict_window(
                 errors[digest] = result["error"].partition(f"(id {row['id']}): ")[2]
                 columns = {"error": errors[digest]}
             else:
-                columns = _result_columns(result)
+                columns = result_columns(result)
             call.results.add(digest, columns, is_new=True)
             journal.write(json.dumps({**columns, "model": call.digest, "digest": digest}) + "\n")
     except torch.OutOfMemoryError as error:
@@ -325,8 +325,8 @@ def _table_columns(call: _Call) -> dict[str, pa.DataType]:
     return columns | {"error": TEXT, "model": TEXT, "digest": TEXT}
 
 
-def _result_columns(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of the pipeline as columns of the table."""
+def result_columns(result: dict[str, Any]) -> dict[str, Any]:
+    """A result of the pipeline as columns of a table of predictions."""
     columns = {name: result[name] for name in ("prediction", "score", "acc7_class", "num_cut")}
     columns["sentiment"] = result["label"]
     for modality, part in result["modalities"].items():
@@ -344,4 +344,4 @@ def _table_rows(call: _Call, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         yield row | {"model": call.digest}
 
 
-__all__ = ["predict_table"]
+__all__ = ["predict_table", "result_columns"]

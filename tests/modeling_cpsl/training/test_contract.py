@@ -187,6 +187,8 @@ HOOKS = {
     "_save_checkpoint": "model trial",
     "_save_optimizer_and_scheduler": "output_dir",
     "_save_rng_state": "output_dir",
+    "_run_epoch": "model epoch train_dataloader steps_in_epoch num_update_steps_per_epoch trial ignore_keys_for_eval "
+    "start_time resume_from_checkpoint epochs_trained steps_trained_in_current_epoch",
     "add_callback": "callback",
     "compute_loss": "model inputs return_outputs num_items_in_batch",
     "create_model_card": "language license tags model_name finetuned_from tasks dataset_tags dataset dataset_args",
