@@ -27,7 +27,7 @@ def extract(arguments: Sequence[str]) -> None:
         "--modalities", type=comma_separated, default=list(MODALITIES), help="what is measured, separated by commas"
     )
     parser.add_argument("--voice", default="cpsl", help="the descriptors of the voice: cpsl or egemaps")
-    parser.add_argument("--face_model", type=Path, help="the file face_landmarker.task, see docs/own_clips.md")
+    parser.add_argument("--face_model", type=Path, help="the file face_landmarker.task")
     parser.add_argument("--num_proc", type=int, default=1, help="number of processes")
     parser.add_argument("--shard", default="1/1", help="extract only this part of the clips, such as 2/8")
     parser.add_argument("--on_error", choices=ON_ERROR, default="skip", help="skip: leave bad clips out")
