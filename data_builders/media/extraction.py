@@ -67,7 +67,7 @@ def extract_clip(
     if spans is not None:
         utterances = utterances_of_spans(timed.words, _checked_spans(path, spans, duration))
     elif settings.words:
-        utterances = cut_into_utterances(timed.words, duration)
+        utterances = cut_into_utterances(timed.words)
     else:
         utterances = utterances_of_spans([], _even_spans(path, sound, duration))
     voices: list[np.ndarray | None] = [None] * len(utterances)

@@ -6,29 +6,25 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..segments import WORDS_PER_SEGMENT, assign_words, cut_at_pauses
+from ..segments import assign_words, cut_at_pauses
 from .contract import Utterance, Word
 
 
 UNIT = 0.5  # seconds of a unit where words are not known
-LONGEST = 15.0  # seconds: a recording that is not longer is one utterance
+LONGEST = 15.0  # seconds of an utterance where words are not known
 PAUSE = 0.8  # seconds between two utterances, even within a sentence
 _SENTENCE_END = re.compile(r"[.?!…。！？؟।]+[\"'”’»)\]]*$")
 _ABBREVIATION = re.compile(r"(?:\w|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|(?:\w\.)+\w)\.$", re.IGNORECASE)
 
 
-def cut_into_utterances(words: Sequence[Word], duration: float) -> list[Utterance]:
-    """The utterances of a recording.
+def cut_into_utterances(words: Sequence[Word]) -> list[Utterance]:
+    """The utterances of a recording: cut after sentences and at pauses, and long ones at their longest pauses.
 
-    A short recording is one. A long one is cut after sentences and at pauses, and what is then longer than
-    `WORDS_PER_SEGMENT` words at its longest pauses.
+    Two sentences may differ in sentiment, so a short recording is cut too.
 
     Args:
         words: All words, in their order.
-        duration: The length of the recording, in seconds.
     """
-    if duration <= LONGEST and len(words) <= WORDS_PER_SEGMENT:
-        return [Utterance(0.0, duration, tuple(words))] if words else []
     sentences: list[list[Word]] = []
     for word in words:
         if not sentences or _ends_before(sentences[-1][-1], word):

@@ -13,7 +13,6 @@ SHARED = Path(__file__).parents[3] / "shared"
 REAL_CLIP = SHARED / "assets" / "faces" / "short_hamilton_clip.mp4"
 FACE_MODEL = SHARED / "assets" / "face_landmarker.task"
 EMODB = SHARED / "data" / "emodb"
-WHISPER = os.environ.get("CPSL_WHISPER", "")
 
 
 def needs_package(module):

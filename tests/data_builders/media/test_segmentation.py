@@ -20,15 +20,13 @@ def texts(utterances):
     return [" ".join(word.text for word in utterance.words) for utterance in utterances]
 
 
-def test_a_short_clip_is_one_utterance():
-    words = spoken("Great. Really great.")
-    assert cut_into_utterances(words, 4.0) == [(0.0, 4.0, tuple(words))]
-    assert cut_into_utterances([], 4.0) == []
+def test_no_words_are_no_utterance():
+    assert cut_into_utterances([]) == []
 
 
-def test_a_long_one_is_cut_at_sentences_and_pauses():
+def test_a_recording_is_cut_at_sentences_and_pauses():
     words = spoken("I met Dr. Who in the U.S. today. He smiled! Then nothing and more", pauses={12: 1.0})
-    found = cut_into_utterances(words, 60.0)
+    found = cut_into_utterances(words)
     assert texts(found) == ["I met Dr. Who in the U.S. today.", "He smiled!", "Then nothing", "and more"]
     assert [(utterance.start, utterance.end) for utterance in found] == [
         (utterance.words[0].start, utterance.words[-1].end) for utterance in found
@@ -37,7 +35,7 @@ def test_a_long_one_is_cut_at_sentences_and_pauses():
 
 def test_what_has_no_sentences_is_cut_at_its_longest_pauses():
     words = spoken("word " * 50, pauses={20: 0.5})
-    assert [len(utterance.words) for utterance in cut_into_utterances(words, 60.0)] == [20, 30]
+    assert [len(utterance.words) for utterance in cut_into_utterances(words)] == [20, 30]
 
 
 def test_spans_take_the_words_whose_middle_they_hold():

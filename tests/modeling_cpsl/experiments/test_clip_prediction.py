@@ -1,0 +1,84 @@
+"""`cpsl predict MODEL CLIP`: sentiment over the segments of a clip, its subtitles and its timeline."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from media_files import needs_package, tone, write_clip
+from PIL import Image
+
+from cpsl import main
+
+
+needs_package("av")
+
+CAPTIONS = """1
+00:00:00,200 --> 00:00:01,000
+a great movie.
+
+2
+00:00:03,000 --> 00:00:04,400
+terrible ending.
+"""
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A clip of five seconds with sound and pictures, and captions of two utterances beside it."""
+    write_clip(tmp_path / "clip.mkv", seconds=5.0, sound=tone(5.0))
+    (tmp_path / "clip.srt").write_text(CAPTIONS)
+    return tmp_path / "clip.mkv"
+
+
+def run(model, clip, *arguments):
+    return main(["predict", str(model), str(clip), *map(str, arguments), "--device", "cpu"])
+
+
+def test_segments_subtitles_and_timeline(trained_folder, clip, tmp_path, capsys):
+    out, plot, subtitles = (tmp_path / name for name in ("out.csv", "timeline.png", "out.srt"))
+    options = ("--transcript", clip.with_suffix(".srt"), "--plot", plot, "--subtitles", subtitles)
+    assert run(trained_folder, clip, out, *options) == 0
+    printed = capsys.readouterr()
+    assert len([line for line in printed.out.splitlines() if "great" in line or "terrible" in line]) == 2
+    # The model was trained on features that were not made by these extractors.
+    assert "acoustic" in printed.err and "scored without them" in printed.err
+    table = pd.read_csv(out)
+    assert len(table) == 2
+    assert table["start"].tolist() == pytest.approx([0.2, 3.0], abs=0.05)
+    assert table["prediction"].between(-3, 3).all()
+    captions = subtitles.read_text().split("\n\n")
+    for caption, value in zip(captions, table["prediction"], strict=True):
+        assert f"[{value:+.1f} " in caption
+    with Image.open(plot) as image:
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"\x1aE\xdf\xa3" + bytes(2000), "clip.mkv"),
+    ],
+)
+def test_a_broken_clip_is_one_line(content, message, trained_folder, clip, capsys):
+    clip.write_bytes(content)
+    assert run(trained_folder, clip, "--transcript", clip.with_suffix(".srt")) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(clip) in line and message in line
+
+
+def test_a_clip_without_sound_has_the_words_of_its_captions(trained_folder, clip, capsys):
+    write_clip(clip, seconds=5.0)
+    assert run(trained_folder, clip, "--transcript", clip.with_suffix(".srt")) == 0
+    assert "terrible ending." in capsys.readouterr().out
+
+
+def test_how_words_are_known_must_be_said(trained_folder, clip, capsys):
+    assert run(trained_folder, clip) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "how are its words known? give --transcript FILE, --asr tiny.en" in line
+
+
+def test_a_model_of_words_has_nothing_to_read_without_them(trained_folder, clip, capsys):
+    assert run(trained_folder, clip, "--words", "none") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "nothing in it that this model can use" in line
