@@ -231,7 +231,7 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
         (b"PK\x03\x04" + bytes(26) + b"acoustic.npy", "an .npz file of NumPy arrays; make a table with its path"),
         (b"\x93NUMPY\x01\0", "a NumPy array; make a table with its path"),
         (b"%PDF-1.7", "a document"),
-        (b"\0\0\0\x20ftypisom", "audio or video; give the file of words"),
+        (b"\0\0\0\x20ftypisom", "audio or video; make a data set of it"),
         ("Ein Satz.\nÄh\n".encode() * 99, "a text, and neither a table nor a pickle"),
         (b"just words\n", "a text, and neither a table nor a pickle"),
         (b"\x1f\x8babc", "gzip.*unpack"),
