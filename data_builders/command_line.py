@@ -117,6 +117,21 @@ def comma_separated(value: str) -> list[str]:
     return [name.strip() for name in value.split(",")]
 
 
+def numbered_part(text: str) -> tuple[int, int]:
+    """One of several parts, counted from 0, as an option names it.
+
+    >>> numbered_part("0/5")
+    (0, 5)
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not of that form.
+    """
+    index, _, number = text.partition("/")
+    if not (index.isdecimal() and number.isdecimal() and int(index) < int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i below n; 0/5 is the first of five")
+    return int(index), int(number)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The suffix `; did you mean X?` for a message about an unknown word, or `""` where no known word is similar.
 

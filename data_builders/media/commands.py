@@ -1,11 +1,10 @@
 """The command `cpsl extract`. What it needs is imported when it runs."""
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..command_line import CommandParser, comma_separated
+from ..command_line import CommandParser, comma_separated, numbered_part
 from ..files import ON_ERROR, DataError
 from .contract import MODALITIES, ExtractionSettings
 
@@ -29,12 +28,11 @@ def extract(arguments: Sequence[str]) -> None:
     parser.add_argument("--voice", default="cpsl", help="the descriptors of the voice: cpsl or egemaps")
     parser.add_argument("--face_model", type=Path, help="the file face_landmarker.task")
     parser.add_argument("--num_proc", type=int, default=1, help="number of processes")
-    parser.add_argument("--shard", default="1/1", help="extract only this part of the clips, such as 2/8")
+    parser.add_argument(
+        "--shard", type=numbered_part, default="0/1", help="i/n: extract only the i-th of n parts, from 0"
+    )
     parser.add_argument("--on_error", choices=ON_ERROR, default="skip", help="skip: leave bad clips out")
     options = parser.parse_args(arguments)
-    shard = re.fullmatch(r"(\d+)/(\d+)", options.shard)
-    if not shard or not 1 <= int(shard[1]) <= int(shard[2]):
-        raise DataError(f"--shard {options.shard} is not a part such as 1/4, 2/4, 3/4 or 4/4")
     if options.num_proc < 1:
         raise DataError(f"--num_proc {options.num_proc} is less than one process")
     if options.transcripts and not options.transcripts.is_dir():
@@ -56,7 +54,7 @@ def extract(arguments: Sequence[str]) -> None:
         transcripts=options.transcripts,
         labels=read_labels(options.labels) if options.labels else None,
         num_proc=options.num_proc,
-        shard=(int(shard[1]), int(shard[2])),
+        shard=options.shard,
         on_error=options.on_error,
     )
     print(summary(results, time.monotonic() - beginning))

@@ -18,7 +18,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..arrow_rows import row_features, rows_to_table
 from ..conversion import ROWS_PER_GROUP
-from ..files import DataError, locked, replacing_file, write_errors
+from ..files import DataError, counted, locked, replacing_file, write_errors
 from ..rows import SPLITS, Row, checked_row
 from .contract import ExtractionSettings, Measured
 from .extraction import check_settings, extract_clip, feature_extractors, feature_names
@@ -100,7 +100,7 @@ def extract_clips(
     transcripts: Path | None = None,
     labels: dict[str, ClipLabels] | None = None,
     num_proc: int = 1,
-    shard: tuple[int, int] = (1, 1),
+    shard: tuple[int, int] = (0, 1),
     on_error: str = "skip",
 ) -> list[Done]:
     """Writes a data set of clips, as Parquet files that `load_aligned_dataset` reads.
@@ -114,7 +114,7 @@ def extract_clips(
         transcripts: A folder of transcripts that have the names of the clips.
         labels: By the clip's name; clips without a label are then left out. None: the rows have no labels.
         num_proc: The number of processes.
-        shard: Which shard of how many is extracted, counted from 1.
+        shard: Which shard of how many is extracted, counted from 0.
         on_error: What is done about a clip that cannot be extracted, see `ON_ERROR`.
 
     Returns:
@@ -126,15 +126,15 @@ def extract_clips(
     """
     check_settings(settings)
     index, count = shard
-    if existing := sorted(out.glob(f"data/*-{index - 1:05d}-of-{count:05d}.parquet")):
+    if existing := sorted(out.glob(f"data/*-{index:05d}-of-{count:05d}.parquet")):
         raise DataError(f"{existing[0]}: exists already; give a new folder")
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     parts = out / f".clips-{index}-of-{count}"
     features = _features(settings, labelled=labels is not None)
-    mine = clips[index - 1 :: count]
+    mine = clips[index::count]
     if absent := sorted((labels or {}).keys() - {name for clip in clips for name in _names(clip)}):
-        logger.warning("%d labels are of clips that are not there, the first is %s", len(absent), absent[0])
+        logger.warning("%s of clips that are not there, the first is %s", counted(len(absent), "label"), absent[0])
     with locked(out / f"shard-{index}-of-{count}"):
         with write_errors(out):
             parts.mkdir(exist_ok=True)
@@ -158,7 +158,7 @@ def extract_clips(
         results = [done[clip.name] for clip in mine]
         if not any(result.measured for result in results):
             first = f"; the first: {results[0].reason}" if results else ""
-            raise DataError(f"{out}: none of {len(mine)} clips could be extracted{first}")
+            raise DataError(f"{out}: none of {counted(len(mine), 'clip')} could be extracted{first}")
         _write(results, out, parts, features, shard)
         splits = {label.split for label in labels.values()} if labels else {SPLITS[0]}
         with replacing_file(out / "README.md") as temporary:
@@ -250,7 +250,7 @@ def _write(results: list[Done], out: Path, parts: Path, features: Features, shar
     for split, files in splits.items():
         groups = [files] if shard[1] > 1 else _groups_of_size(files)
         for index, group in enumerate(filter(None, groups)):
-            position, count = (shard[0] - 1, shard[1]) if shard[1] > 1 else (index, len(groups))
+            position, count = shard if shard[1] > 1 else (index, len(groups))
             path = out / "data" / f"{split}-{position:05d}-of-{count:05d}.parquet"
             with replacing_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
                 for file in group:
@@ -307,10 +307,10 @@ def summary(results: Sequence[Done], seconds: float) -> str:
         if result.measured:
             utterances[result.split] += result.measured.utterances
             missing.update(result.measured.missing)
-    counted = ", ".join(f"{split} {utterances[split]}" for split in SPLITS if utterances[split])
+    by_split = ", ".join(f"{split} {utterances[split]}" for split in SPLITS if utterances[split])
     lines = [
-        f"{len(measured)} clips of {length / 60:.1f} min in {seconds / 60:.1f} min ({length / max(seconds, 1e-9):.1f} "
-        f"seconds a second); utterances: {counted}"
+        f"{counted(len(measured), 'clip')} of {length / 60:.1f} min in {seconds / 60:.1f} min "
+        f"({length / max(seconds, 1e-9):.1f} seconds a second); utterances: {by_split}"
     ]
     if words:
         lines.append(f"words: {words}, {timed / words:.1%} of them aligned")
@@ -319,6 +319,6 @@ def summary(results: Sequence[Done], seconds: float) -> str:
     lines.append("utterances that lack a modality: " + ", ".join(f"{name} {missing[name]}" for name in missing))
     left_out = [result for result in results if not result.measured]
     if left_out:
-        lines.append(f"left out: {len(left_out)} clips")
+        lines.append(f"left out: {counted(len(left_out), 'clip')}")
         lines += [f"  {result.reason}" for result in left_out]
     return "\n".join(lines)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_builders.command_line import CommandParser
+from data_builders.command_line import CommandParser, numbered_part
 
 
 def experiment(arguments: Sequence[str]) -> None:
@@ -18,7 +18,7 @@ def experiment(arguments: Sequence[str]) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for records, tables and figures")
     parser.add_argument("--workers", type=_positive, default=1, help="number of runs at a time")
     parser.add_argument(
-        "--shard", type=_shard, default="0/1", help="i/n: do the i-th of n parts, which may share a folder"
+        "--shard", type=numbered_part, default="0/1", help="i/n: do the i-th of n parts, which may share a folder"
     )
     options, others = parser.parse_own_args(arguments)
     from .specification import read_specification
@@ -55,10 +55,3 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, _, number = text.partition("/")
-    if not (part.isdecimal() and number.isdecimal() and int(part) < int(number)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i below n; 0/2 is the first half")
-    return int(part), int(number)

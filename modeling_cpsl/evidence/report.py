@@ -8,7 +8,7 @@ from data_builders.files import DataError, replacing_file
 
 from .figures import plot_forest, plot_learning_curves
 from .records import read_records, write_table_of_records
-from .specification import SPECIFICATION_FILE, read_specification
+from .specification import saved_specification
 from .summary import summarize
 from .tables import latex, markdown, table_of_values
 
@@ -34,7 +34,7 @@ def write_report(folder: str | os.PathLike, *, split: str = "test", reference: s
     """
     folder = Path(folder)
     records = read_records(folder)
-    specification = read_specification(folder / SPECIFICATION_FILE)
+    specification = saved_specification(folder)
     reference = reference or specification.reference
     if reference not in specification.rows:
         meant = did_you_mean(reference, specification.rows)

@@ -1,6 +1,5 @@
 """Trains the runs of an experiment, several at a time, each in a process of its own; what is finished is kept."""
 
-import logging
 import multiprocessing
 import os
 import shutil
@@ -17,11 +16,10 @@ from tqdm.auto import tqdm
 
 from data_builders.files import DataError, one_line
 
+from ..experiments.records import without_paths
 from .records import FINISHED, failed_record, finished_record, read_record, record_path, write_record
 from .specification import PlannedRun, Specification
 
-
-logger = logging.getLogger(__name__)
 
 RUNS = "runs"
 # Each run forks from a process that has imported what a training needs, which takes seconds.
@@ -80,8 +78,6 @@ def _is_finished(run: PlannedRun, specification: Specification, folder: Path) ->
 
 
 def _recorded_options(run: PlannedRun, specification: Specification) -> dict[str, Any]:
-    from ..experiments.records import without_paths
-
     return without_paths(specification.rows[run.row] | {"command_line": specification.options})
 
 

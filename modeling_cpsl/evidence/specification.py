@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from data_builders.command_line import did_you_mean
-from data_builders.files import DataError, replacing_file
+from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
 from ..experiments.recipe import Recipe, read_recipe, read_yaml
 
@@ -89,6 +89,17 @@ class Specification:
         """Writes `specification.yaml`, from which tables can be made again."""
         with replacing_file(Path(folder) / SPECIFICATION_FILE) as path:
             path.write_text(yaml.safe_dump(asdict(self), sort_keys=False), encoding="utf-8")
+
+
+def saved_specification(folder: str | Path) -> Specification:
+    """The specification of an experiment's folder; its recipe need not be there any more.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    path = Path(folder, SPECIFICATION_FILE)
+    with broken_files_are_data_errors(path, "specification", "give the experiment's command again"):
+        return Specification(**read_yaml(path))
 
 
 def read_specification(path: str | Path, options: Sequence[str] = ()) -> Specification:
@@ -170,4 +181,4 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-__all__ = ["PlannedRun", "Specification", "read_specification"]
+__all__ = ["PlannedRun", "Specification", "read_specification", "saved_specification"]

@@ -28,7 +28,6 @@ from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 from data_builders.cross_validation import cross_validation_splits
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
-from data_builders.leaks import shared_videos
 
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
@@ -36,7 +35,7 @@ from ..processing_cpsl import CPSLProcessor
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
-from .console import without_loading_reports, without_messages
+from .console import without_loading_reports
 from .continuation import kept_and_new, kept_statistics, restart_bounds
 from .loading import NO_FOREIGN_CODE, check_claimed_size
 from .recipe import DataArguments, Recipe
@@ -54,19 +53,16 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
     if arguments.fold is not None and arguments.streaming:
         raise ValueError("fold: a stream cannot be cut into folds; leave --streaming or --fold out")
-    with without_messages("data_builders.builder", "so speakers leak"):  # only in the training that builds the cache
-        dataset = load_aligned_dataset(
-            arguments.dataset,
-            data_dir=arguments.data_dir,
-            format=arguments.format,
-            modalities=arguments.modality_names,
-            feature_sequences=arguments.sequences_by_modality,
-            streaming=arguments.streaming,
-        )
+    dataset = load_aligned_dataset(
+        arguments.dataset,
+        data_dir=arguments.data_dir,
+        format=arguments.format,
+        modalities=arguments.modality_names,
+        feature_sequences=arguments.sequences_by_modality,
+        streaming=arguments.streaming,
+    )
     if arguments.fold_and_number is not None:
         return cross_validation_splits(dataset, *arguments.fold_and_number, group=arguments.fold_group)
-    if not arguments.streaming:
-        _warn_of_shared_videos(arguments.dataset, dataset)
     if "train" not in dataset:
         raise ValueError(
             f"{arguments.dataset}: there is no train split, it has {', '.join(dataset)}; cut it anew with --fold 0/5"
@@ -75,16 +71,6 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         if next(read_columns(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
     return dataset
-
-
-def _warn_of_shared_videos(name: str, dataset: DatasetDict) -> None:
-    """Says on one line which splits have videos in common."""
-    shared = [
-        f"{counted(len(videos), 'video')} in both {one} and {other}"
-        for (one, other), videos in shared_videos(dataset).items()
-    ]
-    if shared:
-        logger.warning("%s: %s; metrics on speakers that were trained on are too good", name, ", ".join(shared))
 
 
 def build_processor(

@@ -78,6 +78,8 @@ def predict(arguments: Sequence[str]) -> None:
     if processes.is_main_process:
         print(f"{options.out}: {predicted} utterances predicted now, {before} before, {skipped} skipped")
     processes.destroy_process_group()
+    if skipped and not predicted + before:
+        raise DataError(f"{options.out}: not one utterance could be predicted; the column `error` says why")
 
 
 def _predict_clip(options: Namespace) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from transformers import HfArgumentParser
 
-from data_builders.command_line import CommandParser, UsageError, comma_separated, did_you_mean
+from data_builders.command_line import CommandParser, UsageError, comma_separated, did_you_mean, numbered_part
 from data_builders.files import DataError, broken_files_are_data_errors, one_line
 
 from ..architectures_cpsl import ARCHITECTURES
@@ -124,13 +124,13 @@ class DataArguments:
 
     @property
     def fold_and_number(self) -> tuple[int, int] | None:
-        """`fold` as two numbers; ValueError for what is not of the form `i/k`."""
+        """`fold` as two numbers; ValueError for what is not a part such as `0/5`."""
         if self.fold is None:
             return None
-        fold, _, number = self.fold.partition("/")
-        if not (fold.isdecimal() and number.isdecimal()):
-            raise ValueError(f"fold: {self.fold!r} is not of the form i/k; 0/5 is the first of five folds")
-        return int(fold), int(number)
+        try:
+            return numbered_part(self.fold)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"fold: {error}") from error
 
     @property
     def sequences_by_modality(self) -> dict[str, str] | None:

@@ -36,7 +36,7 @@ def all_folds(row, seed):
 def experiment(tmp_path):
     """The folder of an experiment of three rows, three seeds and three folds, with one run that failed."""
     rows = {"text": {}, "same": {}, "better": {}}
-    specification = {"base": "sample", "rows": rows, "seeds": [*SEEDS], "folds": {"k": FOLDS}, "reference": "text"}
+    specification = {"base": "gone.yaml", "rows": rows, "seeds": [*SEEDS], "folds": {"k": FOLDS}, "reference": "text"}
     (tmp_path / "specification.yaml").write_text(yaml.safe_dump(specification))
     for row in rows:
         for seed in SEEDS:

@@ -77,7 +77,7 @@ def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fold": "first"}, "fold: 'first' is not of the form i/k; 0/5 is the first of five folds"),
+        ({"fold": "first"}, "fold: 'first' is not of the form i/n with i below n; 0/5 is the first of five"),
         ({"fold": "0/5", "streaming": True}, "a stream cannot be cut into folds"),
         ({"fold": "0/5", "fold_group": "speaker"}, "fold_group: the data has no column 'speaker'; it has id, "),
     ],

@@ -297,10 +297,8 @@ def test_what_is_odd_in_the_data_is_said_on_one_line_at_every_training(data, tmp
         options = ["--dataset", str(tmp_path / "data"), "--output_dir", str(tmp_path / attempt), *TINY]
         caplog.clear()
         assert main(["train", "sample", *options, "--max_steps", "2"]) == 0
-        overlap = f"{tmp_path / 'data'}: {videos} video{'s' * (videos > 1)} in both train and validation; metrics on "
-        assert [message for message in caplog.messages if "train and validation" in message] == [
-            f"{overlap}speakers that were trained on are too good"
-        ]
+        [message] = [message for message in caplog.messages if "train and validation" in message]
+        assert f"share {videos} video{'s' * (videos > 1)}, so speakers leak between them" in message
         assert caplog.messages.count("the labels are constant (1.0): the correlation is set to 0") == 1
         assert "warnings.warn" not in capsys.readouterr().err
 

@@ -113,6 +113,16 @@ def test_bad_utterances(trained_folder, tmp_path, capsys):
     assert table["error"].isna().tolist() == [True] * 5 + [False] and "visual" in table["error"].iloc[-1]
 
 
+def test_nothing_but_bad_utterances_is_an_error_and_the_table_says_why(trained_folder, tmp_path, capsys):
+    rows = corpus(2)
+    for row in rows:
+        row["visual"] = row["visual"] + [[0.0] * 47]
+    data, out = write_jsonl(rows, tmp_path / "data.jsonl"), tmp_path / "out.csv"
+    assert run(trained_folder, data, out, "--on_error", "skip") == 1
+    assert "out.csv: not one utterance could be predicted; the column `error` says why" in capsys.readouterr().err
+    assert READ_TABLE[".csv"](out)["error"].notna().sum() == 2
+
+
 def test_data_without_a_modality(trained_folder, tmp_path):
     rows = [{name: row[name] for name in ("id", "words")} for row in corpus(5)]
     data = write_jsonl(rows, tmp_path / "data.jsonl")
