@@ -95,6 +95,7 @@ class MultimodalSentimentPipeline(Pipeline):
         Raises:
             ValueError: An utterance is bad and `on_error` is `raise`; the message names it. Or an argument is out of
                 range.
+            TypeError: There is no such argument.
         """
         if isinstance(inputs, (str, Mapping)):
             return next(self._results([inputs], batch_size, **kwargs))
@@ -156,7 +157,13 @@ class MultimodalSentimentPipeline(Pipeline):
         explain: bool | str | None = None,
         on_error: str | None = None,
         truncation: bool = True,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            raise TypeError(
+                f"{', '.join(unknown)}: this pipeline has no such option, leave it out; it has batch_size, "
+                "num_samples, explain and on_error"
+            )
         if truncation is not True:
             raise ValueError(f"truncation={truncation!r}: utterances are always cut to max_length; leave it out")
         if on_error is not None and on_error not in ON_ERROR:

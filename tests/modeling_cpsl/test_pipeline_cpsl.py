@@ -356,6 +356,11 @@ def test_arguments_of_other_pipelines(sentiment, utterances):
     assert sentiment(utterances[:3], num_workers=2, truncation=True) == expected
     with pytest.raises(ValueError, match="truncation=False: utterances are always cut to max_length; leave it out"):
         sentiment("great", truncation=False)
+    unknown = "top_k, padding: this pipeline has no such option, leave it out; it has batch_size, num_samples, explain"
+    with pytest.raises(TypeError, match=unknown):
+        sentiment("great", top_k=2, padding=True)
+    with pytest.raises(TypeError, match="top_k: this pipeline has no such option"):
+        MultimodalSentimentPipeline(sentiment.model, processor=sentiment.processor, device="cpu", top_k=None)
 
 
 def test_a_tokenizer_of_another_model_is_refused(sentiment, wordpiece_tokenizer):
