@@ -1,6 +1,9 @@
-"""Cross-validation by group: all splits of a data set together, cut anew so that no group is in two of them."""
+"""Splits cut anew by group: for cross-validation, and smaller training splits."""
 
-from datasets import DatasetDict, concatenate_datasets
+from collections import Counter
+from hashlib import blake2b
+
+from datasets import Dataset, DatasetDict, concatenate_datasets
 
 from .files import DataError
 
@@ -35,9 +38,7 @@ def cross_validation_splits(
             f"least {SMALLEST_NUM_FOLDS} (train, validation and test), such as 0/5"
         )
     samples = concatenate_datasets(list(dataset.values()))
-    if group not in samples.column_names:
-        raise DataError(f"fold_group: the data has no column {group!r}; it has {', '.join(samples.column_names)}")
-    groups = samples[group][:]
+    groups = _groups(samples, group)
     num_groups = len(set(groups))
     if num_groups < num_folds:
         raise DataError(
@@ -53,4 +54,35 @@ def cross_validation_splits(
     return DatasetDict({name: samples.select(sorted(indices)) for name, indices in rows.items()})
 
 
-__all__ = ["cross_validation_splits"]
+def share_of_groups(split: Dataset, share: float, *, group: str = "video_id") -> Dataset:
+    """A part of a split, in whole groups: to learn what more data is worth.
+
+    Which groups it is depends on their names alone, and a smaller share is a part of every larger one.
+
+    Args:
+        split: The split.
+        share: How much of its samples to keep, above 0 and at most 1. The group that reaches it is kept whole.
+        group: The column that says to which group a sample belongs.
+
+    Raises:
+        DataError: There is no such share or column.
+    """
+    if not 0 < share <= 1:
+        raise DataError(f"train_share={share} must lie above 0, and be at most 1")
+    groups = _groups(split, group)
+    sizes = Counter(groups)
+    kept: set[str] = set()
+    for name in sorted(sizes, key=lambda name: blake2b(str(name).encode()).digest()):
+        if sum(sizes[each] for each in kept) >= share * len(split):
+            break
+        kept.add(name)
+    return split.select([index for index, name in enumerate(groups) if name in kept])
+
+
+def _groups(samples: Dataset, column: str) -> list[str]:
+    if column not in samples.column_names:
+        raise DataError(f"fold_group: the data has no column {column!r}; it has {', '.join(samples.column_names)}")
+    return samples[column][:]
+
+
+__all__ = ["cross_validation_splits", "share_of_groups"]

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_builders.command_line import CommandParser, numbered_part
+from data_builders.command_line import CommandParser, comma_separated, numbered_part
 
 
 def experiment(arguments: Sequence[str]) -> None:
@@ -20,10 +20,16 @@ def experiment(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--shard", type=numbered_part, default="0/1", help="i/n: do the i-th of n parts, which may share a folder"
     )
+    instead = parser.add_argument_group("in place of what the specification says")
+    instead.add_argument("--base", help="the base recipe, a YAML file or the name of a packaged one")
+    instead.add_argument("--seeds", type=_numbers, help="seeds separated by commas, such as 0,1,2")
+    instead.add_argument("--folds", type=_positive, help="number of folds of a cross-validation")
     options, others = parser.parse_own_args(arguments)
     from .specification import read_specification
 
-    specification = read_specification(options.specification, others)
+    specification = read_specification(
+        options.specification, others, base=options.base, seeds=options.seeds, num_folds=options.folds
+    )
     from .report import write_report
     from .running import run_experiment
 
@@ -49,6 +55,13 @@ def report(arguments: Sequence[str]) -> None:
     from .report import write_report
 
     print(write_report(options.experiment, split=options.split, reference=options.reference))
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = comma_separated(text)
+    if not all(map(str.isdecimal, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas, as 0,1,2 is")
+    return list(map(int, numbers))
 
 
 def _positive(text: str) -> int:

@@ -9,15 +9,19 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from data_builders.command_line import did_you_mean
+from data_builders.columns import modality_sizes
+from data_builders.command_line import CommandParser, did_you_mean
 from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
+from ..experiments.assembly import load_data
 from ..experiments.recipe import Recipe, read_recipe, read_yaml
 
 
 SPECIFICATION_FILE = "specification.yaml"
-# Names of rows become names of files.
-_ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+# What `rows` may be in place of a mapping: a row for every subset of the modalities.
+EVERY_SUBSET = "every_subset"
+# Names of rows stand in tables, and become names of files.
+_ROW_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.+() -]*[A-Za-z0-9_.+)-])?")
 # Options that the specification itself decides.
 _DECIDED = ("seed", "fold", "fold_group", "output_dir", "resume_from_checkpoint")
 
@@ -38,7 +42,7 @@ class PlannedRun(NamedTuple):
     @property
     def name(self) -> str:
         """What its files are called."""
-        return f"{self.row}-seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
+        return f"{file_name(self.row)}-seed{self.seed}" + ("" if self.fold is None else f"-fold{self.fold}")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,11 @@ class Specification:
             path.write_text(yaml.safe_dump(asdict(self), sort_keys=False), encoding="utf-8")
 
 
+def file_name(row: str) -> str:
+    """A row's name without what is awkward in a file's name: `MAG (this package)` gives `MAG-this-package`."""
+    return re.sub(r"[() ]+", "-", row).strip("-")
+
+
 def saved_specification(folder: str | Path) -> Specification:
     """The specification of an experiment's folder; its recipe need not be there any more.
 
@@ -102,12 +111,24 @@ def saved_specification(folder: str | Path) -> Specification:
         return Specification(**read_yaml(path))
 
 
-def read_specification(path: str | Path, options: Sequence[str] = ()) -> Specification:
+def read_specification(
+    path: str | Path,
+    options: Sequence[str] = (),
+    *,
+    base: str | None = None,
+    seeds: Sequence[int] | None = None,
+    num_folds: int | None = None,
+) -> Specification:
     """Reads and checks a specification.
 
     Args:
-        path: A YAML file, see [`Specification`]; a recipe that it names is looked for beside it too.
+        path: A YAML file, see [`Specification`]; a recipe that it names is looked for beside it too. Its `rows` may be
+            `every_subset`, which stands for a row for every subset of the modalities: of those that `--modalities`
+            names or, without it, of all that the data has.
         options: Options of all rows, as on the command line of `cpsl train`.
+        base: Recipe in place of the file's.
+        seeds: Seeds in place of the file's.
+        num_folds: Number of folds in place of the file's.
 
     Raises:
         ValueError: Something is missing, unknown or of a wrong kind.
@@ -116,6 +137,12 @@ def read_specification(path: str | Path, options: Sequence[str] = ()) -> Specifi
     if not path.is_file():
         raise DataError(f"{path}: there is no such specification; name a YAML file")
     content = read_yaml(path)
+    if base is not None:
+        content["base"] = base
+    if seeds is not None:
+        content["seeds"] = [*seeds]
+    if num_folds is not None:
+        content["folds"] = (_checked_folds(content.get("folds"), path) or {}) | {"k": num_folds}
     known = set(Specification.__dataclass_fields__)
     for name in content:
         if name not in known:
@@ -125,13 +152,17 @@ def read_specification(path: str | Path, options: Sequence[str] = ()) -> Specifi
     if missing := {"base", "rows"} - content.keys():
         raise DataError(f"{path}: it lacks {_listed(missing)}")
     beside = path.parent / str(content["base"])
+    content["base"] = str(beside if beside.is_file() and base is None else content["base"])
+    options = [*content.get("options", []), *options]
+    if content["rows"] == EVERY_SUBSET:
+        content["rows"], options = _every_subset(content["base"], options)
     specification = Specification(
-        base=str(beside if beside.is_file() else content["base"]),
+        base=content["base"],
         rows=_checked_rows(content["rows"], path),
         seeds=_checked_seeds(content.get("seeds", [0]), path),
         reference=str(content.get("reference") or next(iter(content["rows"]))),
         folds=_checked_folds(content.get("folds"), path),
-        options=[*content.get("options", []), *options],
+        options=options,
     )
     if specification.reference not in specification.rows:
         meant = did_you_mean(specification.reference, specification.rows)
@@ -141,13 +172,27 @@ def read_specification(path: str | Path, options: Sequence[str] = ()) -> Specifi
     return specification
 
 
+def _every_subset(base: str, options: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """A row for every subset of the modalities, and the options without `--modalities`, which would override them."""
+    data = read_recipe(base, arguments=options).data
+    names = data.modality_names or ["text", *modality_sizes(load_data(data)["train"])]
+    subsets = (subset for size in range(len(names)) for subset in itertools.combinations(names, size + 1))
+    parser = CommandParser(add_help=False)
+    parser.add_argument("--modalities")
+    _, others = parser.parse_own_args(options)
+    return {"+".join(subset): {"modalities": ",".join(subset)} for subset in subsets}, others
+
+
 def _checked_rows(rows: Any, path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(rows, Mapping) or not rows:
-        raise DataError(f"{path}: rows must be a mapping of names to options, such as {{text: {{modalities: text}}}}")
-    checked = {}
+        raise DataError(
+            f"{path}: rows must be a mapping of names to options, such as {{text: {{modalities: text}}}}, or "
+            f"{EVERY_SUBSET}"
+        )
+    checked: dict[str, dict[str, Any]] = {}
     for name, options in rows.items():
         if not _ROW_NAME.fullmatch(str(name)):
-            raise DataError(f"{path}: row {name!r} names files; use letters, digits and any of _ . + -")
+            raise DataError(f"{path}: row {name!r} names files; use letters, digits, spaces and any of _ . + - ( )")
         if not isinstance(options or {}, Mapping):
             raise DataError(
                 f"{path}: row {name}: {options!r} is not a mapping of options; {{}} leaves the base as it is"
@@ -157,6 +202,9 @@ def _checked_rows(rows: Any, path: Path) -> dict[str, dict[str, Any]]:
             raise DataError(
                 f"{path}: row {name}: {decided[0]} is not a row's; set seeds and folds of the specification"
             )
+        same = [other for other in checked if file_name(other) == file_name(str(name))]
+        if same:
+            raise DataError(f"{path}: rows {same[0]!r} and {name!r} would have the same files; rename one of them")
         checked[str(name)] = dict(options or {})
     return checked
 
@@ -181,4 +229,4 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-__all__ = ["PlannedRun", "Specification", "read_specification", "saved_specification"]
+__all__ = ["EVERY_SUBSET", "PlannedRun", "Specification", "file_name", "read_specification", "saved_specification"]

@@ -26,7 +26,7 @@ from transformers import (
 
 from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
-from data_builders.cross_validation import cross_validation_splits
+from data_builders.cross_validation import cross_validation_splits, share_of_groups
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
 
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
@@ -53,6 +53,8 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
     if arguments.fold is not None and arguments.streaming:
         raise ValueError("fold: a stream cannot be cut into folds; leave --streaming or --fold out")
+    if arguments.train_share != 1 and arguments.streaming:
+        raise ValueError("train_share: no part of a stream can be taken; leave --streaming or --train_share out")
     dataset = load_aligned_dataset(
         arguments.dataset,
         data_dir=arguments.data_dir,
@@ -62,7 +64,7 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         streaming=arguments.streaming,
     )
     if arguments.fold_and_number is not None:
-        return cross_validation_splits(dataset, *arguments.fold_and_number, group=arguments.fold_group)
+        dataset = cross_validation_splits(dataset, *arguments.fold_and_number, group=arguments.fold_group)
     if "train" not in dataset:
         raise ValueError(
             f"{arguments.dataset}: there is no train split, it has {', '.join(dataset)}; cut it anew with --fold 0/5"
@@ -70,6 +72,8 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     for name, split in dataset.items():
         if next(read_columns(split, ["id"]), None) is None:
             raise ValueError(f"{arguments.dataset}: the {name} split is empty; give it samples or leave it out")
+    if arguments.train_share != 1:
+        dataset["train"] = share_of_groups(dataset["train"], arguments.train_share, group=arguments.fold_group)
     return dataset
 
 

@@ -107,8 +107,10 @@ class DataArguments:
             "the next one the validation split, and the rest trains. Default: the data's own splits."
         },
     )
-    fold_group: str = field(
-        default="video_id", metadata={"help": "Column whose values are never divided between folds."}
+    fold_group: str = field(default="video_id", metadata={"help": "Column whose values are never divided."})
+    train_share: float = field(
+        default=1.0,
+        metadata={"help": "Share of the training split that is trained on, in whole groups of fold_group."},
     )
     max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
 

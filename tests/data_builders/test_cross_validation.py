@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_builders import load_aligned_dataset
-from data_builders.cross_validation import cross_validation_splits
+from data_builders.cross_validation import cross_validation_splits, share_of_groups
 from data_builders.files import DataError
 
 
@@ -68,3 +68,22 @@ def test_features_and_format_of_the_data_are_kept():
     assert splits["train"].info.config_name == own["train"].info.config_name
     sizes = [len(splits[name]) for name in ("validation", "test")]
     assert np.ptp(sizes) < 0.1 * sum(len(split) for split in own.values())
+
+
+def test_a_share_has_whole_groups_and_is_part_of_every_larger_one():
+    train = load_aligned_dataset("sample")["train"]
+    whole = {name: train["video_id"][:].count(name) for name in set(train["video_id"])}
+    smaller = set()
+    for share in (0.1, 0.25, 0.5, 1):
+        part = share_of_groups(train, share)
+        counts = {name: part["video_id"][:].count(name) for name in set(part["video_id"])}
+        assert counts == {name: whole[name] for name in counts}
+        assert share * len(train) <= len(part) <= share * len(train) + max(whole.values())
+        assert smaller < set(part["id"])
+        smaller = set(part["id"])
+        assert part["id"] == [name for name in train["id"] if name in smaller]
+    assert train.features == part.features and len(part) == len(train)
+    with pytest.raises(DataError, match="train_share=0 must lie above 0"):
+        share_of_groups(train, 0)
+    with pytest.raises(DataError, match="no column 'room'"):
+        share_of_groups(train, 0.5, group="room")
