@@ -39,7 +39,7 @@ from .rows import (
 logger = logging.getLogger(__name__)
 
 # Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
-READER_VERSION = "1.8.0"
+READER_VERSION = "1.9.0"
 
 
 class LeftOut(NamedTuple):

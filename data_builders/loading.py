@@ -89,7 +89,8 @@ def load_aligned_dataset(
         data_dir (`str` or `Path`, *optional*): Where the files of `"mosi"` or `"mosei"` are.
         modalities (sequence of `str`, *optional*): The modalities wanted. Default: all that are found. The derived
             `timing` (see `data_builders.timing`) is given only when it is named. Words are always given; without
-            `"text"` among the names they may be missing. Columns of a table that are not named are not looked at.
+            `"text"` among the names they may be missing. Features that are not named need not be readable, and columns
+            of a table that are not named are not looked at.
         feature_sequences (mapping, *optional*): Modality -> file or root name of a computational sequence.
         folds (mapping, *optional*): Split -> video ids, for computational sequences.
         format (`str`, *optional*): The name of the format. Default: recognised from the content.

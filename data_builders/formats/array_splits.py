@@ -1,6 +1,7 @@
 """What the pickles of MMSA and MulT share: splits that are dicts of columns, with the frames of each sample."""
 
 import itertools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from ..alignment import frame_array, zero_non_finite
 from ..files import DataError
 from ..rows import SPLIT_ALIASES, Replaced, as_text, is_missing, split_name
+from .pickles import modality_sizes
 
 
 COLUMNS = {"acoustic": "audio", "visual": "vision"}  # modality: the column with its features
@@ -38,28 +40,37 @@ def _is_one_sample(columns: dict[str, Any]) -> bool:
     )
 
 
-def read_samples(path: Path, splits: dict[str, dict[str, Any]], *columns: str) -> dict[str, list[Sample]]:
+def read_samples(
+    path: Path, splits: dict[str, dict[str, Any]], wanted: Collection[str], *columns: str
+) -> dict[str, list[Sample]]:
     """The samples of each split by its standard name: their values in the columns that the split has.
 
     Args:
         path: The file.
         splits: Columns by split.
+        wanted: The modalities whose columns must be right if they are there; those of others are else left out.
         columns: The columns to read beside `id` and those of the features.
 
     Raises:
         DataError: A split is unknown, or its columns are no lists or arrays of one length.
     """
     samples = {}
+    unwanted = [column for modality, column in COLUMNS.items() if modality not in wanted]
+    needed = [column for column in (*COLUMNS.values(), "id", *columns) if column not in unwanted]
     for name, split in splits.items():
-        wanted = [*COLUMNS.values(), "id", *columns]
-        found = {column: split[column] for column in wanted if not is_missing(split.get(column))}
+        present = {column: values for column, values in split.items() if not is_missing(values)}
+        found = {column: present[column] for column in needed if column in present}
         for column, values in found.items():
-            if not isinstance(values, list | tuple | np.ndarray) or getattr(values, "ndim", 1) == 0:
+            if not _is_column(values):
                 raise DataError(f"{path}: split {name}: {column} is not a list or an array; get the file again")
         lengths = {column: len(values) for column, values in found.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{column} {length}" for column, length in lengths.items())
             raise DataError(f"{path}: split {name}: its columns differ in length ({listed}); get the file again")
+        for column in unwanted:
+            values = present.get(column)
+            if _is_column(values) and (not found or len(values) == len(next(iter(found.values())))):
+                found[column] = values
         samples[split_name(name, path)] = rows = [
             dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)
         ]
@@ -69,42 +80,39 @@ def read_samples(path: Path, splits: dict[str, dict[str, Any]], *columns: str) -
     return samples
 
 
-def modality_sizes(path: Path, splits: dict[str, list[Sample]]) -> dict[str, int]:
-    """The size of a feature row of each modality that a file has, from the first sample that shows it.
-
-    Raises:
-        DataError: No sample's features of a modality can be read.
-    """
-    sizes = {}
-    for modality, column in COLUMNS.items():
-        fault = None
-        for sample in itertools.chain(*splits.values()):
-            try:
-                frames = frame_array(sample.get(column), modality)
-            except DataError as error:
-                fault = (
-                    fault or f"{path}: sample {as_text(sample['id'])}: column {column}: {error}; get the file again"
-                )
-                continue
-            if frames is not None:
-                sizes[modality] = frames.shape[1]
-                break
-        else:
-            if fault:
-                raise DataError(f"{fault}; get the file again")
-    return sizes
+def _is_column(values: Any) -> bool:
+    return isinstance(values, list | tuple | np.ndarray) and getattr(values, "ndim", 1) > 0
 
 
-def sample_frames(sample: Sample) -> tuple[dict[str, np.ndarray], list[Replaced]]:
+def sizes_of_samples(path: Path, splits: dict[str, list[Sample]], wanted: Collection[str]) -> dict[str, int]:
+    """The size of a feature row of each modality that a file has; see `pickles.modality_sizes`."""
+    samples = (
+        (as_text(sample["id"]), {modality: sample.get(column) for modality, column in COLUMNS.items()})
+        for sample in itertools.chain(*splits.values())
+    )
+    return modality_sizes(path, samples, wanted)
+
+
+def sample_frames(sample: Sample, wanted: Collection[str]) -> tuple[dict[str, np.ndarray], list[Replaced]]:
     """The padded frames of each modality that a sample has, with 0 for values that are not finite, and their number.
 
+    Where modalities are aligned with each other, one that is not wanted still shows, if it can be read, what is
+    padding in the others.
+
     Raises:
-        DataError: Features are not rows of numbers.
+        DataError: Features of a wanted modality are not rows of numbers.
     """
     frames, replaced = {}, []
     for modality, column in COLUMNS.items():
-        values = frame_array(sample.get(column), modality)
+        try:
+            values = frame_array(sample.get(column), modality)
+        except DataError:
+            if modality in wanted:
+                raise
+            continue
         if values is not None:
             frames[modality], count = zero_non_finite(values)
-            replaced.append(Replaced(modality, count))
+            replaced += [Replaced(modality, count)] if modality in wanted else []
+    if len(set(map(len, frames.values()))) > 1:
+        frames = {modality: values for modality, values in frames.items() if modality in wanted}
     return frames, replaced

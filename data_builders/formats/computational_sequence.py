@@ -111,7 +111,8 @@ def read(path: Path, options: ReadOptions) -> Source:
     sequences = [sequence for file in _sequence_files(path) for sequence in _open_sequences(file)]
     words, labels, modalities = _assign(path, sequences, options)
     videos_of, unassigned = _split_videos(path, (labels or words).videos, options)
-    contents = _Folder(words, labels, modalities, _known_segments(path), frozenset(unassigned))
+    wanted = {name: modalities[name] for name in options.wanted(modalities)}
+    contents = _Folder(words, labels, wanted, _known_segments(path), frozenset(unassigned))
     next(iter(videos_of.values())).extend(unassigned)  # the first split reports the videos that belong to no split
     splits = {
         split: [videos[start : start + VIDEOS_PER_SHARD] for start in range(0, len(videos), VIDEOS_PER_SHARD)]

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -62,6 +62,10 @@ class ReadOptions(NamedTuple):
     modalities: Collection[str] | None = None
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
+
+    def wanted(self, modalities: Iterable[str]) -> frozenset[str]:
+        """Those of some modalities that are wanted."""
+        return frozenset(name for name in modalities if self.modalities is None or name in self.modalities)
 
 
 def no_labels(where: object, what: str) -> DataError:

@@ -11,13 +11,14 @@ it is missing), and frames go to words by these rules:
   (`data_builders.alignment.share_out_frames`).
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..alignment import share_out_frames, unpadded_frames
 from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, video_of, words_of_transcript
-from .array_splits import COLUMNS, Sample, column_splits, modality_sizes, read_samples, sample_frames
+from .array_splits import COLUMNS, Sample, column_splits, read_samples, sample_frames, sizes_of_samples
 from .contract import Head, ReadOptions, no_labels
 from .pickles import other_layout, pickle_files
 
@@ -44,18 +45,19 @@ def read(path: Path, options: ReadOptions) -> Source:
     """
     if not recognizes(path, options.head):
         raise other_layout(path, options.head.unpickled, FORMAT)
-    columns = column_splits(path, options.head.unpickled)
+    columns, wanted = column_splits(path, options.head.unpickled), options.wanted(COLUMNS)
     labels = [] if options.labels is False else [_LABELS]
-    splits = read_samples(path, columns, "raw_text", *labels, *_LENGTHS.values())
+    splits = read_samples(path, columns, wanted, "raw_text", *labels, *_LENGTHS.values())
     if options.labels and any(_LABELS not in sample for samples in splits.values() for sample in samples):
         raise no_labels(path, _LABELS)
-    return Source(path, FORMAT, modality_sizes(path, splits), False, splits, _rows)
+    sizes = sizes_of_samples(path, splits, wanted)
+    return Source(path, FORMAT, sizes, False, splits, functools.partial(_rows, wanted))
 
 
-def _rows(sample: Sample) -> Iterator[Row | Skipped | Replaced]:
+def _rows(wanted: frozenset[str], sample: Sample) -> Iterator[Row | Skipped | Replaced]:
     name, words = as_text(sample["id"]), words_of_transcript(sample.get("raw_text"))
     try:
-        frames, replaced = sample_frames(sample)
+        frames, replaced = sample_frames(sample, wanted)
         lengths = {modality: sample.get(column) for modality, column in _LENGTHS.items()}
         features = share_out_frames(unpadded_frames(frames, lengths), len(words))
     except DataError as error:

@@ -7,6 +7,7 @@ that are not padding; a modality with another number of frames is shared out eve
 (`data_builders.alignment.share_out_frames`).
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from ..alignment import frame_array, share_out_frames, unpadded_frames, zero_non_finite
 from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, video_of
-from .array_splits import COLUMNS, Sample, column_splits, modality_sizes, read_samples, sample_frames
+from .array_splits import COLUMNS, Sample, column_splits, read_samples, sample_frames, sizes_of_samples
 from .contract import Head, ReadOptions, no_labels
 from .pickles import other_layout, pickle_files
 
@@ -41,17 +42,18 @@ def read(path: Path, options: ReadOptions) -> Source:
     """
     if not recognizes(path, options.head):
         raise other_layout(path, options.head.unpickled, FORMAT)
-    columns = column_splits(path, options.head.unpickled)
-    splits = read_samples(path, columns, "text", *([] if options.labels is False else ["labels"]))
+    columns, wanted = column_splits(path, options.head.unpickled), options.wanted(COLUMNS)
+    splits = read_samples(path, columns, wanted, "text", *([] if options.labels is False else ["labels"]))
     if options.labels and any("labels" not in sample for samples in splits.values() for sample in samples):
         raise no_labels(path, "labels")
-    return Source(path, FORMAT, modality_sizes(path, splits), False, splits, _rows)
+    sizes = sizes_of_samples(path, splits, wanted)
+    return Source(path, FORMAT, sizes, False, splits, functools.partial(_rows, wanted))
 
 
-def _rows(sample: Sample) -> Iterator[Row | Skipped | Replaced]:
+def _rows(wanted: frozenset[str], sample: Sample) -> Iterator[Row | Skipped | Replaced]:
     name, video = _name_and_video(sample["id"])
     try:
-        frames, replaced = sample_frames(sample)
+        frames, replaced = sample_frames(sample, wanted)
         vectors = frame_array(sample.get("text"), "text")
         if vectors is not None:
             frames["text"] = zero_non_finite(vectors)[0]

@@ -1,9 +1,10 @@
 """What the readers of pickles share: the object of a file, or of a folder with a file for each split."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..alignment import frame_array
 from ..files import DataError
 from ..rows import SPLIT_ALIASES
 from ..safe_pickle import safe_pickle_load
@@ -45,6 +46,39 @@ def pickle_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.iterdir() if file.suffix in (".pkl", ".pickle") and file.is_file())
     return [file for file in files if file.stem.lower() in SPLIT_ALIASES]
+
+
+def modality_sizes(
+    path: Path, samples: Iterable[tuple[str, Mapping[str, Any]]], wanted: Collection[str]
+) -> dict[str, int]:
+    """The size of a feature row of each modality that a pickle has, from the first sample that shows it.
+
+    Args:
+        path: The file or folder.
+        samples: The name of each sample, and its features by modality as they are in the file.
+        wanted: The modalities that must be readable if they are there.
+
+    Raises:
+        DataError: No sample's features of a wanted modality can be read.
+    """
+    sizes: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    for name, features in samples:
+        for modality in sorted(features.keys() - sizes.keys()):
+            try:
+                frames = frame_array(features[modality], modality)
+            except DataError as error:
+                faults.setdefault(modality, f"{path}: sample {name}: {error}")
+            else:
+                sizes |= {} if frames is None else {modality: frames.shape[1]}
+        if sizes.keys() == features.keys():
+            break
+    if unreadable := sorted(faults.keys() & wanted - sizes.keys()):
+        raise DataError(
+            f"{faults[unreadable[0]]}, and no other sample has {unreadable[0]} that can be read; get the file again, "
+            "or name the modalities to read without it (--modalities a,b; in Python modalities=[...])"
+        )
+    return dict(sorted(sizes.items()))
 
 
 def _refuse_two_of_one_split(path: Path, names: Iterable[Any]) -> None:

@@ -4,9 +4,10 @@ A sample without a label is `((...), segment)`, and one without a segment `((...
 missing are `None`.
 """
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from ..alignment import frame_array, share_out_frames, true_frames, zero_non_fin
 from ..files import DataError
 from ..rows import Replaced, Row, Skipped, Source, as_text, is_missing, split_name, video_of
 from .contract import ReadOptions, no_labels
-from .pickles import other_layout
+from .pickles import modality_sizes, other_layout
 
 
 _FIELDS = {"visual": 1, "acoustic": 2}  # where all layouts have the features
@@ -37,10 +38,10 @@ class Layout(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """A sample by its fields; `words`, `label` and `segment` are `None` where it has none, and so are features."""
+    """A sample by its fields, with features as they are in the file; what it does not have is `None`."""
 
     words: list[str] | None
-    features: dict[str, np.ndarray | None]
+    features: dict[str, Any]
     lengths: dict[str, Any]
     label: Any
     segment: str | None
@@ -74,7 +75,7 @@ def _parse(sample: Any, layout: Layout) -> _Sample:
         if not isinstance(words, list | tuple) or not all(isinstance(w, str | bytes) for w in words):
             raise DataError("its words are not strings")
         words = list(map(as_text, words))
-    features = {modality: frame_array(fields[field], modality) for modality, field in _FIELDS.items()}
+    features = {modality: fields[field] for modality, field in _FIELDS.items()}
     lengths = {modality: fields[field] for modality, field in layout.lengths.items()}
     segment = others.pop() if isinstance(others[-1], str | bytes) else None
     return _Sample(words, features, lengths, others[0] if others else None, segment and as_text(segment))
@@ -94,28 +95,29 @@ def read_samples(path: Path, options: ReadOptions, format_name: str, layouts: tu
         split_name(name, path): [(f"{name}-{index}", sample) for index, sample in enumerate(samples)]
         for name, samples in data.items()
     }
-    sizes: dict[str, int] = {}
-    labelled = False
-    for _, sample in itertools.chain(*splits.values()):
-        if labelled and len(sizes) == len(_FIELDS):
-            break
-        try:
-            parsed = _parse(sample, layout)
-        except DataError:
-            continue
-        labelled |= parsed.label is not None
-        sizes = {name: values.shape[1] for name, values in parsed.features.items() if values is not None} | sizes
-    if options.labels and not labelled:
+    shards = list(itertools.chain(*splits.values()))
+    if options.labels and all(sample.label is None for _, sample in _parsed(shards, layout)):
         raise no_labels(path, "sample with a label")
-    return Source(path, format_name, dict(sorted(sizes.items())), False, splits, functools.partial(_rows, layout))
+    wanted = options.wanted(_FIELDS)
+    features = ((sample.segment or place, sample.features) for place, sample in _parsed(shards, layout))
+    sizes = modality_sizes(path, features, wanted)
+    return Source(path, format_name, sizes, False, splits, functools.partial(_rows, layout, wanted))
 
 
-def _rows(layout: Layout, shard: tuple[str, Any]) -> Iterator[Row | Skipped | Replaced]:
+def _parsed(shards: Iterable[tuple[str, Any]], layout: Layout) -> Iterator[tuple[str, _Sample]]:
+    """The samples whose structure is right, each with its place."""
+    for place, sample in shards:
+        with contextlib.suppress(DataError):
+            yield place, _parse(sample, layout)
+
+
+def _rows(layout: Layout, wanted: frozenset[str], shard: tuple[str, Any]) -> Iterator[Row | Skipped | Replaced]:
     """The row of one sample, which is called by its place if it has no id."""
     place, sample = shard
     try:
-        words, features, lengths, label, segment = _parse(sample, layout)
+        words, fields, lengths, label, segment = _parse(sample, layout)
         name, words = segment or place, words or []
+        features = {name: frame_array(values, name) if name in wanted else None for name, values in fields.items()}
         if layout.lengths:
             frames = {}
             for modality, values in features.items():

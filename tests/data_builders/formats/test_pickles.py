@@ -155,8 +155,8 @@ def test_mmsa_files_that_are_not_whole(write_pickle, cache):
         with pytest.raises(DataError, match=rf"data\.pkl: split train: {message}"):
             load_aligned_dataset(write_pickle({"train": {**split, **change}}), cache_dir=cache)
     for change, message in (
-        ({"audio": np.zeros((3, 5))}, "sample a: column audio: acoustic is not rows of numbers, all of one length"),
-        ({"vision": [[[1, 2], [3]]] * 3}, "sample a: column vision: visual is not rows of numbers"),
+        ({"audio": np.zeros((3, 5))}, "sample a: acoustic is not rows of numbers, all of one length, and no other"),
+        ({"vision": [[[1, 2], [3]]] * 3}, "sample a: visual is not rows of numbers"),
         ({"audio_lengths": [1, 2, "x"], "vision": None}, "sample c: x is not a number of frames"),
         ({"audio_lengths": [1, -2, 3], "vision": None}, "sample b: -2 is not a number of frames"),
         ({"audio": [np.ones((3, 5)), "x", np.ones((3, 5))]}, "sample b: acoustic is not rows of numbers"),
