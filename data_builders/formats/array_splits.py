@@ -67,8 +67,8 @@ def read_samples(
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{column} {length}" for column, length in lengths.items())
             raise DataError(f"{path}: split {name}: its columns differ in length ({listed}); get the file again")
-        for column in unwanted:
-            values = present.get(column)
+        for column in filter(present.__contains__, unwanted):
+            values = present[column]
             if _is_column(values) and (not found or len(values) == len(next(iter(found.values())))):
                 found[column] = values
         samples[split_name(name, path)] = rows = [
