@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import logging
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
 from .arrow_rows import row_batches, row_features, rows_to_table
-from .files import ON_ERROR, DataError, content_hash, counted, is_intact, one_line, seal
+from .files import ON_ERROR, DataError, content_hash, counted, one_line, remove_damaged, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
 from .leaks import repeated_ids, shared_videos
@@ -122,9 +121,8 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _build_cache_dir(self) -> str:
         """The folder of the cache, without what is left of a damaged one."""
         folder = Path(super()._build_cache_dir())
-        if folder.is_dir() and not is_intact(folder):
+        if remove_damaged(folder, folder.with_name(f"{folder.name}_builder.lock")):  # the lock of `datasets`
             logger.warning("%s: this cache is damaged and is built again", folder)
-            shutil.rmtree(folder, ignore_errors=True)
         return str(folder)
 
     def _save_info(self) -> None:

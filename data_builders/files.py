@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import xxhash
 from safetensors import SafetensorError
@@ -152,9 +152,27 @@ def content_hash(files: Iterable[Path], folder: Path) -> str:
 def seal(files: Iterable[Path]) -> None:
     """Writes the checksums of finished files of a cache beside them, by which [`is_intact`] notices damage."""
     for folder, names in itertools.groupby(sorted(files), key=lambda file: file.parent):
-        checksums = _checksums(folder) | {file.name: content_hash([file], folder) for file in names}
-        with replacing_file(folder / _CHECKSUMS) as temporary:
-            temporary.write_text(json.dumps(checksums), encoding="utf-8")
+        new = {file.name: content_hash([file], folder) for file in names}
+        with waiting_lock(folder / f".{_CHECKSUMS}.lock"):  # others may seal files of theirs in this folder
+            checksums = _checksums(folder) | new
+            with replacing_file(folder / _CHECKSUMS) as temporary:
+                temporary.write_text(json.dumps(checksums), encoding="utf-8")
+
+
+def remove_damaged(folder: Path, lock: Path) -> bool:
+    """Removes a cache that is damaged, once, however many processes notice it; says whether it was done here.
+
+    Args:
+        folder: The cache.
+        lock: The file that is locked by whoever builds the cache.
+    """
+    if not folder.is_dir() or is_intact(folder):
+        return False
+    with waiting_lock(lock):
+        if not folder.is_dir() or is_intact(folder):  # another process has removed it, or has built it anew
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def is_intact(folder: Path) -> bool:
@@ -165,7 +183,10 @@ def is_intact(folder: Path) -> bool:
         for name, checksum in _checksums(folder).items()
         if (folder / name).exists() or not name.startswith("cache-")
     }
-    return bool(checksums) and all(content_hash([folder / name], folder) == checksums[name] for name in checksums)
+    try:
+        return bool(checksums) and all(content_hash([folder / name], folder) == checksums[name] for name in checksums)
+    except DataError:  # another process has just removed a file
+        return False
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -265,6 +286,17 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
             raise FileExistsError(f"{path} exists already; remove it or name another folder")
         with write_errors(path):
             folder.rename(path)
+
+
+def waiting_lock(path: Path) -> contextlib.AbstractContextManager[Any]:
+    """Lets one process at a time into a block; the others wait for it. The lock ends with its process.
+
+    Args:
+        path: The file to lock; it may be left behind.
+    """
+    import filelock  # which takes longer to import than most of what needs no lock
+
+    return filelock.FileLock(path, mode=_mode_of_new_files())
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from data_builders import (
     CMUMosi,
     DataError,
     features_are_normalized,
+    files,
     load_aligned_dataset,
     make_builder,
 )
@@ -343,6 +344,37 @@ def test_two_processes_build_at_once(mag_data, write_pickle, cache):
     assert {name: count for name, (count, _) in results[0].items()} == {"train": 900, "validation": 300, "test": 300}
     expected = sum(float(label[0, 0]) for _, label, _ in data["train"])
     assert results[0]["train"][1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_damaged_cache_is_removed_by_one_process_alone(mag_data, write_pickle, cache):
+    """Another one, which has noticed the damage too, does not remove what the first has built since."""
+    path = write_pickle(mag_data())
+    expected = load_aligned_dataset(path, cache_dir=cache)["train"].to_dict()
+    (damaged,) = cache.rglob("*-train.arrow")
+    damage_by("flipped")(damaged)
+    context, is_intact = multiprocessing.get_context("fork"), files.is_intact
+    noticed, built = context.Event(), context.Event()
+
+    def is_intact_said_late(folder):
+        found = is_intact(folder)
+        noticed.set()
+        assert built.wait(timeout=300)
+        return found
+
+    def load_late():
+        files.is_intact = is_intact_said_late
+        return int(load_aligned_dataset(path, cache_dir=cache)["train"].to_dict() != expected)
+
+    late = ForkedProcess(load_late)
+    late.start()
+    assert noticed.wait(timeout=300)
+    splits = load_aligned_dataset(path, cache_dir=cache)
+    (arrow,) = cache.rglob("*-train.arrow")
+    made = arrow.stat().st_ino
+    built.set()
+    _, errors = late.finish()
+    assert late.exitcode == 0 and "damaged" not in errors, errors
+    assert splits["train"].to_dict() == expected and arrow.stat().st_ino == made
 
 
 def test_an_interrupted_build_starts_again(mag_data, write_pickle, cache):

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import pickle
 import signal
@@ -12,12 +13,14 @@ from data_builders.files import (
     DataError,
     WriteError,
     broken_files_are_data_errors,
+    is_intact,
     locked,
     new_folder,
     one_line,
     read_head,
     replacing_file,
     replacing_files,
+    seal,
     write_errors,
 )
 
@@ -141,6 +144,24 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="pipe: a pipe or device; write its content to a file"):
         read_head(tmp_path / "pipe")
+
+
+def test_files_that_two_processes_seal_are_all_known(tmp_path):
+    def seal_one_by_one(name):
+        for number in range(40):
+            file = tmp_path / f"{name}-{number}"
+            file.write_text(name)
+            seal([file])
+
+    processes = [ForkedProcess(seal_one_by_one, name) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.finish()
+        assert process.exitcode == 0
+    assert is_intact(tmp_path)
+    checksums = json.loads((tmp_path / "checksums.json").read_text())
+    assert checksums.keys() == {f"{name}-{number}" for name in "ab" for number in range(40)}
 
 
 class TestNewFolder:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Array2D, Dataset, IterableDatasetDict
+from forked import ForkedProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from row_cases import SIZES, STATISTICS, WORDS, make_dataset, make_rows
@@ -49,6 +50,29 @@ def test_damaged_tokens_of_a_cache_are_noticed(processor, tmp_path, caplog, dama
     content[len(content) // 2] ^= 1
     tokens.write_bytes(content[: None if damage == "flipped" else len(content) // 2])
     assert encode() == expected and "damaged" in caplog.text
+
+
+def test_two_processes_encode_the_same_data_at_once(processor, tmp_path, caplog):
+    """As two runs of an experiment do; neither takes the other's cache for a damaged one."""
+    rows = [{**row, **{name: row[name].tolist() for name in SIZES}} for row in make_rows()]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row, default=float) + "\n" for row in rows))
+
+    def encode():
+        dataset = load_aligned_dataset(tmp_path, cache_dir=tmp_path / "cache")
+        encoded = encode_dataset(dataset, processor)
+        return int([len(split) for split in encoded.values()] != [len(rows)] * 2)
+
+    processes = [ForkedProcess(encode) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for _, errors in [process.finish() for process in processes]:
+        assert "damaged" not in errors
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert encode() == 0 and "damaged" not in caplog.text
+    (checksums,) = tmp_path.rglob("checksums.json")
+    tokens = {file.name for file in checksums.parent.glob("cache-*.arrow")}
+    assert len(tokens) == 2 and tokens <= json.loads(checksums.read_text()).keys()
 
 
 def test_word_index_counts_pieces_of_words(processor):
