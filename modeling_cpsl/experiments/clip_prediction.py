@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from data_builders.files import DataError
@@ -180,13 +181,9 @@ class _DrawnTracks:
 
 
 def _thinned(times: np.ndarray, values: np.ndarray) -> Track:
-    """The mean of the defined values in each tenth of a second, NaN where there is none."""
-    numbers, which = np.unique(np.floor(times * VALUES_PER_SECOND + 1e-6), return_inverse=True)
-    defined = np.isfinite(values)
-    counts = np.bincount(which[defined], minlength=len(numbers))
-    sums = np.bincount(which[defined], weights=values[defined], minlength=len(numbers))
-    means = np.divide(sums, counts, out=np.full(len(numbers), np.nan), where=counts > 0)
-    return Track((numbers + 0.5) / VALUES_PER_SECOND, means)
+    """The median of the defined values in each tenth of a second, NaN where there is none."""
+    medians = pd.Series(values).groupby(np.floor(times * VALUES_PER_SECOND + 1e-6)).median()
+    return Track((medians.index.to_numpy() + 0.5) / VALUES_PER_SECOND, medians.to_numpy())
 
 
 def write_segments(analysis: ClipAnalysis, modalities: Sequence[str], path: Path) -> None:

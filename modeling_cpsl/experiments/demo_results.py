@@ -6,11 +6,10 @@ from typing import Any
 
 from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE
 from .clip_prediction import ClipAnalysis, Segment
+from .plots import sentiment_color, signed
 
 
 MODALITY_NAMES = {"text": "Words", "acoustic": "Voice", "visual": "Face", "timing": "Timing"}
-# Blue raises and orange lowers the score: a pair that is told apart with any kind of colour vision.
-POSITIVE, NEGATIVE = "33, 102, 172", "217, 95, 2"
 STRONGEST = 0.5  # opacity of a background, on which both dark and light text can be read
 SMALLEST_SCALE = 0.25  # of a share, so that a sentence without strong words has no strong colours
 
@@ -81,16 +80,6 @@ def message_html(message: str) -> str:
     return f'<p class="cpsl-error" role="alert">{escape(message)}</p>'
 
 
-def signed(value: float) -> str:
-    """A number with its sign, +0.0 without one.
-
-    >>> signed(1.25), signed(-0.04), signed(0)
-    ('+1.25', '−0.04', '0.00')
-    """
-    rounded = f"{abs(value):.2f}"
-    return rounded if float(rounded) == 0 else f"{'+' if value > 0 else '−'}{rounded}"
-
-
 def clock(seconds: float) -> str:
     """A time as a player shows it.
 
@@ -126,7 +115,7 @@ def _scale_html(score: float, interval: Iterable[float] | None = None) -> str:
     if interval is not None:
         start, end = map(_percent, interval)
         band = f'<i class="cpsl-band" style="left: {start:.1f}%; width: {end - start:.1f}%"></i>'
-    dot = f'<b style="left: {_percent(score):.1f}%; background: rgb({POSITIVE if score >= 0 else NEGATIVE})"></b>'
+    dot = f'<b style="left: {_percent(score):.1f}%; background: {sentiment_color(score)}"></b>'
     return f'<div class="cpsl-scale" role="img" aria-label="{said}"><i class="cpsl-zero"></i>{band}{dot}</div>'
 
 
@@ -144,13 +133,14 @@ def _percent(score: float) -> float:
 
 
 def _colour(share: float, scale: float) -> str:
+    """The colour of a share in CSS's form #rrggbbaa, as strong as it is large."""
     opacity = STRONGEST * min(abs(share) / scale, 1)
-    return f"rgba({POSITIVE if share > 0 else NEGATIVE}, {opacity:.2f})"
+    return f"{sentiment_color(share).lower()}{round(255 * opacity):02x}"
 
 
 def _legend_html(positive: str, negative: str) -> str:
-    samples = ((POSITIVE, "+", positive), (NEGATIVE, "−", negative))
+    samples = ((1, "+", positive), (-1, "−", negative))
     return " ".join(
-        f'<span class="cpsl-word cpsl-legend" style="background: rgba({colour}, {STRONGEST})">{sign}</span> {meaning}'
-        for colour, sign, meaning in samples
+        f'<span class="cpsl-word cpsl-legend" style="background: {_colour(share, 1)}">{sign}</span> {meaning}'
+        for share, sign, meaning in samples
     )

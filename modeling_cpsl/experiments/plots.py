@@ -1,4 +1,7 @@
-"""The pictures of a training run: losses and modulation over the epochs (figures 2 and 3 of the paper)."""
+"""The pictures of a training run: losses and modulation over the epochs (figures 2 and 3 of the paper).
+
+What all pictures have in common is here too: their style, their colours and how they write numbers.
+"""
 
 import itertools
 import math
@@ -51,6 +54,7 @@ IMBALANCE_PANEL = Panel("Modality imbalance degree", "largest difference of mean
 SPLIT_STYLES = {"training": ("#0072B2", "o"), "validation": ("#D55E00", "s")}
 MODALITY_STYLES = {"acoustic": ("#E69F00", "o"), "visual": ("#009E73", "s"), "text": ("#56B4E9", "^")}
 FURTHER_STYLES = (("#CC79A7", "D"), ("#0072B2", "v"), ("#D55E00", "P"))
+POSITIVE, NEGATIVE = "#0072B2", "#D55E00"  # what raises and what lowers a sentiment
 MARK_COLOR = "#555555"
 PANELS_IN_ROW = 4
 # An axis covers at least this share of its values: a smaller change is not worth a curve.
@@ -107,6 +111,21 @@ def plot_modulation(
     ]
     panels.append((IMBALANCE_PANEL, [_curve(log_history, "train_imbalance", "", (MARK_COLOR, "o"))]))
     _save_figure(panels, path, modulated_epochs=modulated_epochs)
+
+
+def sentiment_color(value: float) -> str:
+    """The colour of a score or of what changes it: one above 0, another below."""
+    return POSITIVE if value > 0 else NEGATIVE
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign and so many digits after the point; zero has no sign.
+
+    >>> signed(1.25), signed(-0.04, 1), signed(0)
+    ('+1.25', '0.0', '0.00')
+    """
+    rounded = f"{abs(value):.{digits}f}"
+    return rounded if float(rounded) == 0 else f"{'+' if value > 0 else '−'}{rounded}"
 
 
 def has_modulation(log_history: list[dict[str, float]]) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_cpsl.experiments.plots import METRIC_PANELS, plot_modulation, plot_training_dynamics
+from modeling_cpsl.experiments.plots import METRIC_PANELS, plot_modulation, plot_training_dynamics, signed
 from modeling_cpsl.losses_cpsl import LOSSES, Loss
 from modeling_cpsl.training.metrics import METRICS
 
@@ -252,3 +252,8 @@ def test_values_that_are_not_finite_leave_gaps(draw):
     for row in log:
         row["train_grad_norm_acoustic"] = row["train_grad_norm_visual"] = math.nan
     assert all(np.isfinite(axis.get_ylim()).all() for axis in draw(plot_modulation, log).values())
+
+
+def test_numbers_have_their_sign_and_zero_has_none():
+    assert [signed(value) for value in (1.25, -0.5, -0.004, 0)] == ["+1.25", "−0.50", "0.00", "0.00"]
+    assert signed(2.96, digits=1) == "+3.0"
