@@ -114,7 +114,7 @@ class CPSLConfigMixin(LossWeights):
         label2id: dict[str, int]
 
     # The output's fields that are not predictions.
-    keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence"]
+    keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence", "sample_values"]
 
     modality_sizes: ModalitySizes = _option(
         None, "Feature size of each non-text modality by name; {} is text alone. Default: acoustic 74, visual 47."

@@ -194,6 +194,20 @@ class CPSLModelMixin(_Model):
         """
         return self.multimodal.latent_noise_shapes(length)
 
+    @property
+    def sample_columns(self) -> dict[str, int]:
+        """What a trainer is to remember of each training sample, the number of values by name; mostly nothing."""
+        return self.multimodal.sample_columns
+
+    def update_sample_columns(self, columns: dict[str, Tensor], num_epochs: int) -> dict[str, Tensor]:
+        """What is remembered of the samples after an epoch, for those columns that change then.
+
+        Args:
+            columns: (N, width) by name, for all training samples; NaN where nothing is known.
+            num_epochs: Number of epochs that are done.
+        """
+        return self.multimodal.update_sample_columns(columns, num_epochs)
+
     def prepare_for_training(self) -> None:
         """Forgets a calibration, which will not hold for the new weights; a trainer calls this when it starts."""
         self.forget_calibration()
@@ -232,6 +246,7 @@ class CPSLModelMixin(_Model):
         extra_features: dict[str, Tensor] | None = None,
         feature_bounds: dict[str, Tensor] | None = None,
         latent_noise: dict[str, Tensor] | None = None,
+        sample_values: dict[str, Tensor] | None = None,
         num_samples: int = 1,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -257,6 +272,7 @@ class CPSLModelMixin(_Model):
             feature_bounds: (2,) minimum and maximum by modality for min-max normalisation in training, from a caller
                 who pooled them over a whole optimizer step. Default: those of the batch over all ranks.
             latent_noise: (B, L, d_z) standard normal noise by modality for AME in training. Default: fresh noise.
+            sample_values: (B, width) by [`sample_columns`], what a trainer remembers of the samples. Default: nothing.
             num_samples: Above 1, evaluation averages over that many latent draws and returns their deviation.
             token_type_ids: (B, L), for text encoders that have token types.
             position_ids: (B, L), for text encoders that have position embeddings.
@@ -299,6 +315,7 @@ class CPSLModelMixin(_Model):
             modality_mask=modality_mask,
             feature_bounds=feature_bounds,
             latent_noise=latent_noise,
+            sample_values=sample_values,
             num_samples=num_samples,
         )
         if encoded is None:

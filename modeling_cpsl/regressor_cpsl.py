@@ -28,9 +28,12 @@ class CPSLOutput(ModelOutput):
         unimodal_logits: M -> (B,), the sentiment predicted from that modality alone; None where the architecture has
             no such predictions.
         modality_errors: M -> (B,), |unimodal logit - label|, 0 where the modality is missing; given with `labels`.
+            None in training while the architecture does not train those predictions.
         modality_presence: M -> (B,) bool, whether the sample has that modality.
         fusion_weights: Non-text modalities -> (B,), the fusion block's mean weight over feature tokens; None where the
             architecture has no such weights.
+        sample_values: (B, width) by name, what a trainer is to remember of the samples, see [`sample_columns`]; None
+            without `labels`, and where the architecture has nothing to be remembered.
         hidden_states: The text encoder's, with `output_hidden_states=True`.
         attentions: The text encoder's, with `output_attentions=True`.
     """
@@ -43,6 +46,7 @@ class CPSLOutput(ModelOutput):
     modality_errors: dict[str, Tensor] | None = None
     modality_presence: dict[str, Tensor] | None = None
     fusion_weights: dict[str, Tensor] | None = None
+    sample_values: dict[str, Tensor] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -59,6 +63,7 @@ class RegressorInputs:
         labels: (B,) float32, None where there are none.
         bounds: (2,) by modality, see [`FeatureNormalizer`].
         noise: Standard normal noise for latents in training, by the names and shapes of `latent_noise_shapes`.
+        sample_values: (B, width) by [`sample_columns`], what a trainer remembers of the samples; empty for nothing.
         num_samples: Number of latent draws to average in evaluation.
     """
 
@@ -69,6 +74,7 @@ class RegressorInputs:
     labels: Tensor | None = None
     bounds: dict[str, Tensor] = field(default_factory=dict)
     noise: dict[str, Tensor] = field(default_factory=dict)
+    sample_values: dict[str, Tensor] = field(default_factory=dict)
     num_samples: int = 1
 
 
@@ -81,6 +87,7 @@ class Regression:
         unimodal_logits: (B,) by modality, empty for an architecture without predictions from one modality alone.
         losses: With labels, scalars by `loss_names`; their sum with `loss_weights` is the objective.
         fusion_weights: (B,) by non-text modality, empty for an architecture without.
+        sample_values: With labels, (B, width) for those of [`sample_columns`] that a step writes.
         logits_std: (B,), given with `num_samples > 1`.
     """
 
@@ -88,6 +95,7 @@ class Regression:
     unimodal_logits: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
     fusion_weights: dict[str, Tensor] = field(default_factory=dict)
+    sample_values: dict[str, Tensor] = field(default_factory=dict)
     logits_std: Tensor | None = None
 
 
@@ -175,6 +183,20 @@ class MultimodalRegressor(nn.Module):
         """The modalities whose features are min-max normalised."""
         return [name for name, normalizer in self.normalizers.items() if normalizer.mode != "none"]
 
+    @property
+    def sample_columns(self) -> dict[str, int]:
+        """What a trainer is to remember of each training sample, the number of values by name; empty for nothing."""
+        return {}
+
+    def update_sample_columns(self, columns: dict[str, Tensor], num_epochs: int) -> dict[str, Tensor]:
+        """What is remembered of the N training samples after an epoch, for those columns that change then.
+
+        Args:
+            columns: (N, width) by name; NaN where nothing is known.
+            num_epochs: Number of epochs that are done.
+        """
+        return {}
+
     def latent_noise_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
         """The shape of one sample's noise by name, for an input of `length` tokens; empty where none is drawn."""
         return {}
@@ -188,6 +210,7 @@ class MultimodalRegressor(nn.Module):
         modality_mask: dict[str, Tensor] | None = None,
         feature_bounds: dict[str, Tensor] | None = None,
         latent_noise: dict[str, Tensor] | None = None,
+        sample_values: dict[str, Tensor] | None = None,
         num_samples: int = 1,
     ) -> CPSLOutput:
         """Combines the text encoder's states with the other modalities and predicts the sentiment.
@@ -200,6 +223,7 @@ class MultimodalRegressor(nn.Module):
             modality_mask: (B,) bool by name, True where the sample has the modality. Default: in all, if given.
             feature_bounds: (2,) by name, see [`FeatureNormalizer`].
             latent_noise: Standard normal noise by name, see [`latent_noise_shapes`]. Default: fresh noise.
+            sample_values: (B, width) by name, see [`sample_columns`]. Default: nothing is known of the samples.
             num_samples: Number of latent draws to average in evaluation.
 
         Raises:
@@ -217,13 +241,14 @@ class MultimodalRegressor(nn.Module):
             labels=None if labels is None else _label_vector(labels, len(mask)),
             bounds=feature_bounds or {},
             noise=latent_noise or {},
+            sample_values=sample_values or {},
             num_samples=num_samples,
         )
         regression = self.regress(inputs)
         values: dict[str, Any] = {**vars(regression), "modality_presence": presence}
         if inputs.labels is not None:
             values["loss"] = total_loss(regression.losses, self.loss_weights)
-            values["modality_errors"] = _modality_errors(regression.unimodal_logits, inputs.labels, presence)
+            values["modality_errors"] = self._modality_errors(regression, inputs)
         return CPSLOutput(**{name: _output_field(value) for name, value in values.items()})
 
     @torch.no_grad()
@@ -282,6 +307,13 @@ class MultimodalRegressor(nn.Module):
     def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return regression_loss(logits.float(), labels, self.config.task_loss)
 
+    def _modality_errors(self, regression: Regression, inputs: RegressorInputs) -> dict[str, Tensor]:
+        """|unimodal logit - label| (B,) by modality, 0 where the modality is missing."""
+        return {
+            name: torch.where(inputs.presence[name], (prediction.detach().float() - inputs.labels).abs(), 0.0)
+            for name, prediction in regression.unimodal_logits.items()
+        }
+
     def _pool(self, sequence: Tensor, mask: Tensor) -> Tensor:
         return POOLINGS[self.config.pooling](sequence, mask)
 
@@ -331,16 +363,6 @@ def _label_vector(labels: Tensor, size: int) -> Tensor:
     if labels.shape != (size,):
         raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {(size,)}, one per sample")
     return labels.float()
-
-
-def _modality_errors(
-    unimodal_logits: dict[str, Tensor], labels: Tensor, presence: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """|unimodal logit - label| (B,) by modality, 0 where the modality is missing."""
-    return {
-        name: torch.where(presence[name], (prediction.detach().float() - labels).abs(), 0.0)
-        for name, prediction in unimodal_logits.items()
-    }
 
 
 __all__ = ["CPSLOutput", "MultimodalRegressor", "NoOptions", "Regression", "RegressorInputs"]

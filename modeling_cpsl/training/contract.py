@@ -13,8 +13,10 @@ class TrainableOutput(Protocol):
         logits: (B,), the predictions; the first field after `loss`.
         losses: The parts of `loss` by the names of [`TrainableModel.loss_names`], scalars; each is logged.
         modality_errors: (B,) for each of [`TrainableModel.unimodal_names`], the absolute error of the prediction from
-            that modality alone; 0 where the sample lacks the modality. None where there are no such predictions.
+            that modality alone; 0 where the sample lacks the modality. None where there are no such predictions, or
+            none that are trained in this step: they then have no part in gradient modulation.
         modality_presence: (B,) bool by modality, whether the sample has it; None if every sample has all.
+        sample_values: (B, width) for those of [`TrainableModel.sample_columns`] that a step writes; else None.
     """
 
     loss: Tensor
@@ -22,6 +24,7 @@ class TrainableOutput(Protocol):
     losses: dict[str, Tensor]
     modality_errors: dict[str, Tensor] | None
     modality_presence: dict[str, Tensor] | None
+    sample_values: dict[str, Tensor] | None
 
 
 class TrainableModel(Protocol):
@@ -29,8 +32,8 @@ class TrainableModel(Protocol):
 
     Its `forward` takes a batch of the data collator (but for `ids`, the names of the samples, which the trainer keeps
     to itself) and returns a [`TrainableOutput`]. The trainer may add `modality_mask` (which samples have a modality,
-    (B,) bool by modality) and in training, for a model that asks for them, `feature_bounds` and `latent_noise`. A
-    `forward` that takes `**kwargs` needs the class attribute `accepts_loss_kwargs = False`.
+    (B,) bool by modality) and in training, for a model that asks for them, `feature_bounds`, `latent_noise` and
+    `sample_values`. A `forward` that takes `**kwargs` needs the class attribute `accepts_loss_kwargs = False`.
     """
 
     @property
@@ -63,6 +66,20 @@ class TrainableModel(Protocol):
         """The shapes of one sample's noise by modality, for an input of `length` tokens; empty for none.
 
         With `latent_noise="sample"` the trainer draws it and passes it as the input `latent_noise`.
+        """
+
+    @property
+    def sample_columns(self) -> dict[str, int]:
+        """What is to be remembered of each training sample, the number of values by name; empty for nothing.
+
+        The trainer keeps a table of them, NaN at first, writes the output's `sample_values` into it, and from the
+        second epoch on passes what it holds of a batch's samples as the input `sample_values`, (B, width) by name.
+        """
+
+    def update_sample_columns(self, columns: dict[str, Tensor], num_epochs: int) -> dict[str, Tensor]:
+        """Called with the table's columns (N, width) when `num_epochs` are done; returns those that it changes.
+
+        Only what is changed here, and not by steps, is for all batches of an epoch what it was when the epoch began.
         """
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:

@@ -27,7 +27,8 @@ class GradientModulationMixin(_Trainer):
 
     Put it before `Trainer` and implement [`create_modulator`]. The model returns `modality_errors`, a dict of
     per-sample errors (B,) by modality (absolute errors, or 1 - probability of the true class), and where samples lack
-    modalities also `modality_presence`, a dict of (B,) bool; the error of a missing modality is 0.
+    modalities also `modality_presence`, a dict of (B,) bool; the error of a missing modality is 0. A batch whose
+    `modality_errors` are None has no part in the comparison.
     """
 
     modulator: GradientModulator | None = None
@@ -53,7 +54,10 @@ class GradientModulationMixin(_Trainer):
         """Extends `Trainer.compute_loss`: in training, passes the batch's errors to the modulator."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training and self.modulator is not None:
-            self.modulator.observe(*_summed_errors(outputs))
+            if outputs["modality_errors"] is None:
+                self.modulator.observe(dict.fromkeys(self.modulator.modalities, torch.zeros_like(loss)), 0)
+            else:
+                self.modulator.observe(*_summed_errors(outputs))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:

@@ -34,6 +34,7 @@ from .means import MeanTracker
 from .metrics import METRICS, load_metric
 from .modulation_mixin import GradientModulationMixin
 from .optimizer_step import MicroBatch
+from .sample_table_mixin import SampleTableMixin
 from .sampling import (
     EpochLengthGroupedSampler,
     LongestFirst,
@@ -67,6 +68,7 @@ class _EpochLogger(TrainerCallback):
 
     def on_step_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         if state.epoch == int(state.epoch):
+            self.trainer.update_sample_table(int(state.epoch))
             self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
@@ -86,7 +88,7 @@ class _EarlyStopping(EarlyStoppingCallback):
         control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
-class CPSLTrainer(GradientModulationMixin, Trainer):
+class CPSLTrainer(SampleTableMixin, GradientModulationMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
@@ -141,7 +143,6 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
             )
         if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
             _check_metric(args.metric_for_best_model, self.unwrapped_model)
-        self._micro_batch: MicroBatch | None = None
         # Of the losses in training, over: the run, the epoch, and the steps since the last row of the log.
         self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
         self._eval_means = MeanTracker()
@@ -149,11 +150,6 @@ class CPSLTrainer(GradientModulationMixin, Trainer):
         self.add_callback(_EpochLogger(self))
         if args.early_stopping_patience is not None:
             self.add_callback(_EarlyStopping(args.early_stopping_patience))
-
-    @property
-    def unwrapped_model(self) -> TrainableModel:
-        """The model without what distributed training wraps around it."""
-        return self.accelerator.unwrap_model(self.model)
 
     def create_modulator(self) -> GradientModulator | None:
         """The modulator over the model's modality encoders: with GM, GE and CP off it only takes statistics."""

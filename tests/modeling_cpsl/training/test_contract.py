@@ -13,9 +13,10 @@ from transformers.utils import ModelOutput
 from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments, GradientModulationMixin
 from modeling_cpsl.modeling_cpsl import CPSLModelMixin
 from modeling_cpsl.regressor_cpsl import CPSLOutput
-from modeling_cpsl.training import modulation_mixin
+from modeling_cpsl.training import modulation_mixin, sample_table_mixin
 from modeling_cpsl.training import trainer as trainer_module
 from modeling_cpsl.training.contract import TrainableModel, TrainableOutput
+from modeling_cpsl.training.sample_table_mixin import SampleTableMixin
 
 
 SIZES = {"smell": 4, "touch": 3}
@@ -28,6 +29,7 @@ class LateFusion(nn.Module):
     unimodal_names = list(SIZES)
     loss_names = ["task", "unimodal"]
     normalized_modalities = []
+    sample_columns = {}
 
     def __init__(self):
         super().__init__()
@@ -46,6 +48,9 @@ class LateFusion(nn.Module):
 
     def latent_noise_shapes(self, length):
         return {}
+
+    def update_sample_columns(self, columns, num_epochs):
+        raise AssertionError("there is nothing to remember")
 
     def forward(self, smell, touch, modality_mask, labels=None):
         unimodal = {}
@@ -159,7 +164,7 @@ def test_the_cpsl_model_meets_the_contract():
 
 def trainers_code():
     """All nodes of the syntax trees of the trainers' modules."""
-    for module in (modulation_mixin, trainer_module):
+    for module in (modulation_mixin, sample_table_mixin, trainer_module):
         yield from ast.walk(ast.parse(inspect.getsource(module)))
 
 
@@ -219,6 +224,6 @@ def test_every_hook_of_transformers_is_listed():
             or (isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name))  # super()
         )
     }
-    overridden = {*vars(CPSLTrainer), *vars(GradientModulationMixin)}
+    overridden = {*vars(CPSLTrainer), *vars(GradientModulationMixin), *vars(SampleTableMixin)}
     used = {name for name in called | overridden if callable(getattr(Trainer, name, None))}
     assert {name for name in used if not name.startswith("__")} == HOOKS.keys()

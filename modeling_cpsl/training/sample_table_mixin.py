@@ -1,0 +1,85 @@
+"""`Trainer` with a table of what the model wants remembered of each training sample."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .checkpoints import load_training_state, resuming_from
+from .contract import TrainableModel
+from .optimizer_step import MicroBatch
+from .sample_table import SampleTable, sample_ids
+
+
+# What a checkpoint keeps beside Trainer's own files.
+SAMPLE_TABLE_FILE = "sample_table.pt"
+
+
+# To a type checker the mixin is a trainer itself, since it is only ever mixed into one.
+if TYPE_CHECKING:
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+
+class SampleTableMixin(_Trainer):
+    """Keeps the `sample_columns` of a [`TrainableModel`]; for a model without any it does nothing."""
+
+    sample_table: SampleTable | None = None
+    _micro_batch: MicroBatch | None = None  # that of the training step, None outside of one
+
+    @property
+    def unwrapped_model(self) -> TrainableModel:
+        """The model without what distributed training wraps around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
+        """Extends `Trainer.get_batch_samples`: adds to each batch what the table holds of its samples."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if self.sample_table is not None and (self.state.epoch or 0.0) >= 1.0:
+            for batch in batches:
+                batch["sample_values"] = self.sample_table.rows(self.sample_table.indices(batch["ids"]))
+        return batches, num_items
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Extends `Trainer.compute_loss`: in a training step, writes what the model returns of its samples down."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if self.sample_table is not None and self._micro_batch is not None:
+            samples = self._micro_batch.ids[: self._micro_batch.num_samples]
+            values = {name: column[: len(samples)] for name, column in outputs["sample_values"].items()}
+            self.sample_table.record(self.sample_table.indices(samples), **values)
+        return (loss, outputs) if return_outputs else loss
+
+    def update_sample_table(self, num_epochs: int) -> None:
+        """Has the model update its columns; called by each rank when an epoch's last step is done.
+
+        Args:
+            num_epochs: Number of epochs that are done.
+        """
+        if self.sample_table is not None:
+            self.sample_table.exchange()
+            new = self.unwrapped_model.update_sample_columns(self.sample_table.columns, num_epochs)
+            self.sample_table.replace(**new)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        widths = self.unwrapped_model.sample_columns
+        self.sample_table = SampleTable(sample_ids(self.train_dataset), widths, self.args.device) if widths else None
+        if self.sample_table is not None and resume_from_checkpoint is not None:
+            state = load_training_state(resume_from_checkpoint, SAMPLE_TABLE_FILE, self.args.device)
+            with resuming_from(resume_from_checkpoint):
+                self.sample_table.load_state_dict(state)
+        return prepared
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.sample_table is not None:
+            self.sample_table.exchange()
+            if self.args.should_save:
+                torch.save(self.sample_table.state_dict(), Path(output_dir) / SAMPLE_TABLE_FILE)
+
+
+__all__ = ["SampleTableMixin"]
