@@ -66,7 +66,7 @@ def predict(arguments: Sequence[str]) -> None:
         parser.error("name the table to write: .parquet, .jsonl or .csv")
     for name in CLIP_OPTIONS:
         delattr(options, name)
-    from accelerate import PartialState
+    from torch import distributed
 
     from .prediction import predict_table
 
@@ -74,10 +74,11 @@ def predict(arguments: Sequence[str]) -> None:
         predicted, before, skipped = predict_table(**vars(options))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command continues from here") from None
-    processes = PartialState()
-    if processes.is_main_process:
+    are_several = distributed.is_available() and distributed.is_initialized()
+    if not are_several or distributed.get_rank() == 0:
         print(f"{options.out}: {predicted} utterances predicted now, {before} before, {skipped} skipped")
-    processes.destroy_process_group()
+    if are_several:
+        distributed.destroy_process_group()
     if skipped and not predicted + before:
         raise DataError(f"{options.out}: not one utterance could be predicted; the column `error` says why")
 

@@ -101,9 +101,7 @@ def predict_table(
     """
     out = Path(out)
     _check_arguments(out, Path(data_options.get("data_dir") or data), batch_size, num_samples)
-    on_cpu = str(device).startswith("cpu") or not torch.accelerator.is_available()
-    processes = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
-    with locked(out) if processes.is_main_process else contextlib.nullcontext(), temporary_results() as results:
+    with _processes(device) as processes, _lock(out, processes), temporary_results() as results:
         processes.wait_for_everyone()  # for the lock
         config = load_config(model)
         source = _open_data(data, config.modality_sizes, on_error=on_error, **data_options)
@@ -131,10 +129,12 @@ def predict_table(
             write_table(_table_rows(call, counts), columns, out)
             for journal in journals:
                 journal.unlink()
+            if num_cut := counts["cut"]:
+                longest = sentiment.processor.max_length
+                logger.warning(
+                    "%s: %d utterances were cut to max_length=%d tokens, see num_cut", out, num_cut, longest
+                )
         (counts,) = broadcast_object_list([counts])
-    if counts["cut"] and processes.is_main_process:
-        longest = sentiment.processor.max_length
-        logger.warning("%s: %d utterances were cut to max_length=%d tokens, see num_cut", out, counts["cut"], longest)
     return counts["new"], counts["before"], counts["skipped"]
 
 
@@ -176,6 +176,26 @@ def _check_arguments(out: Path, data: Path, batch_size: int, num_samples: int) -
         raise ValueError(f"{out}: this is a folder; name a file in it")
     if out.resolve().parent in (data.resolve(), (data / "data").resolve()):  # where tables are looked for
         raise ValueError(f"{out}: it would be read as data from then on; put it in another folder than the data")
+
+
+# The processes
+
+
+@contextlib.contextmanager
+def _processes(device: str | None) -> Iterator[PartialState]:
+    """Accelerate's state of the processes that predict together; a single process leaves it as it was."""
+    is_new = not PartialState._shared_state
+    on_cpu = str(device).startswith("cpu") or not torch.accelerator.is_available()
+    processes = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
+    try:
+        yield processes
+    finally:
+        if is_new and processes.num_processes == 1:  # or what this process does later would be on the CPU too
+            PartialState._reset_state()
+
+
+def _lock(out: Path, processes: PartialState) -> contextlib.AbstractContextManager[None]:
+    return locked(out) if processes.is_main_process else contextlib.nullcontext()
 
 
 # The data

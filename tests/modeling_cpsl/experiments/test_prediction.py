@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import PartialState
 from forked import ForkedProcess
 from prediction_cases import READ_TABLE, corpus, run, write_jsonl
 from tiny_models import plain_config
@@ -292,6 +293,13 @@ def test_only_one_call_writes_to_an_output(trained_folder, tmp_path, capsys, sig
     process.finish()
     assert process.exitcode == 0 and len(pd.read_csv(out)) == 100
     assert {path.name for path in tmp_path.iterdir()} == {"data.jsonl", "out.csv"}
+
+
+def test_a_prediction_on_the_cpu_binds_nothing_that_comes_later(trained_folder, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(PartialState, "_shared_state", {})  # as in a process that has used accelerate for nothing
+    predict_table(str(trained_folder), data, tmp_path / "out.csv", device="cpu")
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
+    assert PartialState().device.type == "meta"
 
 
 def test_features_of_another_extractor_are_refused(trained_folder, small_csd, tmp_path, capsys):
