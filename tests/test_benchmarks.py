@@ -14,6 +14,7 @@ RESULTS = {
     "epoch": "ratio_to_peer_style",
     "import": "ratio_to_transformers",
     "inference": "speedup_over_peer_style",
+    "media": "words_and_voice_times_real_time",
     "memory": "ratio_to_peer_style",
     "step": "ratio_to_plain",
     "voice": "within_speaker_over_egemaps",

@@ -40,6 +40,7 @@ def recognized_words(chunks: Iterable[np.ndarray], model: str) -> list[Word]:
             word_timestamps=True,
             vad_filter=True,  # or words are made up where nobody speaks
             condition_on_previous_text=False,
+            temperature=0,  # nothing is drawn at random, and no piece is decoded again and again
         )
         for segment in segments:
             language = found.language
