@@ -7,11 +7,13 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from .cpsl_regressor_cpsl import CPSLRegressor
+from .late_cpsl import LateRegressor
 from .regressor_cpsl import MultimodalRegressor
 
 
 ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "cpsl": CPSLRegressor,
+    "late": LateRegressor,
 }
 
 

@@ -1,8 +1,8 @@
 """Configurations: the fields that CPSL adds to the configuration of a text encoder."""
 
 import math
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, make_dataclass
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .losses_cpsl import LOSSES, TASK_LOSSES
 from .pooling_cpsl import POOLINGS
+from .regressor_cpsl import check_probability, option
 from .utterances_cpsl import UTTERANCE_FIELDS
 
 
@@ -72,10 +73,6 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int, name: s
         )
 
 
-def _option(default: Any, help: str, choices: Collection[str] | None = None) -> Any:
-    return field(default=default, metadata={"help": help} if choices is None else {"help": help, "choices": choices})
-
-
 # The default is None, which `__post_init__` replaces: on a finished config they are always dicts.
 if TYPE_CHECKING:
     ModalitySizes = dict[str, int]
@@ -88,7 +85,7 @@ else:
 LossWeights: Any = make_dataclass(
     "LossWeights",
     [
-        (f"{name}_weight", float | int, _option(loss.weight, f"Weight of the {loss.title} in the objective (eq. 4)."))
+        (f"{name}_weight", float | int, option(loss.weight, f"Weight of the {loss.title} in the objective (eq. 4)."))
         for name, loss in LOSSES.items()
         if loss.weight is not None
     ],
@@ -116,43 +113,43 @@ class CPSLConfigMixin(LossWeights):
     # The output's fields that are not predictions.
     keys_to_ignore_at_inference = ["losses", "modality_errors", "modality_presence", "sample_values"]
 
-    modality_sizes: ModalitySizes = _option(
+    modality_sizes: ModalitySizes = option(
         None, "Feature size of each non-text modality by name; {} is text alone. Default: acoustic 74, visual 47."
     )
-    use_text: bool = _option(True, "Whether the model reads text.")
-    architecture: str = _option(
+    use_text: bool = option(True, "Whether the model reads text.")
+    architecture: str = option(
         "cpsl", "What stands above the text encoder: CPSL's own, or another system's.", ARCHITECTURES
     )
-    architecture_options: ArchitectureOptions = _option(
+    architecture_options: ArchitectureOptions = option(
         None, "Options of a peer, a mapping (on the command line in JSON). Default: its own defaults."
     )
-    ame: bool = _option(
+    ame: bool = option(
         True, "Adaptive modality encoding (eq. 1): a variance head, and latent noise in training; off: Z = mean."
     )
-    sl: bool = _option(True, "Statistical Loss (eq. 3).")
-    modality_hidden_size: int = _option(256, "Width of the modality encoders' and decoders' hidden layer.")
-    latent_size: int = _option(256, "Size d_z of the modality latents Z_m.")
-    fusion_size: int = _option(512, "Size d_f of the fused sequence F_av.")
-    fusion: str = _option("gated", "Fusion block.", FUSION_BLOCKS)
-    residual_weight: float | int = _option(1.0, "beta of eq. 2: weight of the injected shift.")
-    encoder_dropout: float | int = _option(0.3, "Dropout in the modality encoders.")
-    classifier_dropout: float | int = _option(0.5, "Dropout before the task head and the unimodal heads.")
-    pooling: str = _option(
+    sl: bool = option(True, "Statistical Loss (eq. 3).")
+    modality_hidden_size: int = option(256, "Width of the modality encoders' and decoders' hidden layer.")
+    latent_size: int = option(256, "Size d_z of the modality latents Z_m.")
+    fusion_size: int = option(512, "Size d_f of the fused sequence F_av.")
+    fusion: str = option("gated", "Fusion block.", FUSION_BLOCKS)
+    residual_weight: float | int = option(1.0, "beta of eq. 2: weight of the injected shift.")
+    encoder_dropout: float | int = option(0.3, "Dropout in the modality encoders.")
+    classifier_dropout: float | int = option(0.5, "Dropout before the task head and the unimodal heads.")
+    pooling: str = option(
         "mean", "Pooling of the fused sequence. With `cls`, voice and face do not reach the prediction.", POOLINGS
     )
-    feature_normalization: str = _option(
+    feature_normalization: str = option(
         "minmax_running",
         "minmax_running: batch statistics in training, running ones in evaluation; minmax_batch: batch statistics in "
         "both (the paper to the letter; a prediction then depends on its batch); none: features as they come.",
         FEATURE_NORMALIZATIONS,
     )
-    task_loss: str = _option("mse", "Regression loss of the task head.", TASK_LOSSES)
-    interval_half_widths: dict[str, float] | None = _option(
+    task_loss: str = option("mse", "Regression loss of the task head.", TASK_LOSSES)
+    interval_half_widths: dict[str, float] | None = option(
         None,
         "Half the width of a prediction's interval, by the modalities that the utterance has; set by calibration on "
         "held-out samples, not by hand.",
     )
-    interval_coverage: float | None = _option(None, "The coverage that interval_half_widths were calibrated for.")
+    interval_coverage: float | None = option(None, "The coverage that interval_half_widths were calibrated for.")
 
     def __post_init__(self, **kwargs: Any) -> None:
         sizes = DEFAULT_MODALITY_SIZES if self.modality_sizes is None else self.modality_sizes
@@ -187,27 +184,26 @@ class CPSLConfigMixin(LossWeights):
                 raise ValueError(f"modality_sizes: {name} has size {size}; it must be at least 1")
         if not self.use_text and not self.modality_sizes:
             raise ValueError("use_text=False with modality_sizes={} leaves the model without any modality")
-        for option in dataclass_fields(CPSLConfigMixin):
-            choices, value = option.metadata.get("choices"), getattr(self, option.name)
+        for field in dataclass_fields(CPSLConfigMixin):
+            choices, value = field.metadata.get("choices"), getattr(self, field.name)
             if choices is not None and value not in choices:
-                raise ValueError(f"{option.name}={value!r} is unknown; choose one of {', '.join(choices)}")
+                raise ValueError(f"{field.name}={value!r} is unknown; choose one of {', '.join(choices)}")
         check_modality_count(self.architecture, [*(["text"] if self.use_text else []), *self.modality_sizes])
         read = ARCHITECTURES[self.architecture].config_fields
-        for option in dataclass_fields(CPSLConfigMixin):
-            value = getattr(self, option.name)
-            if option.name in ARCHITECTURES["cpsl"].config_fields - read and value != option.default:
+        for field in dataclass_fields(CPSLConfigMixin):
+            value = getattr(self, field.name)
+            if field.name in ARCHITECTURES["cpsl"].config_fields - read and value != field.default:
                 raise ValueError(
-                    f"{option.name}={value!r} has no effect with architecture={self.architecture!r}; leave it out"
+                    f"{field.name}={value!r} has no effect with architecture={self.architecture!r}; leave it out"
                 )
         for field_name in ("modality_hidden_size", "latent_size", "fusion_size"):
             if getattr(self, field_name) < 1:
                 raise ValueError(f"{field_name}={getattr(self, field_name)} must be at least 1")
         for field_name in ("encoder_dropout", "classifier_dropout"):
-            if not 0.0 <= getattr(self, field_name) < 1.0:
-                raise ValueError(f"{field_name}={getattr(self, field_name)} must be in [0, 1)")
-        for option in dataclass_fields(LossWeights):
-            if not 0.0 <= getattr(self, option.name) < math.inf:
-                raise ValueError(f"{option.name}={getattr(self, option.name)} must be finite and at least 0")
+            check_probability(field_name, getattr(self, field_name))
+        for field in dataclass_fields(LossWeights):
+            if not 0.0 <= getattr(self, field.name) < math.inf:
+                raise ValueError(f"{field.name}={getattr(self, field.name)} must be finite and at least 0")
         if not math.isfinite(self.residual_weight):
             raise ValueError(f"residual_weight={self.residual_weight} must be finite")
         if self.num_hidden_layers > MOST_LAYERS:
@@ -232,7 +228,7 @@ class CPSLConfigMixin(LossWeights):
         left_out = {
             *_BACKBONE_IDENTITY,
             *_BACKBONE_TASK,
-            *(option.name for option in dataclass_fields(CPSLConfigMixin)),
+            *(field.name for field in dataclass_fields(CPSLConfigMixin)),
         }
         inherited = {name: value for name, value in backbone.to_dict().items() if name not in left_out}
         return cls(**{**inherited, **fields})

@@ -79,11 +79,19 @@ def regression_loss(predictions: Tensor, labels: Tensor, kind: str = "mse", pres
     return losses.mean() if presence is None else torch.where(presence, losses, 0.0).mean()
 
 
-def unimodal_loss(inputs: LossInputs) -> Tensor:
-    """L_uni: the sum of the unimodal heads' mean squared errors; a missing modality contributes 0 and is counted."""
+def unimodal_loss(unimodal_logits: dict[str, Tensor], labels: Tensor, presence: dict[str, Tensor]) -> Tensor:
+    """L_uni: the sum of the unimodal heads' mean squared errors; a missing modality contributes 0 and is counted.
+
+    Args:
+        unimodal_logits: (B,) by modality.
+        labels: (B,).
+        presence: (B,) bool by modality.
+
+    Returns:
+        Scalar.
+    """
     losses = [
-        regression_loss(logits, inputs.labels, presence=inputs.presence[name])
-        for name, logits in inputs.unimodal_logits.items()
+        regression_loss(logits.float(), labels, presence=presence[name]) for name, logits in unimodal_logits.items()
     ]
     return torch.stack(losses).sum()
 
@@ -188,7 +196,12 @@ LOSSES: dict[str, Loss] = {
         *TASK_TERM,
         weight=None,
     ),
-    "unimodal": Loss(unimodal_loss, title="unimodal loss", unit="sum of mean squared errors", weight=0.5),
+    "unimodal": Loss(
+        lambda inputs: unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence),
+        title="unimodal loss",
+        unit="sum of mean squared errors",
+        weight=0.5,
+    ),
     "reconstruction": Loss(
         _mean_over_modalities(lambda m: reconstruction_loss(m.reconstruction, m.features, m.mask)),
         title="reconstruction loss",

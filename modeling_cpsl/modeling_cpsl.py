@@ -248,6 +248,7 @@ class CPSLModelMixin(_Model):
         latent_noise: dict[str, Tensor] | None = None,
         sample_values: dict[str, Tensor] | None = None,
         num_samples: int = 1,
+        word_starts: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
@@ -274,6 +275,8 @@ class CPSLModelMixin(_Model):
             latent_noise: (B, L, d_z) standard normal noise by modality for AME in training. Default: fresh noise.
             sample_values: (B, width) by [`sample_columns`], what a trainer remembers of the samples. Default: nothing.
             num_samples: Above 1, evaluation averages over that many latent draws and returns their deviation.
+            word_starts: (B, L), 1 at the first token of each word, for architectures that read one feature row a word.
+                Default: each token with a feature row is a word.
             token_type_ids: (B, L), for text encoders that have token types.
             position_ids: (B, L), for text encoders that have position embeddings.
             inputs_embeds: (B, L, d), embeddings in place of `input_ids`. Features and `feature_mask` may lack tokens
@@ -300,6 +303,7 @@ class CPSLModelMixin(_Model):
             length = text["inputs_embeds"].shape[1]
             features = {name: _behind_prompt(values, length) for name, values in features.items()}
             feature_mask = _behind_prompt(feature_mask, length)
+            word_starts = None if word_starts is None else _behind_prompt(word_starts, length)
         encoded = None
         if text:
             text |= _given(token_type_ids=token_type_ids, position_ids=position_ids)
@@ -317,6 +321,7 @@ class CPSLModelMixin(_Model):
             latent_noise=latent_noise,
             sample_values=sample_values,
             num_samples=num_samples,
+            word_starts=word_starts,
         )
         if encoded is None:
             return output

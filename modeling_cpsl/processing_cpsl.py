@@ -74,6 +74,8 @@ class CPSLProcessor(ProcessorMixin):
         feature_extractors: Name of the program that extracted the features, by modality, such as
             `{"acoustic": "COVAREP"}`; the extractor of any other modality is unknown. Features that are declared to
             come from another extractor are refused.
+        word_starts: Whether batches say where words start, for a model whose architecture reads one feature row a
+            word.
 
     Raises:
         ValueError: The tokenizer is not a fast one, `max_length` leaves no room for a word, a modality has a reserved
@@ -99,11 +101,13 @@ class CPSLProcessor(ProcessorMixin):
         max_length: int = 50,
         use_text: bool = True,
         feature_extractors: dict[str, str] | None = None,
+        word_starts: bool = False,
     ):
         self.modality_sizes = dict(sorted((modality_sizes or {}).items()))
         self.feature_statistics = dict(sorted((feature_statistics or {}).items()))
         self.max_length = max_length
         self.use_text = use_text
+        self.word_starts = word_starts
         self.feature_extractors = dict(sorted((feature_extractors or {}).items()))
         super().__init__(tokenizer)
         if not self.tokenizer.is_fast:
@@ -134,7 +138,8 @@ class CPSLProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Names of the inputs that a call returns."""
         text = ["input_ids"] if self.use_text else []
-        return [*text, "attention_mask", "feature_mask", *feature_arguments(self.modality_sizes), "modality_mask"]
+        masks = ["attention_mask", "feature_mask", *(["word_starts"] if self.word_starts else [])]
+        return [*text, *masks, *feature_arguments(self.modality_sizes), "modality_mask"]
 
     def __call__(
         self,
@@ -168,9 +173,10 @@ class CPSLProcessor(ProcessorMixin):
                 `max_length`; `truncation`: True, as always.
 
         Returns:
-            `input_ids` unless no utterance has text, `attention_mask` and `feature_mask` (B, L), features (B, L, d_m)
-            float32 as `acoustic`, `visual` and by name in `extra_features`, and `modality_mask`, (B,) bool by
-            modality, with `text` where some utterances have text and others lack it.
+            `input_ids` unless no utterance has text, `attention_mask` and `feature_mask` (B, L), `word_starts` (B, L)
+            bool if this processor gives them, features (B, L, d_m) float32 as `acoustic`, `visual` and by name in
+            `extra_features`, and `modality_mask`, (B,) bool by modality, with `text` where some utterances have text
+            and others lack it.
 
         Raises:
             ValueError: Nothing is given, or nothing for an utterance; there are no words, or none with a subword; a
@@ -324,6 +330,8 @@ class CPSLProcessor(ProcessorMixin):
             batch["input_ids"] = torch.from_numpy(_pad(ids, attended, padding))
         batch["attention_mask"] = torch.from_numpy(attended.astype(np.int64))
         batch["feature_mask"] = torch.from_numpy(index >= 0)
+        if self.word_starts:
+            batch["word_starts"] = torch.from_numpy((index >= 0) & (np.diff(index, axis=1, prepend=-1) != 0))
         features, presence = {}, {}
         for name in self.modality_sizes:
             presence[name] = np.array([name in utterance.features for utterance in utterances], dtype=bool)

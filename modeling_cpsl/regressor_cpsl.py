@@ -1,7 +1,7 @@
 """What every architecture above the text encoder has in common: its inputs, their checks, and its output."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -59,6 +59,7 @@ class RegressorInputs:
         hidden: (B, L, d_t), T; 0 in samples without text.
         features: (B, L, d_m) by non-text modality, as they were given; a modality that is not given is left out.
         mask: (B, L) bool, True at feature tokens.
+        word_starts: (B, L) bool, True at the first feature token of each word, for what reads one row a word.
         presence: (B,) bool by modality, `text` first if the model reads it.
         labels: (B,) float32, None where there are none.
         bounds: (2,) by modality, see [`FeatureNormalizer`].
@@ -70,6 +71,7 @@ class RegressorInputs:
     hidden: Tensor
     features: dict[str, Tensor]
     mask: Tensor
+    word_starts: Tensor
     presence: dict[str, Tensor]
     labels: Tensor | None = None
     bounds: dict[str, Tensor] = field(default_factory=dict)
@@ -104,6 +106,17 @@ class NoOptions:
     """The `architecture_options` of an architecture that has none."""
 
 
+def option(default: Any, help: str, choices: Collection[str] | None = None) -> Any:
+    """A field of options with its default, what it means, and what it can be."""
+    return field(default=default, metadata={"help": help} if choices is None else {"help": help, "choices": choices})
+
+
+def check_probability(name: str, value: float) -> None:
+    """ValueError for an option that is not in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name}={value} must be in [0, 1)")
+
+
 class MultimodalRegressor(nn.Module):
     """Regresses the sentiment on a text encoder's states and the features of other modalities, for any backbone.
 
@@ -129,6 +142,10 @@ class MultimodalRegressor(nn.Module):
     most_modalities: ClassVar[int | None] = None
     # Whether each modality also has a prediction of its own.
     has_unimodal_heads: ClassVar[bool] = False
+    # Whether it reads one row a word, so that the processor has to say where words start.
+    reads_word_starts: ClassVar[bool] = False
+    # How the names of those parameters begin that the first step of a training leaves as they are.
+    unchanged_by_first_step: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
@@ -212,6 +229,7 @@ class MultimodalRegressor(nn.Module):
         latent_noise: dict[str, Tensor] | None = None,
         sample_values: dict[str, Tensor] | None = None,
         num_samples: int = 1,
+        word_starts: Tensor | None = None,
     ) -> CPSLOutput:
         """Combines the text encoder's states with the other modalities and predicts the sentiment.
 
@@ -225,26 +243,26 @@ class MultimodalRegressor(nn.Module):
             latent_noise: Standard normal noise by name, see [`latent_noise_shapes`]. Default: fresh noise.
             sample_values: (B, width) by name, see [`sample_columns`]. Default: nothing is known of the samples.
             num_samples: Number of latent draws to average in evaluation.
+            word_starts: (B, L), 1 at the first feature token of each word. Default: each feature token is a word.
 
         Raises:
             ValueError: A modality is unknown, a shape does not fit, or latents are to be averaged in training.
         """
         if num_samples > 1 and self.training:
             raise ValueError("num_samples > 1 averages latent draws at inference; call model.eval() first")
-        mask, modality_mask = feature_mask.bool(), modality_mask or {}
-        presence = self._presence(hidden is not None, features, mask, modality_mask)
-        inputs = RegressorInputs(
-            hidden=self._text_states(hidden, mask, modality_mask),
-            features=features,
-            mask=mask,
-            presence=presence,
-            labels=None if labels is None else _label_vector(labels, len(mask)),
+        inputs = self._checked_inputs(
+            hidden,
+            features,
+            feature_mask,
+            modality_mask,
+            word_starts,
+            labels=None if labels is None else _label_vector(labels, len(feature_mask)),
             bounds=feature_bounds or {},
             noise=latent_noise or {},
             sample_values=sample_values or {},
             num_samples=num_samples,
         )
-        regression = self.regress(inputs)
+        regression, presence = self.regress(inputs), inputs.presence
         values: dict[str, Any] = {**vars(regression), "modality_presence": presence}
         if inputs.labels is not None:
             values["loss"] = total_loss(regression.losses, self.loss_weights)
@@ -256,7 +274,7 @@ class MultimodalRegressor(nn.Module):
         """Initialises a module of this part where the text encoder's own initialisation would not suit it."""
         if isinstance(module, FeatureNormalizer):
             module.reset_buffers()
-        elif isinstance(module, nn.Linear) and module in self._feature_layers():
+        elif isinstance(module, nn.Linear | nn.Conv1d) and module in self._feature_layers():
             # The text encoder's initializer_range suits its width; few features would give an almost zero signal.
             init.xavier_uniform_(module.weight)
 
@@ -317,6 +335,25 @@ class MultimodalRegressor(nn.Module):
     def _pool(self, sequence: Tensor, mask: Tensor) -> Tensor:
         return POOLINGS[self.config.pooling](sequence, mask)
 
+    def _checked_inputs(
+        self,
+        hidden: Tensor | None,
+        features: dict[str, Tensor],
+        feature_mask: Tensor,
+        modality_mask: dict[str, Tensor] | None,
+        word_starts: Tensor | None = None,
+        **others: Any,
+    ) -> RegressorInputs:
+        mask, modality_mask = feature_mask.bool(), modality_mask or {}
+        return RegressorInputs(
+            hidden=self._text_states(hidden, mask, modality_mask),
+            features=features,
+            mask=mask,
+            word_starts=mask if word_starts is None else mask & word_starts.bool(),
+            presence=self._presence(hidden is not None, features, mask, modality_mask),
+            **others,
+        )
+
     def _presence(
         self, has_text: bool, features: dict[str, Tensor], mask: Tensor, modality_mask: dict[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -365,4 +402,12 @@ def _label_vector(labels: Tensor, size: int) -> Tensor:
     return labels.float()
 
 
-__all__ = ["CPSLOutput", "MultimodalRegressor", "NoOptions", "Regression", "RegressorInputs"]
+__all__ = [
+    "CPSLOutput",
+    "MultimodalRegressor",
+    "NoOptions",
+    "Regression",
+    "RegressorInputs",
+    "check_probability",
+    "option",
+]

@@ -29,6 +29,7 @@ from data_builders.columns import feature_extractors, modality_rows, modality_si
 from data_builders.cross_validation import cross_validation_splits, share_of_groups
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
 
+from ..architectures_cpsl import ARCHITECTURES
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
 from ..processing_cpsl import CPSLProcessor
@@ -82,6 +83,8 @@ def build_processor(
     dataset: DatasetDict | IterableDatasetDict,
     tokenizer: PreTrainedTokenizerBase,
     trained: CPSLProcessor | None = None,
+    *,
+    word_starts: bool = False,
 ) -> CPSLProcessor:
     """The processor for this data, with the training split's feature statistics where they are needed.
 
@@ -90,6 +93,7 @@ def build_processor(
         dataset: The data.
         tokenizer: The text encoder's.
         trained: The processor of a CPSL model that is trained further, whose statistics are kept where they hold.
+        word_starts: Whether the model reads one feature row a word.
     """
     train = dataset["train"]
     sizes, extractors = modality_sizes(train), feature_extractors(train)
@@ -114,6 +118,7 @@ def build_processor(
         max_length=arguments.max_length,
         use_text=arguments.use_text,
         feature_extractors=extractors,
+        word_starts=word_starts,
     )
 
 
@@ -236,7 +241,8 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
             if arguments.local_process_index == 0:  # one process of a machine writes; the others read
                 make_sample_backbone(_words(dataset["train"]), name_or_path)
         backbone, tokenizer, trained = load_backbone(name_or_path, recipe.data.max_length)
-        processor = build_processor(recipe.data, dataset, tokenizer, trained)
+        word_starts = ARCHITECTURES[recipe.model.architecture].reads_word_starts
+        processor = build_processor(recipe.data, dataset, tokenizer, trained, word_starts=word_starts)
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
         encoded = encode_dataset(dataset, processor, seed=seed)
     if recipe.data.streaming:  # a stream is read in order, and is already shuffled

@@ -62,6 +62,7 @@ class FlatModel(nn.Module):
             **text,
             attention_mask=inputs["attention_mask"],
             feature_mask=inputs["feature_mask"],
+            word_starts=inputs.get("word_starts"),
             modality_mask=presence,
             **feature_arguments(features),
         )
@@ -73,13 +74,15 @@ def example_inputs(model: Any, batch_size: int = 2, length: int = 6) -> dict[str
     """Inputs of a [`FlatModel`] by name: ones where nothing else is needed.
 
     They are `input_ids` and `attention_mask` (B, L) int64; `feature_mask` (B, L) bool, True at the tokens of words;
+    `word_starts` (B, L) bool, True at the first token of each word, for an architecture that reads one row a word;
     each modality's features (B, L, d_m) float32, where each token has the row of its word; and `has_<modality>` (B,)
     bool, `has_text` among them.
     """
     shape = (batch_size, length)
     ids = ["input_ids", "attention_mask"] if model.config.use_text else ["attention_mask"]
     inputs = {name: torch.ones(shape, dtype=torch.long) for name in ids}
-    inputs["feature_mask"] = torch.ones(shape, dtype=torch.bool)
+    masks = ["feature_mask", *(["word_starts"] if model.multimodal.reads_word_starts else [])]
+    inputs |= {name: torch.ones(shape, dtype=torch.bool) for name in masks}
     inputs |= {name: torch.ones(*shape, size) for name, size in model.config.modality_sizes.items()}
     return inputs | {f"has_{name}": torch.ones(batch_size, dtype=torch.bool) for name in model.modality_names}
 

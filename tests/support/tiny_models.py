@@ -1,11 +1,13 @@
 """Tiny models over the three text encoders, batches for them, and a tokenizer."""
 
+import dataclasses
 import warnings
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedTokenizerFast
 
+from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLMPNetConfig
 from modeling_cpsl.modeling_cpsl import (
     CPSLBertForSentimentRegression,
@@ -51,9 +53,15 @@ def plain_config(backbone, **fields):
 
 
 def make_config(backbone="deberta", **fields):
-    """A tiny CPSL configuration without dropout."""
-    defaults = {"modality_sizes": SIZES, "modality_hidden_size": 11, "latent_size": 7, "fusion_size": 9, **NO_DROPOUT}
-    return CLASSES[backbone][0].from_backbone(plain_config(backbone), **{**defaults, **fields})
+    """A tiny CPSL configuration, or that of another architecture, without dropout."""
+    architecture = ARCHITECTURES[fields.get("architecture", "cpsl")]
+    small = {"modality_hidden_size": 11, "latent_size": 7, "fusion_size": 9, **NO_DROPOUT}
+    defaults = {name: value for name, value in small.items() if name in architecture.config_fields}
+    names = [option.name for option in dataclasses.fields(architecture.Options)]
+    defaults |= {"architecture_options": {name: 0.0 for name in names if name.endswith("dropout")}}
+    return CLASSES[backbone][0].from_backbone(
+        plain_config(backbone), **{"modality_sizes": SIZES, **defaults, **fields}
+    )
 
 
 def make_model(backbone="deberta", seed=0, **fields):

@@ -1,0 +1,75 @@
+"""Late fusion: a linear combination of what each modality alone says, the control of every other fusion."""
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from .encoding_cpsl import AdaptiveModalityEncoder, UnimodalHead
+from .losses_cpsl import LOSSES, TASK_TERM, unimodal_loss
+from .pooling_cpsl import token_mean
+from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs
+
+
+class LateRegressor(MultimodalRegressor):
+    """f = sum_m w_m h_m + b over the pooled modalities that a sample has.
+
+    h_t is the pooled text encoder, each other h_m the pooled output of CPSL's modality encoder without its variance
+    and noise. Since f is linear in them, w_m h_m is what modality m adds to a prediction.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    title = "late fusion (this package)"
+    reference = ""
+    config_fields = frozenset(
+        {
+            *("modality_hidden_size", "latent_size", "encoder_dropout", "classifier_dropout"),
+            *("pooling", "feature_normalization", "unimodal_weight"),
+        }
+    )
+    loss_terms = {"task": TASK_TERM, "unimodal": LOSSES["unimodal"]}
+    needs_text = False
+    has_unimodal_heads = True
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.loss_weights = {"unimodal": config.unimodal_weight}
+        hidden_size, latent_size, dropout = config.modality_hidden_size, config.latent_size, config.encoder_dropout
+        self.encoders = nn.ModuleDict(
+            {
+                name: AdaptiveModalityEncoder(size, hidden_size, latent_size, dropout, ame=False)
+                for name, size in config.modality_sizes.items()
+            }
+        )
+        sizes = {"text": config.hidden_size} if config.use_text else {}
+        sizes |= dict.fromkeys(config.modality_sizes, latent_size)
+        self.unimodal_heads = nn.ModuleDict(
+            {name: UnimodalHead(size, config.classifier_dropout) for name, size in sizes.items()}
+        )
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.out_proj = nn.Linear(sum(sizes.values()), 1)
+
+    def modality_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of a modality's encoder."""
+        return list(self.encoders[name].parameters())
+
+    def regress(self, inputs: RegressorInputs) -> Regression:
+        """Predicts the sentiment from all modalities together and from each alone."""
+        pooled = {"text": self._pool(inputs.hidden, inputs.mask)} if self.config.use_text else {}
+        for name, encoder in self.encoders.items():
+            values, present = self._normalize(name, inputs)
+            latents, _ = encoder(values.to(self.out_proj.weight.dtype))
+            pooled[name] = token_mean(latents, present)
+        logits = self.out_proj(self.dropout(torch.cat(list(pooled.values()), dim=-1))).squeeze(-1)
+        unimodal = {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
+        regression = Regression(logits, unimodal_logits=unimodal)
+        if inputs.labels is not None:
+            regression.losses = {
+                "task": self._task_loss(logits, inputs.labels),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence),
+            }
+        return regression
+
+
+__all__ = ["LateRegressor"]
