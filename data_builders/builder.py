@@ -21,7 +21,7 @@ from .arrow_rows import row_batches, row_features, rows_to_table
 from .files import ON_ERROR, DataError, content_hash, counted, one_line, remove_damaged, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
-from .leaks import repeated_ids, shared_videos
+from .leaks import leak_search
 from .rows import (
     Replaced,
     Row,
@@ -315,13 +315,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
     def _log_warnings(self) -> None:
         path = self.config.data_dir
         splits = self.as_dataset()
-        if repeated := repeated_ids(splits):
-            logger.warning("%s: %s more than once, the first is %s", path, counted(len(repeated), "id"), repeated[0])
-        for (one, other), shared in shared_videos(splits).items():
-            logger.warning(
-                "%s: %s and %s share %s, so speakers leak between them; the first is %s",
-                path, one, other, counted(len(shared), "video"), shared[0],
-            )  # fmt: skip
+        with leak_search() as search:
+            for name, split in splits.items():
+                search.add(name, split["id"][:], split["video_id"][:])
+            for message in search.messages():
+                logger.warning("%s: %s", path, message)
         for name, standard in (self.STANDARD_FOLDS or {}).items():
             if name in splits and (others := sorted(set(splits[name]["video_id"][:]) - set(standard))):
                 logger.warning(

@@ -11,7 +11,7 @@ import numpy as np
 
 from .files import DataError, counted
 from .formats.recognition import open_source
-from .leaks import repeated_ids, shared_videos
+from .leaks import leak_search
 from .names import locate
 from .rows import (
     LABEL_RANGE,
@@ -177,11 +177,13 @@ def _unusable(labels: list[UnusedLabel]) -> str:
 
 
 def _leaks(splits: dict[str, dict[str, list[str]]]) -> list[str]:
-    repeated = repeated_ids(splits)
-    leaking = sorted(set().union(*shared_videos(splits).values()))
+    with leak_search() as search:
+        for name, names in splits.items():
+            search.add(name, names["id"], names["video_id"])
+        repeated, shared = search.repeated_ids(), search.shared_videos()
     return [
-        f"ids that occur more than once: {len(repeated)} {' '.join(repeated[:5])}".rstrip(),
-        f"videos in more than one split: {len(leaking)} {' '.join(leaking[:5])}".rstrip(),
+        f"ids that occur more than once: {repeated.number} {' '.join(repeated.first)}".rstrip(),
+        f"videos in more than one split: {shared.number} {' '.join(shared.first)}".rstrip(),
     ]
 
 

@@ -1,27 +1,82 @@
-"""What splits should not have in common."""
+"""What splits should not have in common: ids and videos. Memory does not grow with their number."""
 
+import contextlib
 import itertools
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from .files import counted
 
 
-def repeated_ids(splits: Mapping[str, Any]) -> list[str]:
-    """The ids that occur more than once in the splits together, in the order of the data.
+_NUM_NAMED = 5
+
+
+class Names(NamedTuple):
+    """How many names there are, and the first of them."""
+
+    number: int
+    first: list[str]
+
+
+class LeakSearch:
+    """The ids and videos of splits, in a database.
 
     Args:
-        splits: Data sets with the columns `id` and `video_id`, or dicts of such lists.
+        database: An empty database.
     """
-    counts = Counter(name for split in splits.values() for name in split["id"][:])
-    return [name for name, count in counts.items() if count > 1]
+
+    def __init__(self, database: sqlite3.Connection):
+        self._database, self._splits = database, list[str]()
+        self._database.execute("CREATE TABLE ids (id TEXT)")
+        self._database.execute(
+            "CREATE TABLE videos (video TEXT, split INTEGER, PRIMARY KEY (video, split)) WITHOUT ROWID"
+        )
+
+    def add(self, split: str, ids: Iterable[str], videos: Iterable[str]) -> None:
+        """Adds samples of a split, by their ids and the ids of their videos."""
+        if split not in self._splits:
+            self._splits.append(split)
+        number = self._splits.index(split)
+        self._database.executemany("INSERT INTO ids VALUES (?)", ((name,) for name in ids))
+        self._database.executemany("INSERT OR IGNORE INTO videos VALUES (?, ?)", ((name, number) for name in videos))
+
+    def repeated_ids(self) -> Names:
+        """The ids that occur more than once in the splits together, in the order of the data."""
+        rows = self._database.execute("SELECT id FROM ids GROUP BY id HAVING count(*) > 1 ORDER BY min(rowid)")
+        return _names(name for (name,) in rows)
+
+    def shared_videos(self) -> Names:
+        """The videos that are in more than one split, in alphabetical order."""
+        rows = self._database.execute("SELECT video FROM videos GROUP BY video HAVING count(*) > 1 ORDER BY video")
+        return _names(name for (name,) in rows)
+
+    def messages(self) -> list[str]:
+        """What is said of ids that occur more than once, and of each two splits that share videos."""
+        said = []
+        if (repeated := self.repeated_ids()).number:
+            said.append(f"{counted(repeated.number, 'id')} more than once, the first is {repeated.first[0]}")
+        pairs = self._database.execute(
+            "SELECT one.split, other.split, video FROM videos one JOIN videos other USING (video) "
+            "WHERE one.split < other.split ORDER BY one.split, other.split, video"
+        )
+        for (one, other), rows in itertools.groupby(pairs, key=lambda row: row[:2]):
+            shared = _names(video for *_, video in rows)
+            said.append(
+                f"{self._splits[one]} and {self._splits[other]} share {counted(shared.number, 'video')}, so speakers "
+                f"leak between them; the first is {shared.first[0]}"
+            )
+        return said
 
 
-def shared_videos(splits: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
-    """The videos that two splits have in common, in alphabetical order, for each two splits where there are any.
+def _names(names: Iterable[str]) -> Names:
+    rest = iter(names)
+    first = list(itertools.islice(rest, _NUM_NAMED))
+    return Names(len(first) + sum(1 for _ in rest), first)
 
-    Args:
-        splits: As for [`repeated_ids`].
-    """
-    videos = {name: set(split["video_id"][:]) for name, split in splits.items()}
-    pairs = itertools.combinations(videos, 2)
-    return {(one, other): sorted(shared) for one, other in pairs if (shared := videos[one] & videos[other])}
+
+@contextlib.contextmanager
+def leak_search() -> Iterator[LeakSearch]:
+    """A search that keeps names in a temporary file, once they are some megabytes."""
+    with contextlib.closing(sqlite3.connect("")) as database:
+        yield LeakSearch(database)

@@ -28,6 +28,7 @@ from data_builders import features_are_normalized, load_aligned_dataset
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 from data_builders.cross_validation import cross_validation_splits, share_of_groups
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
+from data_builders.leaks import leak_search
 
 from ..architectures_cpsl import ARCHITECTURES
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
@@ -244,7 +245,10 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
         word_starts = ARCHITECTURES[recipe.model.architecture].reads_word_starts
         processor = build_processor(recipe.data, dataset, tokenizer, trained, word_starts=word_starts)
         seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
-        encoded = encode_dataset(dataset, processor, seed=seed)
+        with leak_search() as leaks:
+            encoded = encode_dataset(dataset, processor, seed=seed, on_names=leaks.add)
+            for message in leaks.messages():  # of a stream; of other data its builder says it
+                logger.warning("%s: %s", recipe.data.data_dir or recipe.data.dataset, message)
     if recipe.data.streaming:  # a stream is read in order, and is already shuffled
         arguments.train_sampling_strategy = "sequential"
         if recipe.training.train_sampling_strategy == "group_by_length":

@@ -14,11 +14,15 @@ from data_builders.files import seal
 
 from ..processing_cpsl import CPSLProcessor, warn_truncated
 from ..uncertainty_cpsl import modality_set
-from .streaming import EncodedStream
+from .streaming import EncodedStream, OnNames
 
 
 def encode_dataset(
-    dataset: DatasetDict | IterableDatasetDict, processor: CPSLProcessor, *, seed: int = 0
+    dataset: DatasetDict | IterableDatasetDict,
+    processor: CPSLProcessor,
+    *,
+    seed: int = 0,
+    on_names: OnNames | None = None,
 ) -> dict[str, Dataset | EncodedStream]:
     """Adds `word_index` and, where text is read, `input_ids` to every row, and selects the columns for the collator.
 
@@ -29,6 +33,8 @@ def encode_dataset(
         dataset: Splits in the row format of `data_builders`.
         processor: Tokenises the words.
         seed: Decides the order of a streamed training split. Other splits keep their order, or have a sampler.
+        on_names: Of streamed splits: called with a split's name, and with the ids and the ids of the videos of its
+            rows, some at a time.
 
     Returns:
         The splits, cached by `datasets`, in numpy format; streamed ones as [`EncodedStream`].
@@ -41,7 +47,7 @@ def encode_dataset(
     encoded: dict[str, Dataset | EncodedStream]
     if isinstance(dataset, IterableDatasetDict):
         encoded = {
-            name: EncodedStream(name, split, processor, seed=seed if name == "train" else None)
+            name: EncodedStream(name, split, processor, seed if name == "train" else None, on_names)
             for name, split in dataset.items()
         }
         has_words = "train" not in encoded or encoded["train"].has_words

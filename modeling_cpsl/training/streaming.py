@@ -1,7 +1,7 @@
 """A split that is read and tokenised on the fly, in constant memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +14,8 @@ from ..processing_cpsl import CPSLProcessor, EncodedUtterance, warn_truncated
 
 
 SHUFFLE_BUFFER = 512
+
+OnNames = Callable[[str, list[str], list[str]], None]
 
 
 class EncodedStream(torch.utils.data.Dataset):
@@ -29,19 +31,35 @@ class EncodedStream(torch.utils.data.Dataset):
         processor: Tokenises the words.
         seed: Shuffles in a buffer of `SHUFFLE_BUFFER` rows, and the shards, in a new order each epoch. Default: the
             order of the data.
+        on_names: Called with the split's name, the ids and the ids of the videos of the rows that are counted.
 
     Raises:
         ValueError: A sample has no word with a subword or, when it is read, another number of feature rows than of
             words; the message names it.
     """
 
-    def __init__(self, name: str, stream: IterableDataset, processor: CPSLProcessor, seed: int | None = None):
+    def __init__(
+        self,
+        name: str,
+        stream: IterableDataset,
+        processor: CPSLProcessor,
+        seed: int | None = None,
+        on_names: OnNames | None = None,
+    ):
         self.source, self.processor = stream, processor
         ordered = stream if seed is None else stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         self.stream = ordered.with_format("arrow")
-        columns = ["id", *(["words"] if processor.use_text else processor.modality_sizes)]
-        batches = (self._tokenized(self._decoded(table)) for table in read_columns(stream, columns))
-        counted = [(utterance.num_tokens, utterance.input_ids is not None) for batch in batches for utterance in batch]
+        columns = ["id", "video_id", *(["words"] if processor.use_text else processor.modality_sizes)]
+
+        def batches() -> Iterator[list[EncodedUtterance]]:
+            for table in read_columns(stream, columns):
+                if on_names is not None:
+                    on_names(name, table["id"].to_pylist(), table["video_id"].to_pylist())
+                yield self._tokenized(self._decoded(table))
+
+        counted = [
+            (utterance.num_tokens, utterance.input_ids is not None) for batch in batches() for utterance in batch
+        ]
         lengths = [num_tokens for num_tokens, _ in counted]
         self.has_words = any(has_words for _, has_words in counted)
         warn_truncated(lengths, processor.max_length, f"{name} split")

@@ -293,8 +293,8 @@ def test_what_is_odd_in_the_data_is_said_on_one_line_at_every_training(data, tmp
     validation = train.select(range(4)).map(lambda row: row | {"id": f"{row['id']}b", "label": 1.0})
     validation.to_parquet(tmp_path / "data" / "validation.parquet")
     videos = len({*train["video_id"]} & {*validation["video_id"]})
-    for attempt in ("a", "b"):
-        options = ["--dataset", str(tmp_path / "data"), "--output_dir", str(tmp_path / attempt), *TINY]
+    for attempt, stream in (("a", []), ("b", []), ("c", ["--streaming"])):
+        options = ["--dataset", str(tmp_path / "data"), "--output_dir", str(tmp_path / attempt), *stream, *TINY]
         caplog.clear()
         assert main(["train", "sample", *options, "--max_steps", "2"]) == 0
         [message] = [message for message in caplog.messages if "train and validation" in message]
