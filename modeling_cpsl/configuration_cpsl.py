@@ -85,7 +85,11 @@ else:
 LossWeights: Any = make_dataclass(
     "LossWeights",
     [
-        (f"{name}_weight", float | int, option(loss.weight, f"Weight of the {loss.title} in the objective (eq. 4)."))
+        (
+            f"{name}_weight",
+            float | int,
+            option(loss.weight, f"Weight of the {loss.title} in the objective ({loss.source})."),
+        )
         for name, loss in LOSSES.items()
         if loss.weight is not None
     ],

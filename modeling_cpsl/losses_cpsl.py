@@ -153,6 +153,26 @@ def diversity_loss(latent_variance: Tensor, mask: Tensor) -> Tensor:
     return -token_mean(entropy.mean(dim=-1), mask).mean()
 
 
+def kl_loss(latent_mean: Tensor, latent_variance: Tensor, mask: Tensor) -> Tensor:
+    """One modality's KL divergence of the latent posterior from N(0, I), averaged over its dimensions.
+
+    It is what the multimodal information bottleneck (Mai et al., 2022, *Multimodal Information Bottleneck: Learning
+    Minimal Sufficient Unimodal and Multimodal Representations*) adds to each modality's code; CPSL has none.
+
+    Args:
+        latent_mean: (B, L, d_z), mu_m.
+        latent_variance: (B, L, d_z).
+        mask: (B, L), 1 at feature tokens.
+
+    Returns:
+        Scalar.
+    """
+    kept = mask.bool()[..., None]
+    mean, variance = masked(latent_mean, kept), masked(latent_variance, kept) + 1e-6
+    divergence = 0.5 * (mean.square() + variance - 1 - torch.log(variance))
+    return token_mean(divergence.mean(dim=-1), mask).mean()
+
+
 class LossTerm(NamedTuple):
     """What plots call a loss of another architecture than CPSL's own, and the unit that they write beside its axis."""
 
@@ -167,9 +187,10 @@ class Loss(NamedTuple):
         function: The loss of a batch, a scalar.
         title: What a plot calls it.
         unit: What a plot writes beside its axis.
-        weight: The paper's weight, and the default of the config's `<name>_weight`; None for a term that always
-            counts once and has no such field.
+        weight: The paper's weight (0 for a loss that it does not have), and the default of the config's
+            `<name>_weight`; None for a term that always counts once and has no such field.
         applies: Whether a model with this config has the loss.
+        source: Where the loss is from, for the help of its weight.
     """
 
     function: Callable[[LossInputs], Tensor]
@@ -177,6 +198,7 @@ class Loss(NamedTuple):
     unit: str
     weight: float | None
     applies: Callable[[PreTrainedConfig], bool] = lambda config: True
+    source: str = "eq. 4"
 
 
 TASK_TERM = LossTerm("task loss", "regression loss")
@@ -223,6 +245,14 @@ LOSSES: dict[str, Loss] = {
         weight=0.1,
         applies=lambda config: config.sl and _has_modalities(config),
     ),
+    "kl": Loss(
+        _mean_over_modalities(lambda m: kl_loss(m.mean, m.variance, m.mask)),
+        title="KL divergence",
+        unit="nats",
+        weight=0.0,
+        applies=lambda config: config.kl_weight > 0 and config.ame and _has_modalities(config),
+        source="of MIB, Mai et al., 2022; 0: left out, as without AME",
+    ),
 }
 
 
@@ -264,6 +294,7 @@ __all__ = [
     "ModalityState",
     "compute_losses",
     "diversity_loss",
+    "kl_loss",
     "loss_names",
     "loss_weights",
     "reconstruction_loss",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from modeling_cpsl import CPSLConfig
 from modeling_cpsl.losses_cpsl import (
     diversity_loss,
+    kl_loss,
     loss_names,
     loss_weights,
     reconstruction_loss,
@@ -59,6 +60,16 @@ def reference_diversity(latent_variance, mask):
     )
 
 
+def reference_kl(latent_mean, latent_variance, mask):
+    mu, var = latent_mean.tolist(), latent_variance.tolist()
+
+    def of_token(i, j):
+        pairs = zip(mu[i][j], var[i][j], strict=True)
+        return mean((m * m + v + 1e-6 - 1 - math.log(v + 1e-6)) / 2 for m, v in pairs)
+
+    return over_tokens_then_samples(of_token, mask.tolist())
+
+
 @st.composite
 def masked_batches(draw):
     """Reconstruction, target / features, latent mean and variance in double precision, and a mask of any kind."""
@@ -93,6 +104,10 @@ LOSSES = {
         lambda batch: diversity_loss(batch["latent_variance"], batch["mask"]),
         lambda batch: reference_diversity(batch["latent_variance"], batch["mask"]),
     ),
+    "kl": (
+        lambda batch: kl_loss(batch["latent_mean"], batch["latent_variance"], batch["mask"]),
+        lambda batch: reference_kl(batch["latent_mean"], batch["latent_variance"], batch["mask"]),
+    ),
 }
 each_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -123,6 +138,8 @@ def test_hand_worked(name):
         "reconstruction": (2.5 + 4.0 + 0.0) / 3,
         # means: ((1 - 2)^2 + 0) / 2 = .5; (1 - 2)^2 = 1; 0.  variances: ((3 - 1)^2 + (1 - 0)^2) / 2 = 2.5; 3^2 = 9; 0
         "statistical": 0.5 * ((0.5 + 1.0) / 3 + (2.5 + 9.0) / 3),
+        # means 1 and 0, variances 3 and 1: (1 + 3 - 1 - ln 3) / 2 and 0; 1 and 3: the first again; 0
+        "kl": (3 - math.log(3)) * (1 / 4 + 1 / 2) / 3,
         "diversity": -((math.log(3) + math.log(1)) / 4 + math.log(3) / 2 + math.log(2 * math.pi * math.e)) / 3,
     }[name]
     assert LOSSES[name][0](batch).item() == pytest.approx(expected, rel=1e-6)
@@ -207,6 +224,13 @@ def test_diversity_is_the_entropy_of_a_normal_distribution():
     torch.testing.assert_close(diversity_loss(var, torch.ones(1, 1)), -entropy)
 
 
+def test_kl_is_the_divergence_from_a_standard_normal_distribution():
+    mean, var = torch.randn(1, 1, 6, dtype=torch.double), torch.rand(1, 1, 6, dtype=torch.double) + 0.1
+    posterior = torch.distributions.Normal(mean, (var + 1e-6).sqrt())
+    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(kl_loss(mean, var, torch.ones(1, 1)), expected)
+
+
 def test_diversity_rewards_variance_and_survives_none():
     mask = torch.ones(1, 1)
     assert diversity_loss(torch.full((1, 1, 2), 2.0), mask) < diversity_loss(torch.ones(1, 1, 2), mask)
@@ -266,6 +290,9 @@ class TestTheListOfLosses:
             ({"sl": False}, ["task", "unimodal", "reconstruction", "diversity"]),
             ({"ame": False}, ["task", "unimodal", "reconstruction", "diversity", "statistical"]),
             ({"modality_sizes": {}}, ["task", "unimodal"]),
+            ({"kl_weight": 0.5}, ["task", "unimodal", "reconstruction", "diversity", "statistical", "kl"]),
+            ({"kl_weight": 0.5, "ame": False, "sl": False}, ["task", "unimodal", "reconstruction", "diversity"]),
+            ({"kl_weight": 0.5, "modality_sizes": {}}, ["task", "unimodal"]),
         ],
     )
     def test_names_are_those_that_a_model_returns(self, make_model, make_batch, fields, names):
@@ -273,7 +300,7 @@ class TestTheListOfLosses:
         assert loss_names(model.config) == names == list(model(**make_batch(model.config)).losses)
 
     def test_each_weight_is_a_field_of_the_config(self):
-        weights = {"unimodal": 0.5, "reconstruction": 1.0, "diversity": 0.1, "statistical": 0.1}
+        weights = {"unimodal": 0.5, "reconstruction": 1.0, "diversity": 0.1, "statistical": 0.1, "kl": 0.0}
         assert loss_weights(CPSLConfig()) == weights
         assert loss_weights(CPSLConfig(statistical_weight=0.7)) == weights | {"statistical": 0.7}
 
