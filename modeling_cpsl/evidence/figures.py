@@ -1,21 +1,27 @@
 """The figures of an experiment: paired differences as a forest plot, and learning curves with bands over runs."""
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_builders.files import replacing_file
 
-from ..experiments.plots import STYLE
+from ..experiments.plots import STYLE, Log, has_modulation, plot_modulation, plot_training_dynamics
+from ..experiments.records import MODULATION_PLOT, TRAINING_PLOT
 from ..training.metrics import METRICS
 from .records import FINISHED
+from .specification import file_name
 from .statistics import CONFIDENCE
 from .summary import Summary
 
 
+FOREST_PLOT, LEARNING_CURVES, CURVES = "forest.png", "learning_curves.png", "curves"
+_CURVE = "eval_mae"
 FOREST_METRICS = ("mae", "corr", "acc2_nonzero")
 # Okabe and Ito's: better, worse, cannot tell. A filled marker says the same as the colour.
 _BETTER, _WORSE, _CANNOT_TELL = "#009E73", "#D55E00", "#555555"
@@ -61,39 +67,69 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
         plt.close(figure)
 
 
-def plot_learning_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str], path: str | os.PathLike) -> None:
-    """Draws the validation MAE over the epochs, the mean over a row's runs, with a band of one deviation.
+def plot_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str], folder: Path) -> None:
+    """Draws curves over the epochs: means over a row's runs, with bands of one deviation.
+
+    `learning_curves.png` has the validation MAE of all rows; `curves/` has the paper's figures 2 (losses) and 3
+    (modulation) of each row.
 
     Args:
         records: The records of an experiment.
         names: The rows to draw.
-        path: The PNG file to write.
+        folder: The experiment's folder.
     """
+    curves = folder / CURVES
+    curves.mkdir(exist_ok=True)
+    learning = {}
+    for name in names:
+        logs = [record["curves"] for record in records if record["status"] == FINISHED and record["row"] == name]
+        means, deviations = mean_log(logs)
+        learning[name] = means, deviations
+        plot_training_dynamics(means, curves / f"{file_name(name)}-{TRAINING_PLOT}", deviations=deviations)
+        if has_modulation(means):
+            plot_modulation(means, curves / f"{file_name(name)}-{MODULATION_PLOT}", deviations=deviations)
+    _plot_learning_curves(learning, folder / LEARNING_CURVES)
+
+
+def mean_log(logs: Sequence[Log]) -> tuple[Log, Log]:
+    """The means of several runs' logs and their deviations: in both, a row an epoch that has every column.
+
+    A run that has ended before an epoch does not count there.
+    """
+    values: dict[float, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in itertools.chain.from_iterable(logs):
+        if "train_runtime" in row:  # the summary of a whole training
+            continue
+        for name, value in row.items():
+            if value is not None:
+                values[round(row["epoch"], 3)][name].append(value)
+    rows = [values[epoch] for epoch in sorted(values)]
+    means, deviations = (
+        [{name: float(function(found)) for name, found in row.items()} for row in rows]
+        for function in (np.mean, np.std)
+    )
+    return means, deviations
+
+
+def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    curves: dict[str, dict[float, list[float]]] = {name: defaultdict(list) for name in names}
-    for record in records:
-        if record["status"] == FINISHED and record["row"] in curves:
-            for entry in record["curves"]:
-                if entry.get("eval_mae") is not None:
-                    curves[record["row"]][round(entry["epoch"], 3)].append(entry["eval_mae"])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.5, 4))
-        for index, (name, points) in enumerate(curves.items()):
-            epochs = sorted(points)
-            means = np.array([np.mean(points[epoch]) for epoch in epochs])
-            deviations = np.array([np.std(points[epoch]) for epoch in epochs])
+        for index, (name, (means, deviations)) in enumerate(logs.items()):
             color = _ROW_COLORS[index % len(_ROW_COLORS)]
             style = _ROW_STYLES[index // len(_ROW_COLORS) % len(_ROW_STYLES)]
-            axes.plot(epochs, means, style, color=color, label=name)
-            axes.fill_between(epochs, means - deviations, means + deviations, color=color, alpha=0.15, linewidth=0)
+            epochs = [row["epoch"] for row in means if _CURVE in row]
+            values, bands = (np.array([row[_CURVE] for row in log if _CURVE in row]) for log in (means, deviations))
+            axes.plot(epochs, values, style, color=color, label=name)
+            axes.fill_between(epochs, values - bands, values + bands, color=color, alpha=0.15, linewidth=0)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation MAE (sentiment points)")
-        axes.legend(fontsize=8, frameon=False, ncols=1 + len(curves) // 8)
+        axes.legend(fontsize=8, frameon=False, ncols=1 + len(logs) // 8)
         figure.tight_layout()
         with replacing_file(path) as unfinished:
             figure.savefig(unfinished, dpi=150, format="png")
         plt.close(figure)
 
 
-__all__ = ["plot_forest", "plot_learning_curves"]
+__all__ = ["plot_curves", "plot_forest"]

@@ -6,18 +6,15 @@ from pathlib import Path
 from data_builders.command_line import did_you_mean
 from data_builders.files import DataError, replacing_file
 
-from .figures import plot_forest, plot_learning_curves
+from .figures import FOREST_PLOT, plot_curves, plot_forest
 from .records import read_records, write_table_of_records
 from .specification import saved_specification
 from .summary import summarize
 from .tables import latex, markdown, table_of_values
 
 
-FOREST_PLOT, LEARNING_CURVES = "forest.png", "learning_curves.png"
-
-
 def write_report(folder: str | os.PathLike, *, split: str = "test", reference: str | None = None) -> str:
-    """Writes `table.md`, `table.tex`, `table.csv`, `records.parquet`, `forest.png` and `learning_curves.png`.
+    """Writes `table.md`, `table.tex`, `table.csv`, `records.parquet` and the figures.
 
     Nothing is trained and no data is needed.
 
@@ -41,14 +38,14 @@ def write_report(folder: str | os.PathLike, *, split: str = "test", reference: s
         raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
     summary = summarize(records, list(specification.rows), reference, split=split)
     write_table_of_records(records, folder)
-    text = markdown(summary)
+    text = markdown(summary, specification.published)
     texts = {"table.md": text, "table.tex": latex(summary), "table.csv": table_of_values(summary).to_csv()}
     for name, content in texts.items():
         with replacing_file(folder / name) as path:
             path.write_text(content, encoding="utf-8")
     if any(row.differences for row in summary.rows):
         plot_forest(summary, folder / FOREST_PLOT)
-    plot_learning_curves(records, [row.name for row in summary.rows], folder / LEARNING_CURVES)
+    plot_curves(records, [row.name for row in summary.rows], folder)
     return text
 
 

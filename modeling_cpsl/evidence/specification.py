@@ -56,6 +56,7 @@ class Specification:
         reference: The row that the others are compared with.
         folds: `{"k": 5, "group": "video_id"}` for cross-validation; None for the data's own splits.
         options: Options of all rows, which override both; from the command line.
+        published: Figures of others to show apart: `{"source": text, "systems": {name: {column: number or text}}}`.
     """
 
     base: str
@@ -64,6 +65,7 @@ class Specification:
     reference: str
     folds: dict[str, Any] | None = None
     options: list[str] = field(default_factory=list)
+    published: dict[str, Any] | None = None
 
     @property
     def group(self) -> str:
@@ -163,6 +165,7 @@ def read_specification(
         reference=str(content.get("reference") or next(iter(content["rows"]))),
         folds=_checked_folds(content.get("folds"), path),
         options=options,
+        published=_checked_published(content.get("published"), path),
     )
     if specification.reference not in specification.rows:
         meant = did_you_mean(specification.reference, specification.rows)
@@ -223,6 +226,16 @@ def _checked_folds(folds: Any, path: Path) -> dict[str, Any] | None:
     if not is_right:
         raise DataError(f"{path}: folds must be null or such as {{k: 5, group: video_id}}, not {folds!r}")
     return {"k": folds["k"], "group": str(folds.get("group", "video_id"))}
+
+
+def _checked_published(published: Any, path: Path) -> dict[str, Any] | None:
+    if published is None:
+        return None
+    is_mapping = isinstance(published, Mapping) and published.keys() == {"source", "systems"}
+    systems = published["systems"] if is_mapping else None
+    if not isinstance(systems, Mapping) or not all(isinstance(figures, Mapping) for figures in systems.values()):
+        raise DataError(f"{path}: published must be such as {{source: a paper, systems: {{MAG-BERT: {{mae: .712}}}}}}")
+    return dict(published)
 
 
 def _listed(names: set[str]) -> str:

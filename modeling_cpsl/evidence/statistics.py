@@ -4,6 +4,7 @@ The groups of the test samples (mostly videos) are what was sampled: samples of 
 intervals come from a bootstrap over groups, and p values from exchanging two rows' predictions group by group.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -63,23 +64,47 @@ def paired_differences(
         raise ValueError(f"sums of shape {row.shape} and {reference.shape} are not of the same seeds and groups")
     generator = np.random.default_rng(seed)
     observed = _difference(row.sum(axis=1), reference.sum(axis=1))
-    resampled = _concatenated(_bootstrap(row, reference, generator, size) for size in _block_sizes(num_draws))
+    resampled = bootstrap(np.stack([row, reference]), generator, num_draws)
     permuted = _concatenated(_permutation(row, reference, generator, size) for size in _block_sizes(num_draws))
-    tail = (1 - CONFIDENCE) / 2
     differences = {}
     for name, value in observed.items():
-        draws = resampled[name][np.isfinite(resampled[name])]
-        low, high = np.quantile(draws, [tail, 1 - tail]) if len(draws) else (np.nan, np.nan)
+        draws = resampled[name][0] - resampled[name][1]
+        draws = draws[np.isfinite(draws)]
+        low, high = interval(draws)
         # Sums in another order differ in the last digits.
         as_far = np.abs(permuted[name]) >= abs(value) - 1e-12
         differences[name] = Difference(
             value=float(value),
-            low=float(low),
-            high=float(high),
+            low=low,
+            high=high,
             p=float((1 + as_far.sum()) / (1 + num_draws)) if np.isfinite(value) else float("nan"),
             smallest=float(_STANDARD_ERRORS_TO_TELL * draws.std(ddof=1)) if len(draws) > 1 else float("nan"),
         )
     return differences
+
+
+def bootstrap(systems: np.ndarray, generator: np.random.Generator, num_draws: int) -> dict[str, np.ndarray]:
+    """The metrics, as means over seeds, with groups drawn anew, and seeds where there are enough: the same for all.
+
+    Args:
+        systems: (R, seeds, G, S), the sums of G groups for each of R systems and each seed, see [`group_sums`].
+        generator: What draws.
+        num_draws: Number of draws.
+
+    Returns:
+        (R, num_draws) by metric.
+    """
+    return _concatenated(_bootstrap_block(systems, generator, size) for size in _block_sizes(num_draws))
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """The ends of the percentile interval of draws (N,); NaN among them do not count."""
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return math.nan, math.nan
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -102,18 +127,15 @@ def _difference(row: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]
     return {name: (ours[name] - theirs[name]).mean(axis=0) for name in ours}
 
 
-def _bootstrap(
-    row: np.ndarray, reference: np.ndarray, generator: np.random.Generator, size: int
-) -> dict[str, np.ndarray]:
-    """Differences (size,) by metric with groups drawn anew, and seeds where there are enough."""
-    num_seeds, num_groups, _ = row.shape
+def _bootstrap_block(systems: np.ndarray, generator: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+    _, num_seeds, num_groups, _ = systems.shape
     weights = generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size).astype(np.float64)
-    ours, theirs = (metrics_of_sums(weights @ sums) for sums in (row, reference))  # (seeds, size) each
+    metrics = metrics_of_sums(weights @ systems)  # (R, seeds, size) each
     if num_seeds < _FEWEST_SEEDS_TO_DRAW:
         drawn = np.full((num_seeds, size), 1 / num_seeds)
     else:
         drawn = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=size).T / num_seeds
-    return {name: ((ours[name] - theirs[name]) * drawn).sum(axis=0) for name in ours}
+    return {name: (values * drawn).sum(axis=1) for name, values in metrics.items()}
 
 
 def _permutation(
@@ -130,7 +152,7 @@ def _block_sizes(number: int) -> list[int]:
 
 def _concatenated(blocks: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     collected = list(blocks)
-    return {name: np.concatenate([block[name] for block in collected]) for name in collected[0]}
+    return {name: np.concatenate([block[name] for block in collected], axis=-1) for name in collected[0]}
 
 
-__all__ = ["CONFIDENCE", "Difference", "holm", "paired_differences"]
+__all__ = ["CONFIDENCE", "Difference", "bootstrap", "holm", "interval", "paired_differences"]

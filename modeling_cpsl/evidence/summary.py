@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .group_sums import metrics_of_sums
+from data_builders.files import DataError
+
+from .contributions import Contribution, contributions, subsets_of_rows
+from .group_sums import SUM_NAMES, metrics_of_sums
 from .records import FINISHED
 from .statistics import Difference, holm, paired_differences
+
+
+_LABELS = SUM_NAMES.index("all_label")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Summary:
         num_groups: Number of groups in it.
         seeds: The seeds of finished runs.
         num_folds: Number of folds; None for the data's own splits.
+        contributions: What each modality contributes; empty where the rows are not every subset of the modalities.
     """
 
     rows: list[Row]
@@ -59,6 +66,7 @@ class Summary:
     num_groups: int
     seeds: list[int]
     num_folds: int | None
+    contributions: list[Contribution]
 
 
 # By seed and fold, the (S,) sums of each group of the split.
@@ -119,6 +127,7 @@ def summarize(
         num_groups=len(largest),
         seeds=sorted({record["seed"] for record in with_split}),
         num_folds=None if folds == {None} else len(folds),
+        contributions=_contributions(with_split, by_row),
     )
 
 
@@ -138,16 +147,45 @@ def _metrics_by_seed(sums: _Sums) -> dict[str, np.ndarray]:
 
 
 def _differences(row: _Sums, reference: _Sums) -> dict[str, Difference]:
-    """Differences over the runs that both have: those seeds that have the most folds in common."""
-    common = row.keys() & reference.keys()
+    """Differences over the runs that both have."""
+    paired = _paired([row, reference])
+    return {} if paired is None else paired_differences(*paired)
+
+
+def _paired(systems: Sequence[_Sums]) -> np.ndarray | None:
+    """(R, seeds, G, S): the sums of all systems over the seeds that have the most folds in common; None without any.
+
+    DataError where the samples are not the same.
+    """
+    common = set(systems[0]).intersection(*systems[1:])
     if not common:
-        return {}
-    ours, theirs = [], []
+        return None
+    paired = []
     for seed in _fullest_seeds(common):
         runs = sorted((run for run in common if run[0] == seed), key=str)
-        ours.append([values for run in runs for _, values in sorted(row[run].items())])
-        theirs.append([values for run in runs for _, values in sorted(reference[run].items())])
-    return paired_differences(np.array(ours), np.array(theirs))
+        for run in runs:
+            if any(_samples(system[run]) != _samples(systems[0][run]) for system in systems[1:]):
+                raise DataError(
+                    f"the runs with seed {seed} were tested on other samples or labels, and their metrics cannot be "
+                    "compared; compare runs on one data set"
+                )
+        paired.append([[values for run in runs for _, values in sorted(system[run].items())] for system in systems])
+    return np.moveaxis(np.array(paired), 0, 1)
+
+
+def _samples(sums: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
+    """Number and sum of the labels of each group."""
+    return {group: (values[0], round(values[_LABELS], 6)) for group, values in sums.items()}
+
+
+def _contributions(records: Sequence[Mapping[str, Any]], by_row: Mapping[str, _Sums]) -> list[Contribution]:
+    options = {
+        record["row"]: {name: value for name, value in record["options"].items() if name != "command_line"}
+        for record in records
+    }
+    subsets = subsets_of_rows(options)
+    paired = _paired([by_row[name] for name in subsets.values()]) if subsets else None
+    return [] if paired is None else contributions(dict(zip(subsets, paired, strict=True)))
 
 
 def _fullest_seeds(runs: set[tuple[int, int | None]]) -> list[int]:

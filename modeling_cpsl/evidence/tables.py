@@ -1,12 +1,14 @@
 """The tables of an experiment: Markdown, LaTeX and CSV from one summary."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..training.metrics import METRICS
+from .contributions import CONTRIBUTION_METRIC
 from .statistics import CONFIDENCE, Difference
 from .summary import Row, Summary
 
@@ -35,8 +37,13 @@ def table_of_values(summary: Summary) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
 
 
-def markdown(summary: Summary) -> str:
-    """The summary as Markdown: metrics, differences from the reference, and what they can and cannot tell."""
+def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> str:
+    """The summary as Markdown: metrics, differences from the reference, and what they can and cannot tell.
+
+    Args:
+        summary: The summary.
+        published: Figures of others, which stand apart, see [`Specification`].
+    """
     metrics = list(summary.rows[0].metrics)
     header = ["row", "runs", *metrics, "parameters", "seconds"]
     values = [
@@ -62,6 +69,8 @@ def markdown(summary: Summary) -> str:
             + ", ".join(f"{_largest_smallest(compared, name):.3f} in {name}" for name in metrics)
             + ": a true difference of that size is found in four of five repetitions.",
         ]
+    parts += _contributions(summary)
+    parts += _published(published)
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,10 +106,42 @@ def _design(summary: Summary) -> list[str]:
     mean = "mean and sample deviation" if len(summary.seeds) > 1 else "mean"
     return [
         f"{summary.num_samples} samples of the {summary.split} split in {summary.num_groups} groups, {folds}; {mean} "
-        f"over {seeds}. `*_nonzero` leaves out samples with a label of exactly 0, all other columns have all samples. "
-        "The epoch was chosen on the validation split."
+        f"over {seeds}. `*_nonzero` leaves out samples with a label of exactly 0, as MAG-BERT and ITHP do; all other "
+        "columns have all samples, and `*_has0` counts a label of 0 as positive, as MMSA does. The epoch was chosen "
+        "on the validation split."
         + (" With so few groups, intervals are narrower than they should be." * (summary.num_groups < _FEW_GROUPS))
     ]
+
+
+def _contributions(summary: Summary) -> list[str]:
+    if not summary.contributions:
+        return []
+    rows = []
+    for each in summary.contributions:
+        shapley = f"{each.shapley:+.4f} [{each.low:+.4f}, {each.high:+.4f}]"
+        rows.append([each.modality, f"{each.alone:.4f}", f"{each.last:+.4f}", shapley])
+    return [
+        f"What each modality contributes to `{CONTRIBUTION_METRIC}`: alone; added to all others; and its Shapley "
+        "value, the mean gain over all orders in which the modalities can be added. The last add up to the "
+        f"`{CONTRIBUTION_METRIC}` of all together.",
+        _lines(["modality", "alone", "added last", "Shapley value"], rows),
+    ]
+
+
+def _published(published: Mapping[str, Any] | None) -> list[str]:
+    if not published:
+        return []
+    systems = published["systems"]
+    names = list(dict.fromkeys(name for figures in systems.values() for name in figures))
+    rows = [[system, *(_figure(figures.get(name)) for name in names)] for system, figures in systems.items()]
+    return [
+        f"Published figures, not ours and not on the same ground: {published['source']}",
+        _lines(["system", *names], rows),
+    ]
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value or "")
 
 
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

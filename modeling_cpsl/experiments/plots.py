@@ -6,7 +6,10 @@ What all pictures have in common is here too: their style, their colours and how
 import itertools
 import math
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from data_builders.files import replacing_file
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+Log = Sequence[dict[str, float]]
+
+
 class Panel(NamedTuple):
     """One pair of axes: what it shows, the unit of its values, and their range where that is known beforehand."""
 
@@ -28,10 +34,11 @@ class Panel(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A column of the log over the epochs."""
+    """A column of the log over the epochs; with deviations it has a band of one to either side."""
 
     epochs: list[float]
     values: list[float]
+    deviations: list[float]
     label: str
     color: str
     marker: str
@@ -73,31 +80,39 @@ STYLE = {
 
 
 def plot_training_dynamics(
-    log_history: list[dict[str, float]], path: str | os.PathLike, *, best_step: int | None = None
+    log_history: Log, path: str | os.PathLike, *, deviations: Log | None = None, best_step: int | None = None
 ) -> None:
     """Draws every loss over the epochs, of training and validation, and the validation MAE and correlation.
 
     Args:
-        log_history: Trainer's log history.
+        log_history: Trainer's log history, or the means of several.
         path: The PNG file to write.
+        deviations: Of the same rows and columns, where they are means: they become bands.
         best_step: The optimizer step with the best model (`TrainerState.best_global_step`), whose epoch is marked.
     """
     panels = []
     for name, panel in (_loss_panels() | METRIC_PANELS).items():
         columns = {"training": f"train_{name}", "validation": f"eval_{name}"}
-        curves = [_curve(log_history, column, split, SPLIT_STYLES[split]) for split, column in columns.items()]
+        curves = [
+            _curve(log_history, deviations, column, split, SPLIT_STYLES[split]) for split, column in columns.items()
+        ]
         panels.append((panel, curves))
     _save_figure(panels, path, best_epoch=_epoch_of(log_history, best_step))
 
 
 def plot_modulation(
-    log_history: list[dict[str, float]], path: str | os.PathLike, *, modulated_epochs: range | None = None
+    log_history: Log,
+    path: str | os.PathLike,
+    *,
+    deviations: Log | None = None,
+    modulated_epochs: range | None = None,
 ) -> None:
     """Draws the means of each epoch's modulation by modality, and the imbalance degree.
 
     Args:
-        log_history: Trainer's log history of a run with at least one modulated modality.
+        log_history: Trainer's log history of a run with at least one modulated modality, or the means of several.
         path: The PNG file to write.
+        deviations: Of the same rows and columns, where they are means: they become bands.
         modulated_epochs: The epochs in the modulation window, counted from 0; they are shaded and their end is marked.
     """
     prefix = "train_error_"
@@ -106,10 +121,10 @@ def plot_modulation(
         zip(sorted({*names} - {*MODALITY_STYLES}), itertools.cycle(FURTHER_STYLES), strict=False)
     )
     panels = [
-        (panel, [_curve(log_history, f"train_{quantity}_{name}", name, styles[name]) for name in names])
+        (panel, [_curve(log_history, deviations, f"train_{quantity}_{name}", name, styles[name]) for name in names])
         for quantity, panel in MODULATION_PANELS.items()
     ]
-    panels.append((IMBALANCE_PANEL, [_curve(log_history, "train_imbalance", "", (MARK_COLOR, "o"))]))
+    panels.append((IMBALANCE_PANEL, [_curve(log_history, deviations, "train_imbalance", "", (MARK_COLOR, "o"))]))
     _save_figure(panels, path, modulated_epochs=modulated_epochs)
 
 
@@ -128,7 +143,7 @@ def signed(value: float, digits: int = 2) -> str:
     return rounded if float(rounded) == 0 else f"{'+' if value > 0 else '−'}{rounded}"
 
 
-def has_modulation(log_history: list[dict[str, float]]) -> bool:
+def has_modulation(log_history: Log) -> bool:
     """Whether there is something for [`plot_modulation`] to draw."""
     return any("train_imbalance" in row for row in log_history)
 
@@ -143,13 +158,14 @@ def _loss_panels() -> dict[str, Panel]:
     return panels
 
 
-def _curve(log_history: list[dict[str, float]], column: str, label: str, style: tuple[str, str]) -> Curve:
+def _curve(log_history: Log, deviations: Log | None, column: str, label: str, style: tuple[str, str]) -> Curve:
     """A column of the epochs' rows; the row that sums up the whole training (`train_runtime`) is left out."""
-    rows = [row for row in log_history if column in row and "train_runtime" not in row]
-    return Curve([row["epoch"] for row in rows], [row[column] for row in rows], label, *style)
+    places = [place for place, row in enumerate(log_history) if column in row and "train_runtime" not in row]
+    epochs, values = ([log_history[place][name] for place in places] for name in ("epoch", column))
+    return Curve(epochs, values, [deviations[place][column] for place in places] if deviations else [], label, *style)
 
 
-def _epoch_of(log_history: list[dict[str, float]], step: int | None) -> float | None:
+def _epoch_of(log_history: Log, step: int | None) -> float | None:
     return next((row["epoch"] for row in log_history if step is not None and row.get("step") == step), None)
 
 
@@ -175,6 +191,10 @@ def _save_figure(
         for axis, (panel, curves) in zip(_grid(figure, len(panels)), panels, strict=True):
             for curve in curves:
                 axis.plot(curve.epochs, curve.values, color=curve.color, marker=curve.marker, label=curve.label)
+                if curve.deviations:
+                    values, deviations = np.array(curve.values), np.array(curve.deviations)
+                    low, high = values - deviations, values + deviations
+                    axis.fill_between(curve.epochs, low, high, color=curve.color, alpha=0.15, linewidth=0)
             last_epoch = max(curve.epochs[-1] for curve in curves)
             _mark(axis, last_epoch, best_epoch, modulated_epochs)
             _set_ranges(axis, last_epoch, panel.limits)

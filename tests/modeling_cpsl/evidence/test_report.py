@@ -10,12 +10,20 @@ from PIL import Image
 
 from cpsl import main
 from modeling_cpsl import compute_sentiment_metrics
+from modeling_cpsl.evidence.figures import mean_log
 from modeling_cpsl.evidence.group_sums import SUM_NAMES, group_sums
 from modeling_cpsl.evidence.records import write_record
 from modeling_cpsl.evidence.report import write_report
 
 
 SEEDS, FOLDS, SAMPLES = (0, 1, 2), 3, 60
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Draws no figures, which take most of a report's time."""
+    for name in ("plot_curves", "plot_forest"):
+        monkeypatch.setattr(f"modeling_cpsl.evidence.report.{name}", lambda *arguments: None)
 
 
 def simulated(row, seed, fold):
@@ -30,6 +38,17 @@ def simulated(row, seed, fold):
 def all_folds(row, seed):
     """Predictions and labels of all folds together."""
     return [np.concatenate([simulated(row, seed, fold)[part] for fold in range(FOLDS)]) for part in (0, 1)]
+
+
+def curves(seed, fold):
+    """The log of a run of two epochs, of which the last seed's has but one."""
+    log = []
+    for epoch in (1.0, 2.0)[: 1 if seed == SEEDS[-1] else 2]:
+        log += [
+            {"epoch": epoch, "train_loss": 2 / epoch, "train_imbalance": 0.1, "train_error_acoustic": seed + epoch},
+            {"epoch": epoch, "eval_mae": (1 + seed + fold) / epoch, "eval_loss": 3 / epoch},
+        ]
+    return [*log, {"epoch": epoch, "train_runtime": 3.0, "train_loss": 9.0}]
 
 
 @pytest.fixture
@@ -48,11 +67,12 @@ def experiment(tmp_path):
                     sums = group_sums(*simulated(row, seed, fold))
                     record |= {"metrics": {"test_mae": 0.1}, "seconds": 10.0, "parameters": 2_000_000}
                     record |= {"sum_names": SUM_NAMES, "group_sums": {"test": sums}}
-                    record["curves"] = [{"epoch": float(epoch), "eval_mae": 1 / epoch} for epoch in (1, 2)]
+                    record["curves"] = curves(seed, fold)
                 write_record(record, tmp_path / "records" / f"{row}-seed{seed}-fold{fold}.json")
     return tmp_path
 
 
+@pytest.mark.usefixtures("quick")
 def test_figures_are_those_of_the_predictions_of_all_folds(experiment):
     write_report(experiment)
     with (experiment / "table.csv").open() as file:
@@ -74,6 +94,7 @@ def test_figures_are_those_of_the_predictions_of_all_folds(experiment):
     assert float(table["same"]["mae_mean"]) == pytest.approx(np.mean([metrics["mae"] for metrics in same]))
 
 
+@pytest.mark.usefixtures("quick")
 def test_only_a_clear_difference_is_called_one(experiment):
     text = write_report(experiment)
     [better] = [line for line in text.splitlines() if line.startswith("| better") and "[" in line]
@@ -86,6 +107,7 @@ def test_only_a_clear_difference_is_called_one(experiment):
     assert (experiment / "table.md").read_text() == text
 
 
+@pytest.mark.usefixtures("quick")
 def test_latex_marks_best_and_second(experiment):
     write_report(experiment)
     lines = (experiment / "table.tex").read_text().splitlines()
@@ -97,11 +119,64 @@ def test_latex_marks_best_and_second(experiment):
 
 def test_figures_are_drawn(experiment):
     write_report(experiment)
-    for name in ("forest.png", "learning_curves.png"):
+    rows = [f"curves/{row}-{name}.png" for row in ("text", "same") for name in ("training_dynamics", "modulation")]
+    for name in ("forest.png", "learning_curves.png", *rows):
         with Image.open(experiment / name) as image:
             assert np.asarray(image.convert("L")).std() > 5
 
 
+def test_curves_are_means_over_runs_with_their_deviations():
+    logs = [curves(seed, 0) for seed in SEEDS]
+    means, deviations = mean_log(logs)
+    assert [row["epoch"] for row in means] == [1.0, 2.0]
+    first = {
+        "epoch": 1,
+        "train_loss": 2,
+        "train_imbalance": 0.1,
+        "train_error_acoustic": 2,
+        "eval_mae": 2,
+        "eval_loss": 3,
+    }
+    assert means[0] == pytest.approx(first)
+    assert deviations[0]["eval_mae"] == pytest.approx(np.std([1, 2, 3]))
+    assert (means[1]["eval_mae"], deviations[1]["eval_mae"]) == (0.75, 0.25)  # the third run ended before
+
+
+@pytest.mark.usefixtures("quick")
+def test_figures_of_others_stand_apart(experiment):
+    path = experiment / "specification.yaml"
+    published = {"source": "a paper", "systems": {"X": {"protocol": "has-0", "acc2": 0.84}, "Y": {"mae": 0.7}}}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"published": published}, sort_keys=False))
+    text = write_report(experiment)
+    assert text.rstrip().endswith("| X | has-0 | 0.8400 |  |\n| Y |  |  | 0.7000 |")
+    assert text.count("not ours and not on the same ground: a paper") == 1
+    assert "0.8400" not in (experiment / "table.csv").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_each_modality_contributes_is_said_where_every_subset_was_trained(experiment):
+    modalities = {"text": "text", "same": "acoustic", "better": "text,acoustic"}
+    for path in (experiment / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        write_record(record | {"options": {"modalities": modalities[record["row"]], "command_line": []}}, path)
+    lines = write_report(experiment).splitlines()
+    [contribution] = [line for line in lines if line.startswith("| acoustic |")]
+    table = {line.split(" | ")[0]: line for line in lines if line.startswith(("| same | 8", "| better | 9"))}
+    assert contribution.split(" | ")[1] in table["| same"]
+    assert len([line for line in lines if line.startswith("| text |")]) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_runs_on_other_samples_are_not_compared(experiment, capsys):
+    path = experiment / "records" / "better-seed0-fold0.json"
+    record = json.loads(path.read_text())
+    record["group_sums"]["test"]["g00"][SUM_NAMES.index("all_label")] += 1
+    write_record(record, path)
+    assert main(["report", str(experiment)]) == 1
+    assert "seed 0 were tested on other samples or labels" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
 def test_another_reference_and_what_is_not_there(experiment, capsys):
     assert main(["report", str(experiment), "--reference", "better"]) == 0
     assert "Differences from `better`" in capsys.readouterr().out
@@ -114,6 +189,7 @@ def test_another_reference_and_what_is_not_there(experiment, capsys):
         assert message in line
 
 
+@pytest.mark.usefixtures("quick")
 def test_damaged_records_are_named(experiment, capsys):
     path = experiment / "records" / "text-seed0-fold0.json"
     record = json.loads(path.read_text())
