@@ -8,12 +8,14 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from .cpsl_regressor_cpsl import CPSLRegressor
 from .late_cpsl import LateRegressor
+from .mag_cpsl import MAGRegressor
 from .regressor_cpsl import MultimodalRegressor
 
 
 ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "cpsl": CPSLRegressor,
     "late": LateRegressor,
+    "mag": MAGRegressor,
 }
 
 
