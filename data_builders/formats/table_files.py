@@ -145,11 +145,11 @@ def _split_header(line: str, separator: str) -> list[str]:
 
 
 def table_kinds(path: Path) -> dict[Path, str]:
-    """The kind of each table of a folder, or of a file that is a table; by its name, CSV may have any columns."""
+    """The kind of each table of a folder, or of a file that is a table; named as one, CSV may have any columns."""
     files = find_tables(path) if path.is_dir() else [path]
     heads = {file: read_head(file) for file in files}
     kinds = {file: kind_of(file, head) for file, head in heads.items()}
-    if path.suffix == ".csv" and _split_header(_first_line(heads.get(path, b"")), ","):
+    if path.suffix == ".csv" and kinds.get(path, "") is None and _split_header(_first_line(heads[path]), ","):
         kinds[path] = "csv"
     return {file: kind for file, kind in kinds.items() if kind is not None}
 

@@ -290,3 +290,10 @@ def test_a_parquet_column_that_is_not_asked_for_is_not_decoded(tmp_path, monkeyp
     finally:
         pa.set_memory_pool(default)
     assert 0 < pool.max_memory() < 1 << 24
+
+
+def test_the_name_of_a_file_or_folder_is_no_format(tmp_path, cache):
+    (tmp_path / "data.csv").mkdir()
+    (tmp_path / "data.csv" / "train.csv").write_text('{"text": "good", "label": 1}\n')
+    for path in (tmp_path / "data.csv", tmp_path / "data.csv" / "train.csv"):
+        assert load_aligned_dataset(path, cache_dir=cache)["train"]["words"][:] == [["good"]]

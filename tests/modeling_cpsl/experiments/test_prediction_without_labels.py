@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from prediction_cases import corpus, run, write_jsonl
 
 from cpsl import main
 
@@ -39,3 +40,15 @@ def test_every_utterance_has_a_score(trained_folder, data):
         assert main(["predict", str(trained_folder), str(data / name), str(out), "--device", "cpu"]) == 0
         table = pd.read_csv(out)
         assert list(table["id"]) == ids and table["score"].notna().all(), name
+
+
+def test_labels_that_cannot_be_used_are_left_empty_and_told(trained_folder, tmp_path, caplog):
+    labels = [1.0, 50, "good", None]
+    rows = [row | {"label": label} for row, label in zip(corpus(4), labels, strict=True)]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv") == 0
+    first = "sample 00001: label 50 is outside of [-3, 3]; correct or remove the sample, or scale all labels to"
+    (message,) = [message for message in caplog.messages if "left empty" in message]
+    assert message.startswith(f"{data}: 2 labels left empty, the first: {first}")
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["score"].notna().all() and table["label"].tolist()[0] == 1.0 and table["label"].isna().sum() == 3
