@@ -19,9 +19,8 @@ except KeyboardInterrupt:  # from here on `run_command` answers it
 COMMANDS = {
     "train": Command("modeling_cpsl.experiments.commands:train", "train and evaluate a model from a recipe"),
     "predict": Command("modeling_cpsl.experiments.commands:predict", "write a model's predictions for a data set"),
-    "compare": Command("modeling_cpsl.experiments.commands:compare", "compare finished runs, averaged over seeds"),
     "experiment": Command("modeling_cpsl.evidence.commands:experiment", "train a grid of runs and compare its rows"),
-    "report": Command("modeling_cpsl.evidence.commands:report", "make an experiment's tables and figures anew"),
+    "report": Command("modeling_cpsl.evidence.commands:report", "compare finished runs: tables, figures, intervals"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),
@@ -29,6 +28,10 @@ COMMANDS = {
     "extract": Command("data_builders.media.commands:extract", "turn video and audio clips into a data set"),
     "plot": Command("data_builders.commands:plot", "draw the distributions of labels and lengths"),
 }
+
+
+# Commands of earlier versions, and what stands in their place.
+RENAMED = {"compare": "report"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
     with _without_registration() if asks_for_help else contextlib.nullcontext():
-        return run_command("cpsl", COMMANDS, arguments)
+        return run_command("cpsl", COMMANDS, arguments, renamed=RENAMED)
 
 
 @contextlib.contextmanager

@@ -142,13 +142,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {closest[0]}?" if closest else ""
 
 
-def run_command(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> int:
+def run_command(
+    program: str,
+    commands: Mapping[str, Command],
+    arguments: Sequence[str] | None = None,
+    *,
+    renamed: Mapping[str, str] | None = None,
+) -> int:
     """Runs the command that is named first, and reports on one line what its user did wrong.
 
     Args:
         program: The name of the program.
         commands: Its commands by name.
         arguments: The command line without the program's name. Default: the one that Python was started with.
+        renamed: By a command's name in earlier versions, which is refused, its present one.
 
     Returns:
         The exit status: 0 done; 1 something that was given is wrong or failed (ValueError, OSError); 2 wrong usage;
@@ -163,7 +170,7 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
     if isinstance(sys.stdout, io.TextIOWrapper):  # a console that cannot show a character shows its number
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        name = _command_name(program, commands, arguments)
+        name = _command_name(program, commands, arguments, renamed or {})
         prefix = f"{program} {name}"
         module, _, function = commands[name].function.partition(":")
         getattr(importlib.import_module(module), function)(arguments[1:])
@@ -183,7 +190,9 @@ def run_command(program: str, commands: Mapping[str, Command], arguments: Sequen
     return 0
 
 
-def _command_name(program: str, commands: Mapping[str, Command], arguments: Sequence[str]) -> str:
+def _command_name(
+    program: str, commands: Mapping[str, Command], arguments: Sequence[str], renamed: Mapping[str, str]
+) -> str:
     width = max(map(len, commands))
     parser = CommandParser(
         prog=program,
@@ -197,6 +206,8 @@ def _command_name(program: str, commands: Mapping[str, Command], arguments: Sequ
     if arguments[0] in commands and arguments[1:] == ["--version"]:
         arguments = ["--version"]
     if arguments[0] not in commands:
+        if arguments[0] in renamed:
+            parser.error(f"{arguments[0]} is now `{program} {renamed[arguments[0]]}`")
         if not arguments[0].startswith("-"):
             parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], commands)}")
         if parser.parse_args(arguments).version:  # this ends Python for --help, and refuses any other option

@@ -141,4 +141,4 @@ def test_an_installed_wheel_trains_predicts_and_compares(installed, tmp_path):
     assert lines[-1] == "model, results, predictions, plots and model card are in run"
     assert "utterances predicted now" in command("predict", "run", "sample", "out.parquet", "--device", "cpu")
     assert len(pd.read_parquet(tmp_path / "out.parquet")) > 1000
-    assert command("compare", "run", "--metrics", "mae").split()[:2] == ["runs", "mae"]
+    assert command("report", "run", "--metrics", "mae").splitlines()[0] == "| row | runs | mae |"

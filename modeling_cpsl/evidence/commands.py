@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_builders.command_line import CommandParser, comma_separated, numbered_part
+from data_builders.files import DataError
 
 
 def experiment(arguments: Sequence[str]) -> None:
@@ -46,15 +47,35 @@ def experiment(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Make the tables and figures of an experiment anew from its records, without training."""
+    """Compare finished runs: an experiment's, whose tables and figures are made anew, or any others in one table.
+
+    Runs that differ in their seed alone are one row, mean and standard deviation. Nothing is trained.
+    """
     parser = CommandParser(prog="cpsl report", description=report.__doc__)
-    parser.add_argument("experiment", type=Path, help="output_dir of `cpsl experiment`")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", help="output_dir of `cpsl experiment`, or those of any number of `cpsl train`"
+    )
     parser.add_argument("--split", default="test", help="the split to report on")
+    parser.add_argument(
+        "--metrics", type=comma_separated, help="names separated by commas; default: those that every run has"
+    )
     parser.add_argument("--reference", help="row that the others are compared with; default: the specification's")
     options = parser.parse_args(arguments)
-    from .report import write_report
+    from .records import is_experiment
+    from .report import report_on_runs, write_report
 
-    print(write_report(options.experiment, split=options.split, reference=options.reference))
+    experiments = [path for path in options.paths if is_experiment(path)]
+    if experiments and len(options.paths) > 1:
+        raise DataError(f"{experiments[0]}: this is an experiment, which is reported on by itself; name nothing else")
+    if experiments:
+        print(write_report(experiments[0], split=options.split, reference=options.reference, metrics=options.metrics))
+        return
+    if options.reference is not None:
+        raise DataError(
+            f"{options.paths[0]}: this is no experiment, and --reference is a row of one; `cpsl experiment` tells "
+            "differences with their intervals"
+        )
+    print(report_on_runs(options.paths, options.split, options.metrics))
 
 
 def _numbers(text: str) -> list[int]:

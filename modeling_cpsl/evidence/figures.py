@@ -39,7 +39,8 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
     import matplotlib.pyplot as plt
 
     rows = [row for row in summary.rows if row.differences][::-1]
-    metrics = [name for name in FOREST_METRICS if np.isfinite([row.differences[name].value for row in rows]).all()]
+    known = [name for name in FOREST_METRICS if name in rows[0].differences] or list(rows[0].differences)[:1]
+    metrics = [name for name in known if np.isfinite([row.differences[name].value for row in rows]).all()]
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             1, len(metrics), figsize=(3.2 * len(metrics) + 1, 0.32 * len(rows) + 1.4), sharey=True, squeeze=False

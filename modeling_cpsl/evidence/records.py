@@ -19,7 +19,7 @@ from ..experiments.assembly import load_data
 from ..experiments.recipe import Recipe
 from ..experiments.records import read_log, read_predictions, read_resolved_config, without_paths
 from .group_sums import SUM_NAMES, group_sums
-from .specification import PlannedRun
+from .specification import SPECIFICATION_FILE, PlannedRun
 
 
 RECORDS, TABLE_OF_RECORDS = "records", "records.parquet"
@@ -111,6 +111,11 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def is_experiment(folder: str | os.PathLike) -> bool:
+    """Whether a folder is that of an experiment, and not of a run."""
+    return Path(folder, RECORDS).is_dir() or Path(folder, SPECIFICATION_FILE).is_file()
+
+
 def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """All records of an experiment's folder, in the order of their names.
 
@@ -180,6 +185,7 @@ __all__ = [
     "RECORDS",
     "failed_record",
     "finished_record",
+    "is_experiment",
     "read_record",
     "read_records",
     "record_path",

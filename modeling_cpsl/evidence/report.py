@@ -1,19 +1,27 @@
 """Every table and figure of an experiment, made from its records."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_builders.command_line import did_you_mean
 from data_builders.files import DataError, replacing_file
 
 from .figures import FOREST_PLOT, plot_curves, plot_forest
+from .finished_runs import compare_runs
 from .records import read_records, write_table_of_records
 from .specification import saved_specification
-from .summary import summarize
-from .tables import latex, markdown, table_of_values
+from .summary import summarize, with_metrics
+from .tables import latex, markdown, table_lines, table_of_values
 
 
-def write_report(folder: str | os.PathLike, *, split: str = "test", reference: str | None = None) -> str:
+def write_report(
+    folder: str | os.PathLike,
+    *,
+    split: str = "test",
+    reference: str | None = None,
+    metrics: Sequence[str] | None = None,
+) -> str:
     """Writes `table.md`, `table.tex`, `table.csv`, `records.parquet` and the figures.
 
     Nothing is trained and no data is needed.
@@ -22,12 +30,13 @@ def write_report(folder: str | os.PathLike, *, split: str = "test", reference: s
         folder: The `output_dir` of an experiment, with its records and its `specification.yaml`.
         split: The split to report on.
         reference: The row that the others are compared with. Default: the specification's.
+        metrics: Names of metrics. Default: all.
 
     Returns:
         The contents of `table.md`.
 
     Raises:
-        ValueError: There is no record, or no such row or split.
+        ValueError: There is no record, or no such row, split or metric.
     """
     folder = Path(folder)
     records = read_records(folder)
@@ -37,6 +46,8 @@ def write_report(folder: str | os.PathLike, *, split: str = "test", reference: s
         meant = did_you_mean(reference, specification.rows)
         raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
     summary = summarize(records, list(specification.rows), reference, split=split)
+    if metrics is not None:
+        summary = with_metrics(summary, metrics)
     write_table_of_records(records, folder)
     text = markdown(summary, specification.published)
     texts = {"table.md": text, "table.tex": latex(summary), "table.csv": table_of_values(summary).to_csv()}
@@ -49,4 +60,13 @@ def write_report(folder: str | os.PathLike, *, split: str = "test", reference: s
     return text
 
 
-__all__ = ["write_report"]
+def report_on_runs(
+    runs: Sequence[str | os.PathLike], split: str = "test", metrics: Sequence[str] | None = None
+) -> str:
+    """The table of finished runs in Markdown, see [`compare_runs`]; nothing is written."""
+    table = compare_runs(runs, split, metrics)
+    rows = [[name, *map(str, values)] for name, values in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return table_lines(["row", *table.columns], rows)
+
+
+__all__ = ["report_on_runs", "write_report"]

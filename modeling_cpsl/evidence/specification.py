@@ -242,4 +242,12 @@ def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-__all__ = ["EVERY_SUBSET", "PlannedRun", "Specification", "file_name", "read_specification", "saved_specification"]
+__all__ = [
+    "EVERY_SUBSET",
+    "SPECIFICATION_FILE",
+    "PlannedRun",
+    "Specification",
+    "file_name",
+    "read_specification",
+    "saved_specification",
+]

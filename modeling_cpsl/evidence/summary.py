@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from data_builders.command_line import did_you_mean
 from data_builders.files import DataError
 
 from .contributions import Contribution, contributions, subsets_of_rows
@@ -131,6 +132,23 @@ def summarize(
     )
 
 
+def with_metrics(summary: Summary, metrics: Sequence[str]) -> Summary:
+    """The summary with these metrics alone, in this order.
+
+    Raises:
+        ValueError: One of them is unknown.
+    """
+    for name in metrics:
+        if name not in summary.rows[0].metrics:
+            known = summary.rows[0].metrics
+            raise ValueError(f"metric {name!r} is unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
+    rows = []
+    for row in summary.rows:
+        differences = {name: row.differences[name] for name in metrics if row.differences}
+        rows.append(replace(row, metrics={name: row.metrics[name] for name in metrics}, differences=differences))
+    return replace(summary, rows=rows)
+
+
 def _pooled(sums: _Sums) -> dict[str, list[float]]:
     """The groups of all folds of the first seed."""
     first = min(seed for seed, _ in sums)
@@ -207,4 +225,4 @@ def _corrected(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str,
     return corrected
 
 
-__all__ = ["Row", "Summary", "summarize"]
+__all__ = ["Row", "Summary", "summarize", "with_metrics"]

@@ -48,11 +48,11 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
     header = ["row", "runs", *metrics, "parameters", "seconds"]
     values = [
         [row.name, str(row.num_runs) + (f" ({row.num_failed} failed)" if row.num_failed else "")]
-        + [_mean(row.metrics[name]) for name in metrics]
+        + [mean_and_deviation(row.metrics[name]) for name in metrics]
         + [f"{row.parameters / 1e6:.1f} M", f"{row.seconds:.0f}"]
         for row in summary.rows
     ]
-    parts = [_lines(header, values), *_design(summary)]
+    parts = [table_lines(header, values), *_design(summary)]
     compared = [row for row in summary.rows if row.differences]
     if compared:
         differences = [
@@ -64,7 +64,7 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
             f"Differences from `{summary.reference}`, with their {percent} interval and p (corrected for "
             f"{len(compared)} row{'s' * (len(compared) > 1)}). A row is called better or worse only where the "
             "interval excludes 0.",
-            _lines(["row", *metrics], differences),
+            table_lines(["row", *metrics], differences),
             "This design cannot tell differences below "
             + ", ".join(f"{_largest_smallest(compared, name):.3f} in {name}" for name in metrics)
             + ": a true difference of that size is found in four of five repetitions.",
@@ -124,7 +124,7 @@ def _contributions(summary: Summary) -> list[str]:
         f"What each modality contributes to `{CONTRIBUTION_METRIC}`: alone; added to all others; and its Shapley "
         "value, the mean gain over all orders in which the modalities can be added. The last add up to the "
         f"`{CONTRIBUTION_METRIC}` of all together.",
-        _lines(["modality", "alone", "added last", "Shapley value"], rows),
+        table_lines(["modality", "alone", "added last", "Shapley value"], rows),
     ]
 
 
@@ -136,7 +136,7 @@ def _published(published: Mapping[str, Any] | None) -> list[str]:
     rows = [[system, *(_figure(figures.get(name)) for name in names)] for system, figures in systems.items()]
     return [
         f"Published figures, not ours and not on the same ground: {published['source']}",
-        _lines(["system", *names], rows),
+        table_lines(["system", *names], rows),
     ]
 
 
@@ -144,12 +144,14 @@ def _figure(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value or "")
 
 
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _mean(values: np.ndarray) -> str:
+def mean_and_deviation(values: np.ndarray) -> str:
+    """`mean ± sample deviation` of values (N,), or for a single one the value alone."""
     return f"{values.mean():.4f}" + (f" ± {_deviation(values):.4f}" if len(values) > 1 else "")
 
 
@@ -179,4 +181,4 @@ def _escaped(text: str) -> str:
     return text.replace("_", r"\_")
 
 
-__all__ = ["latex", "markdown", "table_of_values"]
+__all__ = ["latex", "markdown", "mean_and_deviation", "table_lines", "table_of_values"]

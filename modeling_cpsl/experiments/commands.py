@@ -116,20 +116,6 @@ def _predict_clip(options: Namespace) -> None:
         write_subtitles(analysis.segments, options.subtitles)
 
 
-def compare(arguments: Sequence[str]) -> None:
-    """Compare finished runs: runs that differ in their seed alone become one row, mean and standard deviation."""
-    parser = CommandParser(prog="cpsl compare", description=compare.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="output folders of finished runs")
-    parser.add_argument("--split", default="test", help="the split whose metrics are compared")
-    parser.add_argument(
-        "--metrics", type=comma_separated, help="names separated by commas; default: those that every run has"
-    )
-    options = parser.parse_args(arguments)
-    from .comparison import compare_runs
-
-    print(compare_runs(options.runs, options.split, options.metrics).to_string())
-
-
 def export(arguments: Sequence[str]) -> None:
     """Write a model as an ONNX file, which runs without PyTorch and this package."""
     parser = CommandParser(prog="cpsl export", description=export.__doc__)

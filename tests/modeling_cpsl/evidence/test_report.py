@@ -180,7 +180,10 @@ def test_runs_on_other_samples_are_not_compared(experiment, capsys):
 def test_another_reference_and_what_is_not_there(experiment, capsys):
     assert main(["report", str(experiment), "--reference", "better"]) == 0
     assert "Differences from `better`" in capsys.readouterr().out
+    assert main(["report", str(experiment), "--metrics", "corr,mae"]) == 0
+    assert "| row | runs | corr | mae | parameters | seconds |" in capsys.readouterr().out
     for arguments, message in (
+        (["--metrics", "maes"], "metric 'maes' is unknown; did you mean mae?"),
         (["--reference", "bettr"], "reference 'bettr' is not a row; did you mean better?"),
         (["--split", "validation"], "no run has the split 'validation'; they have test"),
     ):
@@ -201,5 +204,6 @@ def test_damaged_records_are_named(experiment, capsys):
         assert main(["report", str(experiment)]) == 1
         [line] = capsys.readouterr().err.splitlines()
         assert str(path) in line and message in line and "remove it" in line
-    assert main(["report", str(experiment / "records")]) == 1
+    (experiment / "records").rename(experiment / "elsewhere")
+    assert main(["report", str(experiment)]) == 1
     assert "no record in" in capsys.readouterr().err

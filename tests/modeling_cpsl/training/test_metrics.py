@@ -244,7 +244,7 @@ def test_a_metric_is_added_by_one_function_and_one_line(tmp_path, monkeypatch):
     """It is computed, accepted for the best model, shown in the table and compared."""
     from training_cases import make_trainer
 
-    from modeling_cpsl.experiments.comparison import compare_runs
+    from modeling_cpsl.evidence.finished_runs import compare_runs
     from modeling_cpsl.experiments.records import results_table, write_resolved_config, write_results
 
     monkeypatch.setitem(METRICS, "acc3", Metric(three_class_accuracy, "all", True, "accuracy"))

@@ -5,31 +5,47 @@ import json
 import pytest
 
 from cpsl import main
-from modeling_cpsl.experiments import comparison
-from modeling_cpsl.experiments.comparison import compare_runs
+from modeling_cpsl.evidence import finished_runs
+from modeling_cpsl.evidence.finished_runs import compare_runs
 from modeling_cpsl.experiments.recipe import read_recipe
 from modeling_cpsl.experiments.records import write_resolved_config, write_results
 from modeling_cpsl.training.metrics import METRICS
 
 
-def test_compare_says_what_is_missing(tmp_path, capsys):
-    assert main(["compare", str(tmp_path)]) == 1
+def test_a_report_says_what_is_missing(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err
-        == f"cpsl compare: error: {tmp_path}: not a finished run, for all_results.json and resolved_config.yaml are "
+        == f"cpsl report: error: {tmp_path}: not a finished run, for all_results.json and resolved_config.yaml are "
         "not both in it; name the output folder of one\n"
     )
     (tmp_path / "all_results.json").write_text(json.dumps({"validation_mae": 1.0}))
     (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
-    assert main(["compare", str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     assert "it has no metrics of the split 'test'" in capsys.readouterr().err
-    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
-    assert capsys.readouterr().out.split() == ["runs", "mae", str(tmp_path), "1", "1.0000"]
-    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
+    assert main(["report", str(tmp_path), "--split", "validation", "--metrics", "mae"]) == 0
+    assert capsys.readouterr().out.splitlines()[::2] == ["| row | runs | mae |", f"| {tmp_path} | 1 | 1.0000 |"]
+    assert main(["report", str(tmp_path), "--split", "validation", "--metrics", "mae,accuracy"]) == 1
     error = capsys.readouterr().err
     assert "all_results.json: it has no metric 'accuracy' (it has mae)" in error
-    assert main(["compare", str(tmp_path), "--split", "validation", "--metrics", "maes"]) == 1
+    assert main(["report", str(tmp_path), "--split", "validation", "--metrics", "maes"]) == 1
     assert "it has no metric 'maes'; did you mean mae?" in capsys.readouterr().err
+
+
+def test_an_experiment_is_reported_on_by_itself_and_the_old_name_is_refused(tmp_path, capsys):
+    (tmp_path / "experiment" / "records").mkdir(parents=True)
+    run = write_run(tmp_path / "run", 1.0)
+    for arguments, status, message in (
+        (
+            ["report", str(run), str(tmp_path / "experiment")],
+            1,
+            "this is an experiment, which is reported on by itself",
+        ),
+        (["report", str(run), "--reference", "text"], 1, "this is no experiment, and --reference is a row of one"),
+        (["compare", str(run)], 2, "cpsl: error: compare is now `cpsl report`"),
+    ):
+        assert main(arguments) == status
+        assert message in capsys.readouterr().err
 
 
 def write_run(folder, mae, **options):
@@ -48,7 +64,7 @@ def test_groups_in_one_folder_are_rows_of_their_own(tmp_path):
     ]
     table = compare_runs(runs, "test", ["mae"])
     assert table.index.tolist() == [f"{runs[0]}, {runs[1]}", f"{runs[2]}, {runs[3]}"]
-    assert table["mae"].tolist() == ["0.0500 +- 0.0707", "1.0500 +- 0.0707"]
+    assert table["mae"].tolist() == ["0.0500 ± 0.0707", "1.0500 ± 0.0707"]
 
 
 def test_repetitions_of_a_run_are_one_row(tmp_path):
@@ -56,7 +72,7 @@ def test_repetitions_of_a_run_are_one_row(tmp_path):
     first = write_run(tmp_path / "a", 1.0, seed=0, output_dir="a", run_name="a", data_seed=None, ablation=None)
     second = write_run(tmp_path / "b", 2.0, seed=1, **names)
     table = compare_runs([first, second, tmp_path / "b" / ".." / "a"], "test", ["mae"])
-    assert table.to_dict("index") == {str(tmp_path): {"runs": 2, "mae": "1.5000 +- 0.7071"}}
+    assert table.to_dict("index") == {str(tmp_path): {"runs": 2, "mae": "1.5000 ± 0.7071"}}
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
@@ -66,7 +82,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
         write_results({f"test_{name}": mae for name in METRICS}, folder)
     table = compare_runs([tmp_path / "full" / "seed0", tmp_path / "full" / "seed1"])
     assert table.index.tolist() == [str(tmp_path / "full")]
-    assert table.iloc[0].to_dict() == {"runs": 2} | dict.fromkeys(METRICS, "0.6000 +- 0.1414")
+    assert table.iloc[0].to_dict() == {"runs": 2} | dict.fromkeys(METRICS, "0.6000 ± 0.1414")
     with pytest.raises(ValueError, match="not a finished run"):
         compare_runs([tmp_path])
 
@@ -94,7 +110,7 @@ def test_a_run_that_was_copied_counts_once(tmp_path, caplog):
 def test_options_of_no_influence_do_not_split_a_row(tmp_path):
     """Each of them is an option, so that none is misspelt."""
     options = read_recipe("sample").resolved()
-    names = [name for name in comparison._OF_NO_INFLUENCE if name not in ("ablation", "hub_model_id")]
+    names = [name for name in finished_runs._OF_NO_INFLUENCE if name not in ("ablation", "hub_model_id")]
     assert set(names) <= options.keys()
     runs = [write_run(tmp_path / name, 1.0, seed=seed, **dict.fromkeys(names, name)) for seed, name in enumerate("ab")]
     assert compare_runs(runs)["runs"].tolist() == [2]
@@ -115,12 +131,12 @@ def test_the_table_says_in_what_its_rows_differ(tmp_path):
 def test_runs_on_different_data_sets_are_refused_and_moved_data_are_the_same(tmp_path, capsys):
     paths = {"a": "data/mosi", "b": "/elsewhere/mosi", "c": "data/mosei"}
     a, b, c = (str(write_run(tmp_path / name, 1.0, dataset=path)) for name, path in paths.items())
-    assert main(["compare", a, b, c]) == 1
+    assert main(["report", a, b, c]) == 1
     assert capsys.readouterr().err == (
-        f"cpsl compare: error: {c} is a run on the data set mosei, and {a} on mosi: their metrics cannot be compared; "
+        f"cpsl report: error: {c} is a run on the data set mosei, and {a} on mosi: their metrics cannot be compared; "
         "name runs on one data set\n"
     )
-    assert main(["compare", a, b]) == 0
+    assert main(["report", a, b]) == 0
     assert "dataset=/elsewhere/mosi" in capsys.readouterr().out
 
 
@@ -154,13 +170,13 @@ def test_runs_without_the_split_are_left_out_by_name(tmp_path, caplog, split):
 def test_a_folder_of_something_else_is_named_in_a_line(tmp_path, capsys, results, config):
     (tmp_path / "all_results.json").write_text(results)
     (tmp_path / "resolved_config.yaml").write_text(config)
-    assert main(["compare", str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"cpsl compare: error: {tmp_path}") and error.count("\n") == 1
+    assert error.startswith(f"cpsl report: error: {tmp_path}") and error.count("\n") == 1
 
 
 def test_an_unknown_split_is_named(tmp_path, capsys):
-    assert main(["compare", str(tmp_path), "--split", "tests"]) == 1
+    assert main(["report", str(tmp_path), "--split", "tests"]) == 1
     assert "split 'tests' is not one of train, " in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Finished runs side by side: mean and deviation over seeds."""
+"""Finished runs of `cpsl train` side by side: mean and deviation over seeds."""
 
 import logging
 import os
@@ -14,8 +14,9 @@ from data_builders.command_line import did_you_mean
 from data_builders.files import broken_files_are_data_errors
 from data_builders.rows import SPLIT_ALIASES
 
+from ..experiments.records import CONFIG_FILE, RESULTS_FILE, read_resolved_config, read_results
 from ..training.metrics import METRICS
-from .records import CONFIG_FILE, RESULTS_FILE, read_resolved_config, read_results
+from .tables import mean_and_deviation
 
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def compare_runs(
         metrics: Names of metrics. Default: those that every run has.
 
     Returns:
-        A row for each group of runs: the number of `runs`, and each metric as text, `mean +- sample deviation`, or for
+        A row for each group of runs: the number of `runs`, and each metric as text, `mean ± sample deviation`, or for
         a single run the value alone; where there are several rows, `options` has the values in which they differ. A
         group is named by the folder that holds its runs, or, where another group is in the same folder, by its runs.
 
@@ -142,7 +143,7 @@ def _table(groups: Sequence[Sequence[_Run]], metrics: Sequence[str]) -> pd.DataF
     rows = {}
     for name, group in zip(names, groups, strict=True):
         unique_name = name if names.count(name) == 1 else ", ".join(str(run.folder) for run in group)
-        values = {metric: _mean_and_deviation([run.metrics[metric] for run in group]) for metric in metrics}
+        values = {metric: mean_and_deviation(np.array([run.metrics[metric] for run in group])) for metric in metrics}
         rows[unique_name] = {"runs": len(group), **values}
         if differing:
             rows[unique_name]["options"] = " ".join(f"{name}={group[0].options.get(name)}" for name in differing)
@@ -151,11 +152,6 @@ def _table(groups: Sequence[Sequence[_Run]], metrics: Sequence[str]) -> pd.DataF
 
 def _differ(option: str, group: Sequence[_Run], other: Sequence[_Run]) -> bool:
     return group[0].options.get(option) != other[0].options.get(option)
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    mean = f"{np.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} +- {np.std(values, ddof=1):.4f}"
 
 
 __all__ = ["compare_runs"]
