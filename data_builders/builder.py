@@ -18,7 +18,7 @@ from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
 from .arrow_rows import row_batches, row_features, rows_to_table
-from .files import ON_ERROR, DataError, content_hash, counted, one_line, remove_damaged, seal
+from .files import ON_ERROR, DataError, check_at_least_1, content_hash, counted, one_line, remove_damaged, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
 from .leaks import leak_search
@@ -257,8 +257,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
         Duplicate ids and videos in several splits are looked for, and logged, where there are labels to train on.
         """
-        if num_proc is not None and num_proc < 1:
-            raise DataError(f"num_proc={num_proc} is less than one process")
+        check_at_least_1(num_proc=num_proc)
         try:
             with interrupting_once():
                 super().download_and_prepare(*args, num_proc=num_proc, **kwargs)

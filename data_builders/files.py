@@ -1,4 +1,4 @@
-"""Files for the whole project: opening, hashing, outputs that appear whole or not at all, and errors on one line.
+"""Files for the whole project: opening, hashing, outputs that appear whole or not at all; and what its errors say.
 
 Everything else stands on this module, so it imports little.
 """
@@ -57,6 +57,13 @@ def counted(count: int, noun: str) -> str:
     """
     plural = "es" if noun.endswith("s") else "s"
     return f"{count} {noun}{'' if count == 1 else plural}"
+
+
+def check_at_least_1(**counts: int | None) -> None:
+    """Raises a ValueError for a count that is given and below 1; the message has its name and value."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name}={count} must be at least 1")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..command_line import CommandParser, comma_separated, numbered_part
-from ..files import ON_ERROR, DataError
+from ..files import ON_ERROR, DataError, check_at_least_1
 from .contract import MODALITIES, ExtractionSettings
 
 
@@ -33,8 +33,7 @@ def extract(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--on_error", choices=ON_ERROR, default="skip", help="skip: leave bad clips out")
     options = parser.parse_args(arguments)
-    if options.num_proc < 1:
-        raise DataError(f"--num_proc {options.num_proc} is less than one process")
+    check_at_least_1(num_proc=options.num_proc)
     if options.transcripts and not options.transcripts.is_dir():
         raise DataError(f"{options.transcripts}: no such folder; --transcripts needs one")
     from .folder import extract_clips, find_clips, summary

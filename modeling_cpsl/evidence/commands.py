@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_builders.command_line import CommandParser, comma_separated, numbered_part
-from data_builders.files import DataError
+from data_builders.files import DataError, check_at_least_1
 
 
 def experiment(arguments: Sequence[str]) -> None:
@@ -17,15 +17,16 @@ def experiment(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("specification", type=Path, help="a YAML file: base recipe, rows, seeds, folds, reference")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for records, tables and figures")
-    parser.add_argument("--workers", type=_positive, default=1, help="number of runs at a time")
+    parser.add_argument("--workers", type=int, default=1, help="number of runs at a time")
     parser.add_argument(
         "--shard", type=numbered_part, default="0/1", help="i/n: do the i-th of n parts, which may share a folder"
     )
     instead = parser.add_argument_group("in place of what the specification says")
     instead.add_argument("--base", help="the base recipe, a YAML file or the name of a packaged one")
     instead.add_argument("--seeds", type=_numbers, help="seeds separated by commas, such as 0,1,2")
-    instead.add_argument("--folds", type=_positive, help="number of folds of a cross-validation")
+    instead.add_argument("--folds", type=int, help="number of folds of a cross-validation")
     options, others = parser.parse_own_args(arguments)
+    check_at_least_1(workers=options.workers, folds=options.folds)
     from .specification import read_specification
 
     specification = read_specification(
@@ -83,9 +84,3 @@ def _numbers(text: str) -> list[int]:
     if not all(map(str.isdecimal, numbers)):
         raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers separated by commas, as 0,1,2 is")
     return list(map(int, numbers))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data_builders import make_builder
 from data_builders.builder import LeftOut
 from data_builders.columns import feature_extractors, modality_sizes, rows_of
-from data_builders.files import DataError, locked
+from data_builders.files import DataError, check_at_least_1, locked
 
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
 from .console import quiet_libraries, without_messages
@@ -167,9 +167,7 @@ class _Call(NamedTuple):
 
 
 def _check_arguments(out: Path, data: Path, batch_size: int, num_samples: int) -> None:
-    for name, value in (("batch_size", batch_size), ("num_samples", num_samples)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
+    check_at_least_1(batch_size=batch_size, num_samples=num_samples)
     if out.suffix not in WRITERS:
         raise ValueError(f"{out}: the suffix {out.suffix!r} is not one of {', '.join(WRITERS)}; rename the output")
     if out.is_dir():

@@ -9,6 +9,8 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import ParallelMode
 
+from data_builders.files import check_at_least_1
+
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
 from .metrics import is_better_if_greater
 
@@ -166,9 +168,8 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(f"max_steps={self.max_steps} must be above 0; leave it out to train for num_train_epochs")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise ValueError(f"num_train_epochs={self.num_train_epochs:g} leaves no step; it must be above 0")
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        check_at_least_1(**{name: getattr(self, name) for name in sizes})
         self._check_early_stopping()
         self._check_modulation()
 

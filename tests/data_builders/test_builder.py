@@ -56,7 +56,7 @@ def test_a_cache_that_cannot_be_made(mag_data, write_pickle, tmp_path):
     path = write_pickle(mag_data())
     with pytest.raises(DataError, match=r"data\.pkl/cache: no cache can be made here \(Not a directory\)"):
         load_aligned_dataset(path, cache_dir=path / "cache")
-    with pytest.raises(DataError, match="num_proc=0 is less than one process"):
+    with pytest.raises(ValueError, match="num_proc=0 must be at least 1"):
         load_aligned_dataset(path, cache_dir=tmp_path / "cache", num_proc=0)
 
 

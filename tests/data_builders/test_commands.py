@@ -49,7 +49,7 @@ def two_rows(tmp_path):
         (("convert", "x.jsonl", "out", "--shard-megabytes", "0"), "shard_megabytes=0 is not the size of a file"),
         (("convert", "x.jsonl", "out", "--shard-megabytes", "-1"), "shard_megabytes=-1 is not the size of a file"),
         (("convert", "x.jsonl", "x.jsonl/out"), "x.jsonl"),
-        (("convert", "x.jsonl", "out", "--num-proc", "0"), "num_proc=0 is less than one process"),
+        (("convert", "x.jsonl", "out", "--num-proc", "0"), "num_proc=0 must be at least 1"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(two_rows, tmp_path, monkeypatch, capsys, arguments, message):

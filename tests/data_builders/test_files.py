@@ -13,6 +13,7 @@ from data_builders.files import (
     DataError,
     WriteError,
     broken_files_are_data_errors,
+    check_at_least_1,
     is_intact,
     locked,
     new_folder,
@@ -41,6 +42,13 @@ def test_the_message_of_a_data_error_is_one_line():
 )
 def test_every_error_is_one_line(error, line):
     assert one_line(error) == line
+
+
+def test_a_count_is_at_least_1():
+    check_at_least_1(num_proc=1, workers=None)
+    for count in (0, -1):
+        with pytest.raises(ValueError, match=f"workers={count} must be at least 1"):
+            check_at_least_1(num_proc=1, workers=count)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad magic\nat 5"), AssertionError(), NotImplementedError("bad magic")])
