@@ -63,10 +63,7 @@ def compare_runs(
         ValueError: The split is unknown, a folder holds no finished run, no run has the split, two are on different
             data sets, or one lacks a metric.
     """
-    if split.lower() not in SPLIT_ALIASES:
-        meant = did_you_mean(split, SPLIT_ALIASES)
-        raise ValueError(f"split {split!r} is not one of {', '.join(SPLIT_ALIASES)}{meant}")
-    split = SPLIT_ALIASES[split.lower()]
+    split = standard_split(split)
     folders: dict[Path, Path] = {}
     for path in map(Path, runs):
         folders.setdefault(path.resolve(), path)
@@ -84,6 +81,14 @@ def compare_runs(
     for run in with_split:
         _check_metrics(run, metrics)
     return _table(_grouped(with_split), metrics)
+
+
+def standard_split(split: str) -> str:
+    """The standard name of a split, whichever name of it is given; ValueError where it is none."""
+    if split.lower() not in SPLIT_ALIASES:
+        meant = did_you_mean(split, SPLIT_ALIASES)
+        raise ValueError(f"split {split!r} is not one of {', '.join(SPLIT_ALIASES)}{meant}")
+    return SPLIT_ALIASES[split.lower()]
 
 
 def _grouped(runs: Sequence[_Run]) -> list[list[_Run]]:
@@ -154,4 +159,4 @@ def _differ(option: str, group: Sequence[_Run], other: Sequence[_Run]) -> bool:
     return group[0].options.get(option) != other[0].options.get(option)
 
 
-__all__ = ["compare_runs"]
+__all__ = ["compare_runs", "standard_split"]

@@ -8,7 +8,7 @@ from data_builders.command_line import did_you_mean
 from data_builders.files import DataError, replacing_file
 
 from .figures import FOREST_PLOT, plot_curves, plot_forest
-from .finished_runs import compare_runs
+from .finished_runs import compare_runs, standard_split
 from .records import read_records, write_table_of_records
 from .specification import saved_specification
 from .summary import summarize, with_metrics
@@ -28,7 +28,7 @@ def write_report(
 
     Args:
         folder: The `output_dir` of an experiment, with its records and its `specification.yaml`.
-        split: The split to report on.
+        split: The split to report on, by any name that data may have for it.
         reference: The row that the others are compared with. Default: the specification's.
         metrics: Names of metrics. Default: all.
 
@@ -45,7 +45,7 @@ def write_report(
     if reference not in specification.rows:
         meant = did_you_mean(reference, specification.rows)
         raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
-    summary = summarize(records, list(specification.rows), reference, split=split)
+    summary = summarize(records, list(specification.rows), reference, split=standard_split(split))
     if metrics is not None:
         summary = with_metrics(summary, metrics)
     write_table_of_records(records, folder)

@@ -185,7 +185,11 @@ def test_another_reference_and_what_is_not_there(experiment, capsys):
     for arguments, message in (
         (["--metrics", "maes"], "metric 'maes' is unknown; did you mean mae?"),
         (["--reference", "bettr"], "reference 'bettr' is not a row; did you mean better?"),
-        (["--split", "validation"], "no run has the split 'validation'; they have test"),
+        (["--split", "dev"], "no run has the split 'validation'; they have test"),
+        (
+            ["--split", "tset"],
+            "split 'tset' is not one of train, training, dev, val, valid, validation, test; did you",
+        ),
     ):
         assert main(["report", str(experiment), *arguments]) == 1
         [line] = capsys.readouterr().err.splitlines()
