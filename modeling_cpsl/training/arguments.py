@@ -104,6 +104,13 @@ class CPSLTrainingArguments(TrainingArguments):
 
     num_train_epochs: float = field(default=30.0, metadata={"help": "Number of training epochs."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
+    encoder_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of the text encoder. Default: learning_rate."}
+    )
+    head_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of all that stands above the text encoder. Default: learning_rate."},
+    )
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1 a fraction of all steps."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, off on biases and norms."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
@@ -170,6 +177,10 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(f"num_train_epochs={self.num_train_epochs:g} leaves no step; it must be above 0")
         sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
         check_at_least_1(**{name: getattr(self, name) for name in sizes})
+        for name in ("encoder_learning_rate", "head_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0.0 <= rate < math.inf:
+                raise ValueError(f"{name}={rate} must be a finite number, at least 0")
         self._check_early_stopping()
         self._check_modulation()
 

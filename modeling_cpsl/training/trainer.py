@@ -29,6 +29,7 @@ from .checkpoints import (
 )
 from .contract import TrainableModel
 from .embedding_rows import check_trained_rows, trained_embeddings, trained_rows
+from .learning_rate_mixin import LearningRateMixin
 from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
@@ -88,7 +89,7 @@ class _EarlyStopping(EarlyStoppingCallback):
         control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
-class CPSLTrainer(SampleTableMixin, GradientModulationMixin, Trainer):
+class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts

@@ -1,0 +1,90 @@
+"""A learning rate for the text encoder and another for the rest: groups, log, and resumed runs."""
+
+import pytest
+import torch
+from training_cases import make_trainer, relative_distance
+
+from modeling_cpsl.training.arguments import CPSLTrainingArguments
+
+
+RATES = {"encoder_learning_rate": 1e-3, "head_learning_rate": 1e-2}
+SHORT = {"num_train_epochs": 2, "num_samples": 16}
+
+
+def groups_by_part(trainer):
+    """What of each parameter's group is of interest, by name."""
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    return {
+        names[parameter]: (group["initial_lr"], group["weight_decay"])
+        for group in trainer.optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_each_parameter_has_the_rate_of_its_part_and_biases_and_norms_no_decay(tmp_path):
+    trainer = make_trainer(tmp_path, **RATES, weight_decay=0.1, train_embeddings="all", **SHORT)
+    trainer.train()
+    groups = groups_by_part(trainer)
+    assert groups.keys() == {name for name, _ in trainer.model.named_parameters()}
+    for name, (rate, decay) in groups.items():
+        assert rate == (1e-3 if name.startswith("deberta.") else 1e-2), name
+        assert decay == (0.0 if "bias" in name or "norm" in name.lower() else 0.1), name
+    assert trainer.optimizer.param_groups[0]["initial_lr"] == 1e-3
+
+
+def test_only_the_parts_with_a_rate_move(tmp_path):
+    """With the optimizer of those embeddings that occur too."""
+    trainer = make_trainer(tmp_path, encoder_learning_rate=0.0, **SHORT)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith("multimodal.") for name in moved)
+
+
+def test_the_same_rate_for_both_is_one_rate(tmp_path):
+    weights = []
+    for options in ({}, {"head_learning_rate": 1e-2}):
+        trainer = make_trainer(tmp_path / str(len(weights)), learning_rate=1e-2, **options, **SHORT)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert relative_distance(*weights) < 1e-6
+
+
+def test_the_log_names_the_rates(tmp_path):
+    trainer = make_trainer(tmp_path, **RATES, lr_scheduler_type="constant", warmup_steps=0, **SHORT)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "learning_rate" in row]
+    assert len(rows) == 2
+    assert all(RATES.items() <= row.items() and row["learning_rate"] == 1e-3 for row in rows)
+
+
+def test_a_model_without_text_has_one_part(tmp_path):
+    fields = {"use_text": False}
+    trainer = make_trainer(tmp_path, **RATES, config_fields=fields, num_train_epochs=1, num_samples=16)
+    trainer.train()
+    assert {rate for rate, _ in groups_by_part(trainer).values()} == {1e-2}
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
+    options = {**RATES, **SHORT, "save_strategy": "epoch", "save_total_limit": None}
+    whole = make_trainer(tmp_path, **options)
+    whole.train()
+    resumed = make_trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
+
+
+def test_an_optimizer_that_is_given_has_its_own_rates(tmp_path):
+    trainer = make_trainer(tmp_path, **RATES, **SHORT)
+    trainer.optimizer = torch.optim.AdamW(trainer.model.parameters())
+    with pytest.raises(ValueError, match="have no effect on an optimizer that is given; leave them out"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("rate", [-1e-5, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", RATES)
+def test_rates_that_cannot_be(tmp_path, name, rate):
+    with pytest.raises(ValueError, match=f"{name}={rate} must be a finite number, at least 0"):
+        CPSLTrainingArguments(str(tmp_path), use_cpu=True, **{name: rate})
