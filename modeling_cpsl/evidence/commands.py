@@ -61,6 +61,9 @@ def report(arguments: Sequence[str]) -> None:
         "--metrics", type=comma_separated, help="names separated by commas; default: those that every run has"
     )
     parser.add_argument("--reference", help="row that the others are compared with; default: the specification's")
+    parser.add_argument(
+        "--errors", action="store_true", help="also write where its models err; needs predictions and data"
+    )
     options = parser.parse_args(arguments)
     from .records import is_experiment
     from .report import report_on_runs, write_report
@@ -70,12 +73,14 @@ def report(arguments: Sequence[str]) -> None:
         raise DataError(f"{experiments[0]}: this is an experiment, which is reported on by itself; name nothing else")
     if experiments:
         print(write_report(experiments[0], split=options.split, reference=options.reference, metrics=options.metrics))
+        if options.errors:
+            from .errors import write_error_analysis
+
+            print(f"where its models err: {write_error_analysis(experiments[0], split=options.split)}")
         return
-    if options.reference is not None:
-        raise DataError(
-            f"{options.paths[0]}: this is no experiment, and --reference is a row of one; `cpsl experiment` tells "
-            "differences with their intervals"
-        )
+    for name in ("reference", "errors"):
+        if getattr(options, name):
+            raise DataError(f"{options.paths[0]}: this is no run of `cpsl experiment`, which --{name} is for")
     print(report_on_runs(options.paths, options.split, options.metrics))
 
 

@@ -32,6 +32,11 @@ def record_path(folder: str | os.PathLike, run: PlannedRun) -> Path:
     return Path(folder, RECORDS, f"{run.name}.json")
 
 
+def predictions_path(folder: str | os.PathLike, run: PlannedRun, split: str) -> Path:
+    """Where an experiment's folder has the predictions of a run on a split."""
+    return Path(folder, RECORDS, f"{run.name}.{split}.parquet")
+
+
 def finished_record(
     run: PlannedRun, options: dict[str, Any], recipe: Recipe, results: dict[str, float], folder: Path, seconds: float
 ) -> dict[str, Any]:
@@ -51,7 +56,7 @@ def finished_record(
     test_splits = load_data(recipe.data)
     groups, tables = {}, {}
     for split in (name for name in test_splits if name != "train"):
-        path = record_path(folder, run).with_suffix(f".{split}.parquet")
+        path = predictions_path(folder, run, split)
         with replacing_file(path) as unfinished:
             shutil.copyfile(run_folder / f"predictions_{split}.parquet", unfinished)
         tables[split] = path.name
@@ -186,6 +191,7 @@ __all__ = [
     "failed_record",
     "finished_record",
     "is_experiment",
+    "predictions_path",
     "read_record",
     "read_records",
     "record_path",

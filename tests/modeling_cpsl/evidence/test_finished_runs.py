@@ -41,7 +41,11 @@ def test_an_experiment_is_reported_on_by_itself_and_the_old_name_is_refused(tmp_
             1,
             "this is an experiment, which is reported on by itself",
         ),
-        (["report", str(run), "--reference", "text"], 1, "this is no experiment, and --reference is a row of one"),
+        (
+            ["report", str(run), "--reference", "text"],
+            1,
+            "this is no run of `cpsl experiment`, which --reference is for",
+        ),
         (["compare", str(run)], 2, "cpsl: error: compare is now `cpsl report`"),
     ):
         assert main(arguments) == status
