@@ -189,6 +189,7 @@ def test_any_choice_of_modalities_trains(modalities, small_tables, tmp_path):
         (["sample", "--no_gm"], "GM"),
         (["sample", "--alpha", "-1"], "alpha"),
         (["sample", "--model_name_or_path", "tests"], "model_name_or_path tests: "),
+        (["sample", "--model_name_or_path", "./nowhere"], "./nowhere: no such file or folder; check the path"),
     ],
 )
 def test_what_a_user_did_wrong_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
