@@ -10,12 +10,14 @@ from .cpsl_regressor_cpsl import CPSLRegressor
 from .late_cpsl import LateRegressor
 from .mag_cpsl import MAGRegressor
 from .regressor_cpsl import MultimodalRegressor
+from .self_mm_cpsl import SelfMMRegressor
 
 
 ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "cpsl": CPSLRegressor,
     "late": LateRegressor,
     "mag": MAGRegressor,
+    "self_mm": SelfMMRegressor,
 }
 
 

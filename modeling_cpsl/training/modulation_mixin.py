@@ -54,7 +54,7 @@ class GradientModulationMixin(_Trainer):
         """Extends `Trainer.compute_loss`: in training, passes the batch's errors to the modulator."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training and self.modulator is not None:
-            if outputs["modality_errors"] is None:
+            if outputs.get("modality_errors") is None:
                 self.modulator.observe(dict.fromkeys(self.modulator.modalities, torch.zeros_like(loss)), 0)
             else:
                 self.modulator.observe(*_summed_errors(outputs))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import operator
 import os
 from collections.abc import Callable, Iterator
@@ -283,7 +284,8 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
         if not means:
             return
         if self.modulator is not None:
-            means |= {name: value.item() for name, value in self.modulator.pop_statistics().items()}
+            statistics = {name: value.item() for name, value in self.modulator.pop_statistics().items()}
+            means |= {name: value for name, value in statistics.items() if not math.isnan(value)}
         self.log({f"train_{name}": value for name, value in means.items()})
 
     def evaluation_loop(

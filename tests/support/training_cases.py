@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from data_builders.formats.sample import sample_splits
 from modeling_cpsl import CPSLDataCollator, CPSLForSentimentRegression, CPSLProcessor
+from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
@@ -103,8 +104,11 @@ def make_trainer(
     sizes = fields.get("modality_sizes", SIZES)
     pairs = tuple(sizes.items()), fields.get("use_text", True), tuple((renamed or {}).items())
     encoded, processor = encoded_corpus(num_samples, *pairs)
+    architecture = ARCHITECTURES[fields.get("architecture", "cpsl")]
+    processor.word_starts = architecture.reads_word_starts
     backbone = small_backbone(num_samples)
     small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
+    small = {name: value for name, value in small.items() if name in architecture.config_fields}
     config = CPSLForSentimentRegression.config_class.from_backbone(
         AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
     )

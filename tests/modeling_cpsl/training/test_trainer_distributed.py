@@ -24,6 +24,9 @@ OPTIONS = {"latent_noise": "sample", "num_train_epochs": 3, "learning_rate": 1e-
 NORMALIZATIONS = ("none", "minmax_running")
 SAVING = {"save_strategy": "steps", "save_steps": 6, "save_total_limit": None, "per_device_train_batch_size": 4}
 RESUMABLE = {name: SAVING | {"train_sampling_strategy": name} for name in ("random", "group_by_length")}
+# What is remembered of each sample is exchanged at each epoch's end and for each checkpoint.
+REMEMBERING = {"config_fields": {"architecture": "self_mm", "architecture_options": {"dropout": 0.0}}}
+RESUMABLE["remembering"] = SAVING | REMEMBERING
 
 
 def on_two_processes(folder, launcher, runs):
@@ -82,6 +85,15 @@ def test_two_processes_train_without_text(torchrun):
     record = torchrun[1]["without_text"]
     assert record["num_processes"] == 2
     assert len(record["steps"]) == 2
+
+
+@pytest.mark.slow
+def test_what_is_remembered_does_not_depend_on_the_number_of_processes(torchrun, tmp_path):
+    two = torchrun[1]["remembering"]
+    one = run_and_record(tmp_path, **OPTIONS, **REMEMBERING, per_device_train_batch_size=8)
+    assert two["num_processes"] == 2
+    assert relative_distance(one["weights"], two["weights"]) <= 1e-5
+    assert two["metrics"]["eval_mae"] == pytest.approx(one["metrics"]["eval_mae"], abs=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,212 @@
+"""Self-MM (Yu et al., 2021): each modality has its own label, which follows from where its representations lie."""
+
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from .losses_cpsl import TASK_LOSSES, TASK_TERM, LossTerm
+from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
+from .rows_cpsl import RowLSTM, left_aligned
+from .task_cpsl import clip_sentiment
+
+
+# Below this absolute value of a sample's relative distance, a ratio to it says nothing.
+SMALLEST_DISTANCE = 1e-2
+EPS = 1e-8
+
+
+@strict
+@dataclass
+class SelfMMOptions:
+    """The options of Self-MM; defaults lie within the values that its code has for different data sets."""
+
+    modality_size: int = option(32, "Size of the LSTM's state and of its projection, for each modality but text.")
+    fusion_size: int = option(128, "Size of the representation of all modalities together.")
+    unimodal_size: int = option(32, "Size of the representation of each modality alone.")
+    dropout: float | int = option(0.1, "Dropout before each representation.")
+    unimodal_weight: float | int = option(1.0, "Weight of the unimodal loss in the objective.")
+
+    def __post_init__(self) -> None:
+        check_probability("dropout", self.dropout)
+        for name in ("modality_size", "fusion_size", "unimodal_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0.0 <= self.unimodal_weight < float("inf"):
+            raise ValueError(f"unimodal_weight={self.unimodal_weight} must be finite and at least 0")
+
+
+class RepresentationHead(nn.Module):
+    """A representation F* = ReLU(W_1 Dropout(x) + b_1), and the sentiment w_3 ReLU(W_2 F* + b_2) + b_3 from it."""
+
+    def __init__(self, input_size: int, size: int, dropout: float):
+        super().__init__()
+        self.representation = nn.Sequential(nn.Dropout(dropout), nn.Linear(input_size, size), nn.ReLU())
+        self.regression = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 1))
+
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the representation (B, size) and the sentiment (B,) of `values` (B, input_size)."""
+        representation = self.representation(values)
+        return representation, self.regression(representation).squeeze(-1)
+
+
+class SelfMMRegressor(MultimodalRegressor):
+    """Fuses one vector a modality; unimodal heads learn labels that are derived anew after each epoch.
+
+    Text is the pooled text encoder, each other modality the last state of an LSTM over its words' rows.
+
+    A modality's label y_s begins as the sample's label y. After each epoch it moves, see [`unimodal_labels`], by where
+    the representations that the epoch's steps have recorded lie between those of positive and negative samples. Its
+    weight in the loss is w_s = tanh|y_s - y|, so that nothing trains the unimodal heads in the first epoch.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    title = "Self-MM (this package)"
+    reference = (
+        "Yu, Xu, Yuan and Wu (2021), *Learning Modality-Specific Representations with Self-Supervised Multi-Task "
+        "Learning for Multimodal Sentiment Analysis*, AAAI"
+    )
+    Options = SelfMMOptions
+    config_fields = frozenset({"pooling"})
+    loss_terms = {"task": TASK_TERM, "unimodal": LossTerm("unimodal loss", "weighted sum of regression losses")}
+    has_unimodal_heads = True
+    reads_word_starts = True
+    unchanged_by_first_step = ("unimodal_heads.",)
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        options, sizes = self.options, config.modality_sizes
+        self.loss_weights = {"unimodal": options.unimodal_weight}
+        self.lstms = nn.ModuleDict({name: RowLSTM(size, options.modality_size) for name, size in sizes.items()})
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(options.modality_size, options.modality_size) for name in sizes}
+        )
+        input_sizes = {"text": config.hidden_size} | dict.fromkeys(sizes, options.modality_size)
+        self.fused_head = RepresentationHead(sum(input_sizes.values()), options.fusion_size, options.dropout)
+        self.unimodal_heads = nn.ModuleDict(
+            {
+                name: RepresentationHead(size, options.unimodal_size, options.dropout)
+                for name, size in input_sizes.items()
+            }
+        )
+
+    @property
+    def sample_columns(self) -> dict[str, int]:
+        """The label, F* of all modalities and of each one, and the unimodal labels in the order of the modalities."""
+        unimodal = {_column(name): self.options.unimodal_size for name in self.modality_names}
+        return {
+            "label": 1,
+            "fused": self.options.fusion_size,
+            **unimodal,
+            "unimodal_labels": len(self.modality_names),
+        }
+
+    def update_sample_columns(self, columns: dict[str, Tensor], num_epochs: int) -> dict[str, Tensor]:
+        """The unimodal labels for the epoch to come."""
+        representations = [columns[_column(name)] for name in self.modality_names]
+        labels, earlier = columns["label"].squeeze(1), columns["unimodal_labels"]
+        return {"unimodal_labels": unimodal_labels(columns["fused"], representations, labels, earlier, num_epochs + 1)}
+
+    def modality_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of a modality's LSTM and its projection."""
+        return [*self.lstms[name].parameters(), *self.projections[name].parameters()]
+
+    def regress(self, inputs: RegressorInputs) -> Regression:
+        """Predicts the sentiment from all modalities together and from each one alone."""
+        encoded = {"text": self._pool(inputs.hidden, inputs.mask)}
+        for name, lstm in self.lstms.items():
+            values, present = self._normalize(name, inputs)
+            values = values.to(self.projections[name].weight.dtype)
+            rows = left_aligned(values, present & inputs.word_starts)
+            encoded[name] = torch.where(inputs.presence[name][:, None], self.projections[name](lstm(*rows)[1]), 0.0)
+        fused, logits = self.fused_head(torch.cat(list(encoded.values()), dim=-1))
+        heads = {name: head(encoded[name]) for name, head in self.unimodal_heads.items()}
+        regression = Regression(logits, unimodal_logits={name: prediction for name, (_, prediction) in heads.items()})
+        if inputs.labels is not None:
+            regression.losses = {
+                "task": self._task_loss(logits, inputs.labels),
+                "unimodal": self._unimodal_loss(regression.unimodal_logits, inputs, inputs.labels),
+            }
+            unimodal = {
+                _column(name): torch.where(inputs.presence[name][:, None], representation.float(), torch.nan)
+                for name, (representation, _) in heads.items()
+            }
+            regression.sample_values = {"label": inputs.labels[:, None], "fused": fused.float(), **unimodal}
+        return regression
+
+    def _unimodal_loss(self, logits: dict[str, Tensor], inputs: RegressorInputs, labels: Tensor) -> Tensor:
+        """The sum over modalities of mean w_s l(u_s, y_s), l the config's task loss; 0 without unimodal labels."""
+        own = inputs.sample_values.get("unimodal_labels", labels.new_full((len(labels), len(logits)), torch.nan))
+        losses = []
+        for prediction, label, name in zip(logits.values(), own.unbind(dim=1), logits, strict=True):
+            weight = torch.tanh((label - labels).abs()).nan_to_num(0.0)
+            loss = TASK_LOSSES[self.config.task_loss](prediction.float(), label.nan_to_num(0.0), reduction="none")
+            losses.append(torch.where(inputs.presence[name], weight * loss, 0.0).mean())
+        return torch.stack(losses).sum()
+
+    def _modality_errors(self, regression: Regression, inputs: RegressorInputs) -> dict[str, Tensor]:
+        """As for any architecture; none in training as long as nothing trains the unimodal heads."""
+        if self.training and "unimodal_labels" not in inputs.sample_values:
+            return {}
+        return super()._modality_errors(regression, inputs)
+
+
+def unimodal_labels(
+    fused: Tensor, representations: list[Tensor], labels: Tensor, earlier: Tensor, epoch: int
+) -> Tensor:
+    """The label of each modality of each training sample in an epoch.
+
+    With D the distance of a sample's representation to the mean of those of samples with a positive or negative label
+    (of the modality itself: its own labels), alpha = (D_negative - D_positive) / D_positive says how positive it is.
+    A modality's new label is the mean of y alpha_s / alpha_m and y + alpha_s - alpha_m, where m stands for all
+    modalities together; only the second where alpha_m is almost 0. It is clipped to the range of labels, and the label
+    in epoch n is (n - 1) / (n + 1) times the earlier one plus 2 / (n + 1) times the new one.
+
+    Args:
+        fused: (N, d), the representations of all modalities together, NaN where there is none.
+        representations: (N, d_s) for each of M modalities, NaN where a sample lacks it.
+        labels: (N,), y; NaN for a sample that was not seen yet.
+        earlier: (N, M), the labels of the epoch before; NaN stands for y.
+        epoch: n, counted from 1; above 1.
+
+    Returns:
+        (N, M); the earlier labels where no new one can be told.
+    """
+    earlier = torch.where(earlier.isnan(), labels[:, None], earlier)
+    of_all = relative_distances(fused, labels)
+    is_usable = of_all.abs() >= SMALLEST_DISTANCE
+    updated = []
+    for representation, own in zip(representations, earlier.unbind(dim=1), strict=True):
+        distances = relative_distances(representation, own)
+        shifted = labels + distances - of_all
+        scaled = torch.where(is_usable, labels * distances / torch.where(is_usable, of_all, 1.0), shifted)
+        new = clip_sentiment((scaled + shifted) / 2)
+        new = (epoch - 1) / (epoch + 1) * own + 2 / (epoch + 1) * new
+        updated.append(torch.where(new.isfinite(), new, own))
+    return torch.stack(updated, dim=1)
+
+
+def relative_distances(representations: Tensor, labels: Tensor) -> Tensor:
+    """alpha (N,) of each sample, see [`unimodal_labels`]; NaN where it is not known.
+
+    Args:
+        representations: (N, d), NaN where there is none.
+        labels: (N,), positive, negative or 0.
+    """
+    known = ~representations.isnan().any(dim=1)
+    to_positive, to_negative = (
+        (representations - representations[known & chosen].mean(dim=0)).norm(dim=1)
+        for chosen in (labels > 0, labels < 0)
+    )
+    return (to_negative - to_positive) / (to_positive + EPS)
+
+
+def _column(name: str) -> str:
+    return f"representation_{name}"
+
+
+__all__ = ["RepresentationHead", "SelfMMOptions", "SelfMMRegressor", "relative_distances", "unimodal_labels"]
