@@ -117,7 +117,10 @@ def _rows(layout: Layout, wanted: frozenset[str], shard: tuple[str, Any]) -> Ite
     try:
         words, fields, lengths, label, segment = _parse(sample, layout)
         name, words = segment or place, words or []
-        features = {name: frame_array(values, name) if name in wanted else None for name, values in fields.items()}
+        features = {
+            modality: frame_array(values, modality) if modality in wanted else None
+            for modality, values in fields.items()
+        }
         if layout.lengths:
             frames = {}
             for modality, values in features.items():
