@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from huggingface_hub import ModelCard
 
 from data_builders.files import DataError, one_line
 from data_builders.media import extras
-from data_builders.media.contract import SAMPLING_RATE, ExtractionSettings
+from data_builders.media.contract import SAMPLING_RATE, ExtractionSettings, MediaInfo
 from data_builders.media.decoding import audio_chunks, probe
+from data_builders.media.transcripts import read_transcript
 
 from ..pipeline_cpsl import MultimodalSentimentPipeline
 from ..utterances_cpsl import split_text
@@ -39,6 +41,7 @@ MAX_UPLOAD = "100mb"
 MAX_WAITING = 16  # questions that wait for their turn; one is answered at a time
 SECONDS_KEPT = 600  # an upload, before it is removed
 STYLE = Path(__file__).with_name("demo.css")
+CLIP = Path(__file__).with_name("demo_clip.mp4")  # an example, made by docs/pictures/make_clip.py
 EXAMPLES = (
     "I loved every minute of it, and the ending was wonderful.",
     "The acting is good, but the story is terribly boring.",
@@ -141,16 +144,7 @@ def make_page(
             )
             button = gradio.Button("Rate the sentence", variant="primary")
             _connect([button.click, text.submit], from_text, [text], result)
-            gradio.Examples(
-                [[example] for example in EXAMPLES],
-                text,
-                result,
-                from_text,
-                cache_examples=False,
-                run_on_click=True,
-                label="Examples",
-                api_visibility="private",
-            )
+            _add_examples(gradio, [[example] for example in EXAMPLES], [text], result, from_text)
         for name, make_clip in _clip_inputs(gradio).items():
             with gradio.Tab(name):
                 clip = make_clip()
@@ -162,6 +156,8 @@ def make_page(
                 )
                 button = gradio.Button(f"Rate the {name.lower()}", variant="primary")
                 _connect([button.click], from_clip, [clip, transcript], result)
+                if name == "Video":
+                    _add_examples(gradio, [_clip_example()], [clip, transcript], result, from_clip)
         result.render()
         with gradio.Accordion("Limits of this model", open=True):
             gradio.Markdown(limits, sanitize_html=True)
@@ -196,7 +192,8 @@ def clip_html(
     path = Path(clip)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            _check_length(path)
+            info = probe(path)
+            _check_length(path, info)
             words = None
             if transcript.strip():
                 words = Path(folder, "transcript.txt")
@@ -206,7 +203,8 @@ def clip_html(
             # Where the file lies on this machine says nothing to whoever has uploaded it.
             message = one_line(error).replace(str(path), path.name).replace(f"{folder}/", "")
             raise ValueError(message) from error
-    return f'<div class="cpsl">{analysis_html(analysis)}</div>'
+    address = f"gradio_api/file={quote(clip)}" if info.has_video else None
+    return f'<div class="cpsl cpsl-clip">{analysis_html(analysis, address)}</div>'
 
 
 def limits_of(model: str) -> str:
@@ -234,9 +232,8 @@ def _check_address(host: str, port: int | None) -> None:
             raise OSError(f"--host {host}: {error.strerror}; name an address of this machine") from None
 
 
-def _check_length(path: Path) -> None:
+def _check_length(path: Path, info: MediaInfo) -> None:
     """Refuses a clip that is too long; its sound is measured, since a header may say anything."""
-    info = probe(path)
     seconds = info.duration
     if info.has_audio:
         heard = 0
@@ -260,6 +257,26 @@ def _or_message(answer: Callable[[], str]) -> str:
 def _connect(events: list[Callable], function: Callable, inputs: list[Any], output: Any) -> None:
     for event in events:
         event(function, inputs, output, api_visibility="private", trigger_mode="once", scroll_to_output=True)
+
+
+def _add_examples(gradio: Any, examples: list[list[str]], inputs: list[Any], output: Any, function: Callable) -> None:
+    """Adds examples that are answered when they are clicked."""
+    gradio.Examples(
+        examples,
+        inputs,
+        output,
+        function,
+        cache_examples=False,
+        run_on_click=True,
+        label="Examples",
+        api_visibility="private",
+    )
+
+
+def _clip_example() -> list[str]:
+    """A clip and what is said in it."""
+    captions = read_transcript(CLIP.with_suffix(".srt"))
+    return [str(CLIP), " ".join(caption.text for caption in captions)]
 
 
 def _clip_inputs(gradio: Any) -> dict[str, Callable[[], Any]]:

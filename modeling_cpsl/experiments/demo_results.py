@@ -1,5 +1,7 @@
 """What the demo page shows of a prediction: HTML in which every colour also stands as a sign or a number."""
 
+import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -7,6 +9,8 @@ from typing import Any
 from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE
 from .clip_prediction import ClipAnalysis, Segment
 from .plots import sentiment_color, signed
+from .subtitles import subrip, web_vtt
+from .timeline import draw_timeline
 
 
 MODALITY_NAMES = {"text": "Words", "acoustic": "Voice", "visual": "Face", "timing": "Timing"}
@@ -30,11 +34,28 @@ def result_html(result: Mapping[str, Any], words: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def analysis_html(analysis: ClipAnalysis) -> str:
-    """The segments of a clip over its time, what was measured, and each segment by itself."""
+def analysis_html(analysis: ClipAnalysis, video_address: str | None = None) -> str:
+    """What is known of a clip: the clip with subtitles, the picture of its time, and each segment by itself.
+
+    Args:
+        analysis: From [`analyse`].
+        video_address: Where the browser finds the clip; None for one without pictures.
+    """
     notes = "".join(f'<p class="cpsl-note">{escape(note)}</p>' for note in analysis.notes)
+    player = "" if video_address is None else _player_html(analysis.segments, video_address)
+    subtitles = _data_address("application/x-subrip", subrip(analysis.segments).encode())
+    download = f'<p><a download="subtitles.srt" href="{subtitles}">Subtitles with the scores (.srt)</a></p>'
     segments = "".join(_segment_html(segment) for segment in analysis.segments)
-    return f"{notes}{segments}"
+    return f"{notes}{player}{timeline_html(analysis)}{download}{segments}"
+
+
+def timeline_html(analysis: ClipAnalysis) -> str:
+    """The picture of the clip's time; who does not see it has the same in the blocks of the segments."""
+    picture = io.BytesIO()
+    draw_timeline(analysis).savefig(picture, format="png")
+    address = _data_address("image/png", picture.getvalue())
+    said = "Over the time of the clip: its words, its score and what was measured of voice and face"
+    return f'<div class="cpsl-timeline"><img src="{address}" alt="{said}"></div>'
 
 
 def score_html(result: Mapping[str, Any]) -> str:
@@ -88,6 +109,20 @@ def clock(seconds: float) -> str:
     """
     tenths = int(10 * seconds)
     return f"{tenths // 600}:{tenths // 10 % 60:02}.{tenths % 10}"
+
+
+def _player_html(segments: Sequence[Segment], address: str) -> str:
+    """The clip with its subtitles; before it is played it shows a picture from near its beginning."""
+    captions = _data_address("text/vtt", web_vtt(segments).encode())
+    return (
+        f'<video class="cpsl-player" controls playsinline src="{escape(address)}#t=0.1">'
+        f'<track kind="captions" label="Words and scores" src="{captions}" default></video>'
+    )
+
+
+def _data_address(kind: str, content: bytes) -> str:
+    """An address that holds the content itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _segment_html(segment: Segment) -> str:

@@ -25,6 +25,7 @@ INCHES_PER_SECOND = 0.9
 CHARACTER = 0.085  # inches
 LINE = 0.42  # inches that a line of words takes
 POINTS_APART = 10  # of the marks of two modalities
+MARKS = 0.15  # inches that they take to the left of a segment's middle
 INTERVAL_OPACITY = 0.12
 
 
@@ -156,8 +157,9 @@ def _draw_label(axis: "Axes", segment: Segment, inches: float) -> None:
     """Writes the score on the side of its line where the middle of the scale is, or as much of it as there is room."""
     score = segment.result["score"]
     number = signed(score, digits=1)
-    texts = [f"{number} {segment.result['label']}", number, ""]
-    text = next(text for text in texts if CHARACTER * len(text) <= inches)
+    text = f"{number} {segment.result['label']}"
+    if CHARACTER * len(text) > inches / 2 - MARKS:
+        text = number if CHARACTER * len(number) <= inches else ""
     below = score > 0
     axis.annotate(
         text, (segment.start, score), (2, -5 if below else 5), textcoords="offset points", ha="left",

@@ -19,7 +19,7 @@ import yaml
 from launching import free_port, launch
 
 import cpsl
-from modeling_cpsl.experiments.demo import EXAMPLES, MAX_SECONDS, NO_CARD, limits_of
+from modeling_cpsl.experiments.demo import CLIP, EXAMPLES, MAX_SECONDS, NO_CARD, limits_of
 
 
 CHROMIUM = shutil.which("chromium")
@@ -66,6 +66,7 @@ def browser():
 def page(browser, address):
     """The page as it is opened anew; when the test ends, nothing may have been asked of another server."""
     page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.set_default_timeout(300_000)  # milliseconds, however busy the machine is
     requests = []
     page.on("request", lambda request: requests.append(urlsplit(request.url)))
     page.goto(address)
@@ -106,6 +107,47 @@ def test_an_example_is_rated_when_it_is_clicked(page):
 def test_no_sentence_and_one_that_is_too_long_are_told(page, address):
     page.get_by_role("button", name="Rate the sentence").click()
     page.get_by_role("alert").filter(has_text="Type a sentence first.").wait_for()
+
+
+def test_an_uploaded_clip_is_rated_over_its_time(page, tmp_path):
+    clip = shutil.copy(CLIP, tmp_path / "my clip & face.mp4")
+    page.get_by_role("tab", name="Video").click()
+    page.locator("[role=tabpanel]:visible input[type=file]").first.set_input_files(clip)
+    page.locator("[role=tabpanel]:visible video").first.wait_for()
+    said = ["I", "loved", "this", "movie.", "But", "the", "ending", "was", "boring."]
+    page.get_by_label("What is said in it").locator("visible=true").fill(" ".join(said))
+    page.get_by_role("button", name="Rate the video").click()
+    page.locator(".cpsl-segment").first.wait_for()
+    segments = page.locator(".cpsl-segment")
+    words = segments.locator(".cpsl-words > .cpsl-word").all_inner_texts()
+    assert [word.split("\n")[0] for word in words] == said
+    assert all(segment.locator(".cpsl-number").inner_text()[0] in "+−0" for segment in segments.all())
+    check_clip_results(page, segments.count())
+    for name, width in (("wide", 1100), ("phone", 390)):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+
+
+def test_the_clip_among_the_examples_is_rated_when_it_is_clicked(page):
+    page.get_by_role("tab", name="Video").click()
+    page.get_by_text("I loved this movie.").locator("visible=true").first.click()
+    page.locator(".cpsl-segment").first.wait_for()
+    check_clip_results(page, page.locator(".cpsl-segment").count())
+
+
+def check_clip_results(page, num_segments):
+    """The picture is there, and the clip is played with its subtitles, which can be taken home."""
+    picture = page.locator(".cpsl-timeline img")
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 1000
+    player = page.locator("video.cpsl-player")
+    page.wait_for_function("document.querySelector('video.cpsl-player').readyState > 0")
+    assert player.evaluate("video => video.duration") == pytest.approx(10, abs=1)
+    page.wait_for_function("document.querySelector('video.cpsl-player').textTracks[0].cues?.length > 0")
+    assert player.evaluate("video => video.textTracks[0].cues.length") == num_segments
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Subtitles with the scores").click()
+    assert Path(download.value.path()).read_text().count(" --> ") == num_segments
 
 
 def silence(path, seconds):

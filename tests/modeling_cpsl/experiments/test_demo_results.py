@@ -44,6 +44,7 @@ def test_a_clip_has_its_segments_in_time_and_its_notes():
     html = analysis_html(ClipAnalysis(segments, {}, ["no <face>"]))
     assert re.findall("<h2>([^<]+)</h2>", html) == ["0:00.0 to 0:01.5", "1:01.5 to 1:03.0"]
     assert "no &lt;face&gt;" in html
+    assert "<video" not in html and 'src="data:image/png;base64,' in html
 
 
 def test_a_message_is_plain_text():
