@@ -19,7 +19,7 @@ from data_builders.timing import timing_features
 
 from ..pipeline_cpsl import MultimodalSentimentPipeline
 from .prediction import result_columns
-from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, prediction_columns, write_table
+from .prediction_tables import INTEGER, NUMBER, NUMBERS, TEXT, WRITERS, prediction_columns, write_table
 
 
 LOWEST_PITCH = 27.5  # Hz, above which extractors count semitones
@@ -199,7 +199,13 @@ def write_segments(analysis: ClipAnalysis, modalities: Sequence[str], path: Path
     """
     columns: dict[str, pa.DataType] = {"start": NUMBER, "end": NUMBER, "words": TEXT, **prediction_columns(modalities)}
     del columns["label"]  # the true sentiment, which nobody knows
-    columns |= {"interval_low": NUMBER, "interval_high": NUMBER, "coverage": NUMBER, "num_cut": INTEGER}
+    columns |= {
+        "word_shares": NUMBERS,
+        "interval_low": NUMBER,
+        "interval_high": NUMBER,
+        "coverage": NUMBER,
+        "num_cut": INTEGER,
+    }
     rows = (
         {"start": segment.start, "end": segment.end, "words": _spoken(segment), **result_columns(segment.result)}
         for segment in analysis.segments

@@ -41,7 +41,14 @@ def predict(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--num_samples", type=int, default=1, help="above 1: mean and standard deviation over latent draws"
     )
-    parser.add_argument("--explain", action="store_true", help="add how much each modality matters")
+    parser.add_argument(
+        "--explain",
+        nargs="?",
+        choices=("words",),
+        const=True,
+        default=False,
+        help="add how much each modality matters; words: and each word",
+    )
     parser.add_argument("--on_error", choices=ON_ERROR, default="raise", help="skip: leave bad samples out")
     parser.add_argument("--data_dir", help="where the files of a data set given by name are")
     parser.add_argument("--format", help="the data's format, where its content does not tell it")

@@ -36,7 +36,7 @@ from .prediction_results import (
     open_journal,
     temporary_results,
 )
-from .prediction_tables import INTEGER, NUMBER, TEXT, WRITERS, Columns, prediction_columns, write_table
+from .prediction_tables import INTEGER, NUMBER, NUMBERS, TEXT, WRITERS, Columns, prediction_columns, write_table
 
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def predict_table(
     batch_size: int = 32,
     device: str | None = None,
     num_samples: int = 1,
-    explain: bool = False,
+    explain: bool | str = False,
     on_error: str = "raise",
     **data_options: Any,
 ) -> tuple[int, int, int]:
@@ -236,7 +236,7 @@ def _warn_of_missing_modalities(data: str, rows: Sequence[dict[str, Any]], modal
 # Digests
 
 
-def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: bool) -> str:
+def _model_digest(sentiment: MultimodalSentimentPipeline, num_samples: int, explain: bool | str) -> str:
     """What every result depends on: weights, configuration, processor, tokenizer, options and version."""
     config, processor = sentiment.model.config, sentiment.processor
     settings = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
@@ -337,6 +337,8 @@ def _table_columns(call: _Call) -> dict[str, pa.DataType]:
     if call.options["explain"]:
         columns |= {f"weight_{name}": NUMBER for name in others}
         columns |= {f"delta_{name}": NUMBER for name in call.modalities}
+    if call.options["explain"] == "words":
+        columns["word_shares"] = NUMBERS
     if call.options["num_samples"] > 1:
         columns["std"] = NUMBER
     columns |= {"interval_low": NUMBER, "interval_high": NUMBER, "coverage": NUMBER, "num_cut": INTEGER}
@@ -347,6 +349,8 @@ def result_columns(result: dict[str, Any]) -> dict[str, Any]:
     """A result of the pipeline as columns of a table of predictions."""
     columns = {name: result[name] for name in ("prediction", "score", "acc7_class", "num_cut")}
     columns["sentiment"] = result["label"]
+    if "word_shares" in result:
+        columns["word_shares"] = result["word_shares"]
     for modality, part in result["modalities"].items():
         columns |= {f"{name}_{modality}": value for name, value in (part or {}).items() if name != "score"}
     uncertainty = dict(result["uncertainty"] or {})

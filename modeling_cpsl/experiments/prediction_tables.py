@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ Row = dict[str, Any]
 Columns = Mapping[str, pa.DataType]
 
 TEXT, NUMBER, INTEGER = pa.string(), pa.float64(), pa.int64()
+NUMBERS = pa.list_(NUMBER)  # some of which may be missing; JSON in a cell of a CSV table
 _ROWS_AT_ONCE = 4096
 
 
@@ -70,6 +71,8 @@ def check_row(row: Row, columns: Columns, needed: Iterable[str]) -> None:
 def _is_of(kind: pa.DataType, value: Any) -> bool:
     if kind == TEXT:
         return isinstance(value, str)
+    if kind == NUMBERS:
+        return isinstance(value, list) and all(item is None or _is_of(NUMBER, item) for item in value)
     if isinstance(value, bool) or not isinstance(value, int if kind == INTEGER else int | float):
         return False
     if kind == INTEGER:
@@ -95,7 +98,8 @@ def _write_csv(rows: Iterable[Row], columns: Columns, path: Path) -> None:
         # Texts in quotes, since a line break in an id would otherwise end its row.
         writer = csv.DictWriter(file, list(columns), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({name: json.dumps(cell) if isinstance(cell, list) else cell for name, cell in row.items()})
 
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[Row]:
@@ -111,7 +115,7 @@ def _read_json_lines(path: Path, columns: Columns) -> Iterator[Row]:
 
 
 def _read_csv(path: Path, columns: Columns) -> Iterator[Row]:
-    types = {TEXT: str, NUMBER: float, INTEGER: int}
+    types: dict[pa.DataType, Callable[[str], Any]] = {TEXT: str, NUMBER: float, INTEGER: int, NUMBERS: json.loads}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield {name: types[columns[name]](cell) if cell else None for name, cell in row.items() if name in columns}
@@ -124,6 +128,7 @@ _READERS = {".parquet": _read_parquet, ".jsonl": _read_json_lines, ".csv": _read
 __all__ = [
     "INTEGER",
     "NUMBER",
+    "NUMBERS",
     "TEXT",
     "WRITERS",
     "Columns",

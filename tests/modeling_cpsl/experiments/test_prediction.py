@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import json
 import os
 import shutil
 import signal
@@ -68,6 +69,23 @@ def test_every_kind_of_table_says_what_the_pipeline_says(trained_folder, tmp_pat
             for key, value in (part or {}).items():
                 assert key == "score" or row[f"{key}_{name}"] == pytest.approx(value, abs=1e-5)
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_each_word_has_its_share(trained_folder, tmp_path, suffix):
+    out = tmp_path / f"out{suffix}"
+    rows = [*corpus(3), {"id": "silent", "words": [], "visual": [[0.5] * 47]}]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    sentiment = pipeline("multimodal-sentiment", model=str(trained_folder), device="cpu")
+    expected = [sentiment(row | {"words": row["words"] or None}, explain="words")["word_shares"] for row in rows]
+    for _ in range(2):  # the second time from the table
+        assert run(trained_folder, data, out, "--explain", "words") == 0
+        for shares, found in zip(expected, READ_TABLE[suffix](out)["word_shares"], strict=True):
+            found = json.loads(found) if isinstance(found, str) else found
+            if shares is None:
+                assert found is None or found != found
+            else:
+                assert np.array(found, float) == pytest.approx(np.array(shares, float), abs=1e-5, nan_ok=True)
 
 
 def test_a_batch_that_is_too_large_for_the_device(trained_folder, data, tmp_path, capsys, monkeypatch):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from modeling_cpsl.experiments.prediction_tables import (
     INTEGER,
     NUMBER,
+    NUMBERS,
     TEXT,
     WRITERS,
     check_row,
@@ -17,14 +18,16 @@ from modeling_cpsl.experiments.prediction_tables import (
 )
 
 
-COLUMNS = {"name": TEXT, "value": NUMBER, "count": INTEGER}
+COLUMNS = {"name": TEXT, "value": NUMBER, "count": INTEGER, "values": NUMBERS}
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 ROWS = st.lists(
     st.fixed_dictionaries(
         {},
         optional={
             "name": st.none() | st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
-            "value": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            "value": st.none() | FINITE,
             "count": st.none() | st.integers(-(2**63), 2**63 - 1),
+            "values": st.none() | st.lists(st.none() | FINITE, max_size=3),
         },
     ),
     max_size=5,
@@ -53,6 +56,8 @@ def test_other_columns_are_not_read(tmp_path, suffix):
     ("changes", "column"),
     [
         ({"value": math.inf}, "value"),
+        ({"values": [1.0, "1"]}, "values"),
+        ({"values": 1.0}, "values"),
         ({"value": 10**400}, "value"),
         ({"value": "1"}, "value"),
         ({"count": 1.0}, "count"),
