@@ -249,8 +249,9 @@ def read_recipe(recipe: str | os.PathLike, *, arguments: Sequence[str] = (), **o
 
 
 def packaged_recipes() -> list[str]:
-    """The names of the recipes in the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    """The names of the recipes in the package, such as `mosi` and `baselines/mag`."""
+    files = [*sorted(RECIPES.glob("*.yaml")), *sorted(RECIPES.glob("baselines/*.yaml"))]
+    return [path.relative_to(RECIPES).with_suffix("").as_posix() for path in files]
 
 
 def find_recipe(name: str | os.PathLike) -> Path:
@@ -265,10 +266,11 @@ def find_recipe(name: str | os.PathLike) -> Path:
     if path.is_file():
         return path
     packaged = packaged_recipes()
-    if str(path.parent) in (".", RECIPES.name) and path.suffix in ("", ".yaml") and path.stem in packaged:
-        return RECIPES / f"{path.stem}.yaml"
+    name_inside = path.as_posix().removeprefix(f"{RECIPES.name}/").removesuffix(".yaml")
+    if name_inside in packaged:
+        return RECIPES / f"{name_inside}.yaml"
     raise ValueError(
-        f"{name}: there is no such recipe{did_you_mean(path.stem, packaged) or '; name a YAML file'} "
+        f"{name}: there is no such recipe{did_you_mean(name_inside, packaged) or '; name a YAML file'} "
         f"(packaged recipes: {', '.join(packaged)})"
     )
 
@@ -325,12 +327,13 @@ def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
 def _switch_balancing_off(recipe: Recipe, arguments: Sequence[str]) -> None:
     """Switches off what an architecture without unimodal heads cannot have; ValueError where it was asked for."""
     given = {argument.partition("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
-    for name in BALANCING:
+    for name in (*BALANCING, "modulated_modalities"):
         if name in given and getattr(recipe.training, name):
             raise ValueError(
                 f"{name}: modulation compares predictions from one modality alone, and architecture="
                 f"{recipe.model.architecture!r} has none; leave it out, or set --no_gm --no_ge --no_cp"
             )
+    for name in BALANCING:
         setattr(recipe.training, name, False)
 
 

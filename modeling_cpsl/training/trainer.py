@@ -157,7 +157,12 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
         """The modulator over the model's modality encoders: with GM, GE and CP off it only takes statistics."""
         args, num_epochs, names = self.args, self.state.num_train_epochs, self.args.modulated_modalities
         if not self.unwrapped_model.unimodal_names:
-            if args.gm or args.cp or names:
+            if names:
+                raise ValueError(
+                    f"modulated_modalities={','.join(names)}: the model has no predictions from one modality alone, "
+                    "by which modulation compares modalities; leave it out"
+                )
+            if args.gm or args.cp:
                 logger.warning("nothing is modulated: the model has no predictions from one modality alone to compare")
             return None
         if names is None:

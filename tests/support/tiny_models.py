@@ -52,13 +52,18 @@ def plain_config(backbone, **fields):
     return PLAIN_CONFIGS[backbone](**TINY, **(TINY_DEBERTA if backbone == "deberta" else {}), **fields)
 
 
-def make_config(backbone="deberta", **fields):
+def fields_of(architecture, fields):
+    """Those of some fields of CPSL's that an architecture reads too, and its own options without dropout."""
+    peer = ARCHITECTURES[architecture]
+    names = [option.name for option in dataclasses.fields(peer.Options) if option.name.endswith("dropout")]
+    read = {name: value for name, value in fields.items() if name in peer.config_fields}
+    return read | {"architecture": architecture, "architecture_options": dict.fromkeys(names, 0.0)}
+
+
+def make_config(backbone="deberta", *, architecture="cpsl", **fields):
     """A tiny CPSL configuration, or that of another architecture, without dropout."""
-    architecture = ARCHITECTURES[fields.get("architecture", "cpsl")]
     small = {"modality_hidden_size": 11, "latent_size": 7, "fusion_size": 9, **NO_DROPOUT}
-    defaults = {name: value for name, value in small.items() if name in architecture.config_fields}
-    names = [option.name for option in dataclasses.fields(architecture.Options)]
-    defaults |= {"architecture_options": {name: 0.0 for name in names if name.endswith("dropout")}}
+    defaults = fields_of(architecture, small)
     return CLASSES[backbone][0].from_backbone(
         plain_config(backbone), **{"modality_sizes": SIZES, **defaults, **fields}
     )

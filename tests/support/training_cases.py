@@ -12,6 +12,7 @@ import torch.distributed as dist
 from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
 from shared_run import built_once
+from tiny_models import fields_of
 from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from data_builders.formats.sample import sample_splits
@@ -104,11 +105,11 @@ def make_trainer(
     sizes = fields.get("modality_sizes", SIZES)
     pairs = tuple(sizes.items()), fields.get("use_text", True), tuple((renamed or {}).items())
     encoded, processor = encoded_corpus(num_samples, *pairs)
-    architecture = ARCHITECTURES[fields.get("architecture", "cpsl")]
-    processor.word_starts = architecture.reads_word_starts
+    architecture = fields.get("architecture", "cpsl")
+    processor.word_starts = ARCHITECTURES[architecture].reads_word_starts
     backbone = small_backbone(num_samples)
     small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
-    small = {name: value for name, value in small.items() if name in architecture.config_fields}
+    small = fields_of(architecture, small)
     config = CPSLForSentimentRegression.config_class.from_backbone(
         AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
     )

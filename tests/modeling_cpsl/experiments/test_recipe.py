@@ -112,11 +112,13 @@ def test_options_take_dashes_and_values_of_their_own(tmp_path):
     assert (training.output_dir, training.num_train_epochs, training.run_name) == (str(tmp_path), 3, "a-b_c")
 
 
-@pytest.mark.parametrize("name", ["sample", "sample.yaml", "recipes/sample.yaml"])
-def test_a_packaged_recipe_is_found_and_a_file_of_that_name_wins(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["sample", "baselines/mag"])
+@pytest.mark.parametrize("form", ["{}", "{}.yaml", "recipes/{}.yaml", "recipes/{}"])
+def test_a_packaged_recipe_is_found_and_a_file_of_that_name_wins(name, form, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert recipe.find_recipe(name) == recipe.RECIPES / "sample.yaml"
-    (tmp_path / name).parent.mkdir(exist_ok=True)
+    assert recipe.find_recipe(form.format(name)) == recipe.RECIPES / f"{name}.yaml"
+    name = form.format(name)
+    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / name).write_text("seed: 7\n")
     assert recipe.read_recipe(name).training.seed == 7
 
@@ -128,6 +130,22 @@ def test_a_packaged_recipe_is_read_and_names_nothing_of_one_machine(name):
         value = options[option] or ""
         assert not value.startswith(("/", "~")) and ".." not in value
     assert options["model_name_or_path"] == "sample" or options["model_name_or_path"].count("/") == 1
+
+
+def test_a_recipe_of_a_peer_has_its_name():
+    peers = [name for name in recipe.packaged_recipes() if name.startswith("baselines/")]
+    assert {"baselines/late", "baselines/mag"} <= {*peers}
+    assert all(recipe.read_recipe(name).model.architecture == name.split("/")[1] for name in peers)
+
+
+def test_without_unimodal_heads_nothing_is_balanced_and_balancing_is_not_to_be_asked_for():
+    peer = {"architecture": "mag"}
+    assert not any(getattr(recipe.read_recipe("sample", **peer).training, name) for name in ("gm", "ge", "cp"))
+    assert recipe.read_recipe("sample", **peer, gm=False, ge=False, cp=False).model.architecture == "mag"
+    for option in ({"cp": True}, {"gm": True}, {"ablation": "A6"}, {"modulated_modalities": ["acoustic"]}):
+        with pytest.raises(ValueError, match="architecture='mag' has none; leave it out, or set --no_gm"):
+            recipe.read_recipe("sample", **peer, **option)
+    assert recipe.read_recipe("sample", architecture="late", cp=True).training.cp
 
 
 def test_options_from_python_are_those_of_the_command_line(tmp_path):

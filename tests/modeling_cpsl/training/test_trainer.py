@@ -67,6 +67,14 @@ def test_outside_the_window_training_is_untouched_bit_for_bit(tmp_path, caplog):
     assert not all(torch.equal(value, inside[name]) for name, value in plain.items())
 
 
+def test_without_unimodal_heads_nothing_is_modulated(tmp_path, caplog):
+    options = {"config_fields": {"architecture": "mag"}, "num_train_epochs": 1, "num_samples": 8}
+    make_trainer(tmp_path, **options).train()
+    assert caplog.text.count("nothing is modulated: the model has no predictions from one modality alone") == 1
+    with pytest.raises(ValueError, match="modulated_modalities=acoustic: the model has no predictions from one"):
+        make_trainer(tmp_path, **options, modulated_modalities=["acoustic"]).train()
+
+
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 1), (1, 2)])
 def test_window_has_both_its_ends(tmp_path, start, end):
     _, steps = train_and_record(tmp_path, modulation_start_epoch=start, modulation_end_epoch=end)
