@@ -41,10 +41,8 @@ FACE_DESCRIPTORS = (
     ("gaze_y", "-1 to 1", "the eyes are turned up (above 0) or down, within the head"),
 )
 FACE_FEATURES: tuple[str, ...] = tuple(name for name, _, _ in FACE_DESCRIPTORS)
-_MODEL_URL = (
-    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task"
-)
 _MODEL_NAME = "face_landmarker.task"
+_GET_IT = "docs/own_clips.md says where to get it"
 _MOST_FACES = 5  # of those that are seen in a picture
 _BLOCK = 100  # pictures of a track that are given at a time
 
@@ -58,11 +56,11 @@ def find_face_model(path: Path | None) -> Path:
     usual = Path.home() / ".cache" / "cpsl" / _MODEL_NAME
     if path is None and not usual.exists():
         raise DataError(
-            f"{usual}: no such file, and faces need it; download it from {_MODEL_URL}, or give its path (--face_model)"
+            f"~/.cache/cpsl/{_MODEL_NAME}: no such file, and faces need it; {_GET_IT}, or name it (--face_model)"
         )
     path = path or usual
     if b"PK\3\4" not in read_head(path)[:8]:
-        raise DataError(f"{path}: not a model of MediaPipe's FaceLandmarker; get it from {_MODEL_URL}")
+        raise DataError(f"{path}: not a model of MediaPipe's FaceLandmarker; {_GET_IT}")
     return path
 
 
@@ -111,7 +109,7 @@ def _load(model: Path) -> tuple[Any, Any]:
             base = extras.load("mediapipe.tasks.python").BaseOptions
         except OSError as error:  # a shared library of the system is missing
             raise DataError(f"mediapipe cannot be loaded ({error}); install Debian's libegl1 and libgles2") from None
-        with broken_files_are_data_errors(model, "model of MediaPipe's FaceLandmarker", f"get it from {_MODEL_URL}"):
+        with broken_files_are_data_errors(model, "model of MediaPipe's FaceLandmarker", _GET_IT):
             landmarker = vision.FaceLandmarker.create_from_options(
                 vision.FaceLandmarkerOptions(
                     base_options=base(model_asset_path=str(model), delegate=base.Delegate.CPU),

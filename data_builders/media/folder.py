@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +98,7 @@ def extract_clips(
     settings: ExtractionSettings,
     *,
     transcripts: Path | None = None,
-    labels: dict[str, ClipLabels] | None = None,
+    labels: Mapping[str, ClipLabels] | None = None,
     num_proc: int = 1,
     shard: tuple[int, int] = (0, 1),
     on_error: str = "skip",
@@ -128,34 +128,15 @@ def extract_clips(
     index, count = shard
     if existing := sorted(out.glob(f"data/*-{index:05d}-of-{count:05d}.parquet")):
         raise DataError(f"{existing[0]}: exists already; give a new folder")
-    with write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
+    _warn_of_labels_without_clips(clips, labels or {})
     parts = out / f".clips-{index}-of-{count}"
     features = _features(settings, labelled=labels is not None)
     mine = clips[index::count]
-    if absent := sorted((labels or {}).keys() - {name for clip in clips for name in _names(clip)}):
-        logger.warning("%s of clips that are not there, the first is %s", counted(len(absent), "label"), absent[0])
     with locked(out / f"shard-{index}-of-{count}"):
         with write_errors(out):
             parts.mkdir(exist_ok=True)
-        done: dict[str, Done] = {}
-        jobs = []
-        for clip in mine:
-            label = next((labels[name] for name in _names(clip) if name in labels), None) if labels else None
-            if labels is not None and label is None:
-                done[clip.name] = Done(clip, "", None, f"{clip.path}: no label for it")
-                continue
-            transcript = find_transcript(transcripts, clip.name) if transcripts else None
-            job = _job(clip, transcript, label, settings, features, parts)
-            if (measured := _finished(job)) is not None:
-                done[clip.name] = Done(clip, _split(job), measured, "")
-            else:
-                jobs.append(job)
-        for job, measured, reason in run_jobs(extract_job, jobs, num_proc, total=len(mine), finished=len(done)):
-            if reason and on_error == "raise":
-                raise DataError(f"{reason}; to leave such clips out give --on_error skip")
-            done[job.clip.name] = Done(job.clip, _split(job), measured, reason)
-        results = [done[clip.name] for clip in mine]
+        jobs = [_job(clip, transcripts, _labels_of(clip, labels), settings, features, parts) for clip in mine]
+        results = _run(jobs, num_proc, on_error, labelled=labels is not None)
         if not any(result.measured for result in results):
             first = f"; the first: {results[0].reason}" if results else ""
             raise DataError(f"{out}: none of {counted(len(mine), 'clip')} could be extracted{first}")
@@ -165,6 +146,29 @@ def extract_clips(
             _card(settings, features, sorted(splits, key=SPLITS.index)).save(temporary)
         shutil.rmtree(parts, ignore_errors=True)
     return results
+
+
+def _warn_of_labels_without_clips(clips: Sequence[Clip], labels: Mapping[str, ClipLabels]) -> None:
+    if absent := sorted(labels.keys() - {name for clip in clips for name in _names(clip)}):
+        logger.warning("%s of clips that are not there, the first is %s", counted(len(absent), "label"), absent[0])
+
+
+def _run(jobs: Sequence[Job], num_proc: int, on_error: str, *, labelled: bool) -> list[Done]:
+    """What becomes of each clip, in their order; those that an earlier call has finished are not extracted again."""
+    done: dict[str, Done] = {}
+    waiting = []
+    for job in jobs:
+        if labelled and job.labels is None:
+            done[job.clip.name] = Done(job.clip, "", None, f"{job.clip.path}: no label for it")
+        elif measured := _finished(job):
+            done[job.clip.name] = Done(job.clip, _split(job), measured, "")
+        else:
+            waiting.append(job)
+    for job, measured, reason in run_jobs(extract_job, waiting, num_proc, total=len(jobs), finished=len(done)):
+        if reason and on_error == "raise":
+            raise DataError(f"{reason}; to leave such clips out give --on_error skip")
+        done[job.clip.name] = Done(job.clip, _split(job), measured, reason)
+    return [done[job.clip.name] for job in jobs]
 
 
 def _features(settings: ExtractionSettings, *, labelled: bool) -> Features:
@@ -184,15 +188,20 @@ def _names(clip: Clip) -> tuple[str, str]:
 # One clip
 
 
+def _labels_of(clip: Clip, labels: Mapping[str, ClipLabels] | None) -> ClipLabels | None:
+    return next((labels[name] for name in _names(clip) if name in labels), None) if labels else None
+
+
 def _job(
     clip: Clip,
-    transcript: Path | None,
+    transcripts: Path | None,
     labels: ClipLabels | None,
     settings: ExtractionSettings,
     features: Features,
     parts: Path,
 ) -> Job:
     """The job of a clip; its key changes with everything that its rows depend on."""
+    transcript = find_transcript(transcripts, clip.name) if transcripts else None
     states = [(file, file.stat()) for file in (clip.path, transcript) if file]
     files = [(os.fsencode(file), state.st_size, state.st_mtime_ns) for file, state in states]
     key = hashlib.sha256(repr((files, labels, settings, features.to_dict())).encode()).hexdigest()

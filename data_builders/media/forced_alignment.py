@@ -150,7 +150,7 @@ def _with_shares(words: list[str], found: list[tuple[float, float] | None], star
         gap_end = end if stop == len(words) else found[stop][0]  # type: ignore[index]
         gap_start = min(timed[-1].end if timed else start, gap_end)
         lengths = np.cumsum([0, *map(len, words[index:stop])])
-        borders = gap_start + (gap_end - gap_start) * lengths / lengths[-1]
+        borders = (gap_start + (gap_end - gap_start) * lengths / lengths[-1]).tolist()
         timed += [Word(*word) for word in zip(words[index:stop], borders[:-1], borders[1:], strict=True)]
         index = stop
     return timed

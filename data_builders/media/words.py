@@ -41,8 +41,8 @@ def words_of_clip(path: Path, seconds: float, *, transcript: Path | None, asr: s
         return _words_of_captions(path, seconds, read_transcript(transcript))
     if asr is None:
         raise DataError(
-            f"{path}: no transcript; give a model that recognises speech (--asr tiny.en, or its folder), the "
-            "transcripts (--transcripts DIR), or --words none to do without words"
+            f"{path}: no transcript of it; give one, or a model that recognises speech (--asr tiny.en, or its folder),"
+            " or --words none to do without words"
         )
     if not seconds:
         raise DataError(f"{path}: no sound in which words could be recognised; give a transcript, or --words none")

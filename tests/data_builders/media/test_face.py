@@ -97,13 +97,15 @@ def test_a_broken_model_is_one_line(tmp_path):
     (tmp_path / "truncated.task").write_bytes(content[:200_000])
     for name in ("other.task", "truncated.task"):
         path = find_face_model(tmp_path / name)
-        with pytest.raises(DataError, match=rf"{name}: not a readable model of .*get it from https://"):
+        with pytest.raises(DataError, match=rf"{name}: not a readable model of .*docs/own_clips.md says where"):
             next(face_tracks([], path))
 
 
 def test_where_the_model_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DataError, match=r"cache/cpsl/face_landmarker.task: no such file.*https://.*--face_model"):
+    with pytest.raises(
+        DataError, match=r"^~/.cache/cpsl/face_landmarker.task: no such file.*docs/own_clips.md.*--face_model"
+    ):
         find_face_model(None)
     usual = tmp_path / ".cache" / "cpsl" / "face_landmarker.task"
     usual.parent.mkdir(parents=True)
