@@ -6,10 +6,10 @@ Inputs are the same in every run. `make test-nightly` tries more of them.
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ BOUNDARIES = {
 
 
 def give_damaged_files(module, boundary, count, folder_of_module=""):
-    command = [sys.executable, REPOSITORY / "tests" / "support" / "fuzz.py", module, boundary, str(count)]
+    command = [warm_python(), REPOSITORY / "tests" / "support" / "fuzz.py", module, boundary, str(count)]
     paths = os.pathsep.join([str(REPOSITORY), str(folder_of_module)])
     return subprocess.run(
         command, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": paths}

@@ -5,12 +5,15 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from run_cases import sample_run
+from warm_python import warm_python
 
 from modeling_cpsl.experiments.prediction import predict_table
 from modeling_cpsl.losses_cpsl import LOSSES
@@ -39,16 +42,18 @@ def is_run(code, reason):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A folder that looks like the project's after `make train`, with a model that was trained for one epoch."""
+    """A folder that looks like the project's after `make train`."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("run_train.py", "cpsl.py", "benchmarks", "examples", "experiments", "modeling_cpsl", "data_builders"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:{Path(sys.executable).parent}:$PATH"\n')
-    (programs / "cpsl").write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/cpsl.py "$@"\n')
-    (programs / "cpsl").chmod(0o755)
-    run_commands(folder, "cpsl train sample --num_train_epochs 1")
+    (programs / "python").symlink_to(warm_python())
+    for name, program in {"cpsl": ROOT / "cpsl.py", "torchrun": "-m torch.distributed.run"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {warm_python()} {program} "$@"\n')
+        (programs / name).chmod(0o755)
+    shutil.copytree(sample_run(), folder / "outputs" / "sample")
     return folder
 
 

@@ -13,10 +13,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 
 pytestmark = pytest.mark.slow
@@ -104,7 +104,7 @@ def extended(tmp_path_factory):
         if language in ("python", "text"):
             apply(folder, code)
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *COMMANDS],
+        [warm_python(), "-c", SCRIPT, *COMMANDS],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"},
         capture_output=True,

@@ -202,6 +202,9 @@ def _save_figure(
             handles, labels = axis.get_legend_handles_labels()
             entries |= dict(zip(labels, handles, strict=True))
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries), frameon=False)
+        # Once: `savefig` would draw all text twice more to lay out what does not change.
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")
         with replacing_file(path) as temporary:
             figure.savefig(temporary, dpi=150)
 

@@ -5,11 +5,11 @@ import os
 import random
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from warm_python import warm_python
 
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +33,10 @@ def free_port() -> str:
         return str(port)
 
 
-def launch(*arguments: object) -> subprocess.Popen:
-    """Starts `python ARGUMENTS` in the repository, whose output `finish` reads."""
+def launch(*arguments: object, python: object = None) -> subprocess.Popen:
+    """Starts `python ARGUMENTS` in the repository, whose output `finish` reads; by default a warm one."""
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+        list(map(str, [python or warm_python(), *arguments])),
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

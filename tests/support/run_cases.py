@@ -1,10 +1,14 @@
 """What the tests of whole runs share: short ones, and tables of a few utterances."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from shared_run import built_once
+
+from cpsl import main
 
 
 @contextmanager
@@ -13,3 +17,18 @@ def pictures_not_rendered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **options: Path(path).touch())
         yield
+
+
+def sample_run() -> Path:
+    """The folder of a finished training of the sample recipe: `CPSL_SAMPLE_RUN`, what `make train` left, or a new one.
+
+    No test may change what is in it.
+    """
+    given = os.environ.get("CPSL_SAMPLE_RUN")
+    if given:
+        return Path(given)
+
+    def build(folder: Path) -> None:
+        assert main(["train", "sample", "--output_dir", str(folder / "run"), "--disable_tqdm", "true"]) == 0
+
+    return built_once("sample_run", build) / "run"

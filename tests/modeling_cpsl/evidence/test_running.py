@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from warm_python import warm_python
 
 from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
@@ -47,7 +47,7 @@ def specification(tmp_path):
 def start(specification, *arguments):
     """Starts the command in a process of its own, with a session of its own so that all of it can be killed."""
     path, options = specification
-    command = [sys.executable, "-m", "modeling_cpsl", "experiment", str(path), *map(str, arguments), *options]
+    command = [warm_python(), "-m", "modeling_cpsl", "experiment", str(path), *map(str, arguments), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=path.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -1,6 +1,7 @@
 """Streamed splits: the rows of the splits on disk, shared out by Trainer's own samplers, in constant memory."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,10 +177,10 @@ PLAIN = [
 ]
 
 
-def run(folder, data, *options, launcher=()):
+def run(folder, data, *options, launcher=(), python=None):
     """Starts a training with the options, and a launcher for several processes; returns what they printed."""
     folder.mkdir()
-    output, _ = finish(launch(*launcher, CASES, folder, *arguments_of(folder, data, *options)))
+    output, _ = finish(launch(*launcher, CASES, folder, *arguments_of(folder, data, *options), python=python))
     return output
 
 
@@ -232,7 +233,7 @@ def test_memory_of_training_is_constant(tmp_path):
     for times in (1, 16):
         counts = {"train": 1500 * times, "test": 10}
         data = write_parquet(tmp_path / f"data{times}", counts, sizes, words=20, row_group=100)
-        output = run(tmp_path / f"x{times}", data, *options)
+        output = run(tmp_path / f"x{times}", data, *options, python=sys.executable)
         assert sum(map(len, seen_by(tmp_path / f"x{times}"))) > SHUFFLE_BUFFER
         peaks.append(int(output.split("peak ")[1].split()[0]))
     assert max(peaks) < 1.1 * peaks[0], peaks

@@ -1,0 +1,30 @@
+"""The process in which a caller of `warm_python` sees its program run: `warm_python_client.py SERVER ARGUMENT...`."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+
+
+def main(server: str, *arguments: str) -> None:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server)
+    request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    content = json.dumps(request).encode()
+    socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
+    connection.sendall(content)
+    if connection.recv(1) != b"y":  # it cannot do what is asked for
+        os.execv(sys.executable, [sys.executable, *arguments])
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
+    status = os.waitstatus_to_exitcode(int.from_bytes(connection.recv(4), "big"))
+    if status < 0:  # it was ended by a signal, and so is this process
+        with contextlib.suppress(OSError):  # those that cannot be caught
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+main(*sys.argv[1:])
