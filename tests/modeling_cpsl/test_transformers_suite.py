@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from warm_python import warm_python
 
 
 # Where `make test-all` unpacks the tests of the installed version.
@@ -21,7 +22,7 @@ def test_models_and_processor_pass_them(repository, tmp_path):
     path = [TRANSFORMERS, repository, repository / "tests" / "support"]
     options = ["-q", "-c", os.devnull, "--rootdir", tmp_path, "-p", "no:cacheprovider", "-Wignore", "--tb=short"]
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, repository / "tests" / "support" / "transformers_cases.py"],
+        [warm_python(), "-m", "pytest", *options, repository / "tests" / "support" / "transformers_cases.py"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))},
         capture_output=True,

@@ -43,7 +43,7 @@ def _model_files():
     with tempfile.TemporaryDirectory() as folder:
         backbone = make_sample_backbone(SAMPLE_WORDS, Path(folder, "backbone"), hidden_size=8)
         tokenizer = AutoTokenizer.from_pretrained(backbone)
-        model = make_model(vocab_size=len(tokenizer))
+        model = make_model(vocab_size=len(tokenizer), num_hidden_layers=1)
         model.set_calibration({"acoustic+text+visual": 0.5, "text": 1.0}, 0.9)
         statistics = {name: {"mean": [0.0] * size, "std": [1.0] * size} for name, size in SIZES.items()}
         processor = CPSLProcessor(tokenizer, SIZES, statistics, max_length=20, feature_extractors={"visual": "FACET"})

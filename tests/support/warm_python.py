@@ -35,8 +35,8 @@ LIBRARIES = [
     *("accelerate.commands.launch", "datasets.packaged_modules.parquet.parquet", "evaluate", "h5py", "pandas"),
     *("pyarrow.dataset", "pyarrow.parquet", "matplotlib.pyplot", "scipy.stats", "sklearn.metrics", "jinja2", "yaml"),
 ]
-# What libraries look at while they are imported.
-FIXED_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_", "MPL", "OMP_", "TRANSFORMERS_")
+# What Python looks at when it starts, and libraries while they are imported.
+FIXED_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_", "MPL", "OMP_", "PYTHONHASHSEED", "TRANSFORMERS_")
 _SERVERS: list[subprocess.Popen] = []  # which outlive what started them
 CLIENT = Path(__file__).with_name("warm_python_client.py")
 
