@@ -37,6 +37,7 @@ LIBRARIES = [
 ]
 # What Python looks at when it starts, and libraries while they are imported.
 FIXED_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_", "MPL", "OMP_", "PYTHONHASHSEED", "TRANSFORMERS_")
+IDLE_SECONDS = 1800  # after which a server ends whose test run was killed
 _SERVERS: list[subprocess.Popen] = []  # which outlive what started them
 CLIENT = Path(__file__).with_name("warm_python_client.py")
 
@@ -72,8 +73,8 @@ def serve(path: str) -> dict[str, Any]:
     listener.bind(f"{path}.new")
     listener.listen()
     os.rename(f"{path}.new", path)  # now it is seen
-    children = 0
-    while os.path.exists(path):
+    children, last_request = 0, time.monotonic()
+    while os.path.exists(path) and time.monotonic() - last_request < IDLE_SECONDS:
         while children and os.waitpid(-1, os.WNOHANG) != (0, 0):
             children -= 1
         try:
@@ -83,7 +84,7 @@ def serve(path: str) -> dict[str, Any]:
         if os.fork() == 0:
             listener.close()
             return start_program(connection)
-        children += 1
+        children, last_request = children + 1, time.monotonic()
         connection.close()
     sys.exit()
 

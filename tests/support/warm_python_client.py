@@ -10,7 +10,10 @@ import sys
 
 def main(server: str, *arguments: str) -> None:
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(server)
+    try:
+        connection.connect(server)
+    except OSError:  # it has ended
+        os.execv(sys.executable, [sys.executable, *arguments])
     request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
     content = json.dumps(request).encode()
     socket.send_fds(connection, [len(content).to_bytes(8, "big")], [0, 1, 2])
