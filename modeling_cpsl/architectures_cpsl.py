@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from .cpsl_regressor_cpsl import CPSLRegressor
+from .ithp_cpsl import ITHPRegressor
 from .late_cpsl import LateRegressor
 from .mag_cpsl import MAGRegressor
 from .regressor_cpsl import MultimodalRegressor
@@ -17,28 +18,32 @@ ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "cpsl": CPSLRegressor,
     "late": LateRegressor,
     "mag": MAGRegressor,
+    "ithp": ITHPRegressor,
     "self_mm": SelfMMRegressor,
 }
 
 
-def checked_options(architecture: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_options(architecture: str, given: Mapping[str, Any], modality_names: list[str]) -> dict[str, Any]:
     """All options of an architecture, the defaults of those that are not given included.
 
     Raises:
-        ValueError: An option is unknown, or its value is out of range or of another type.
+        ValueError: An option is unknown, its value is out of range or of another type, or it does not fit the
+            modalities.
     """
-    options = ARCHITECTURES[architecture].Options
-    known = [option.name for option in fields(options)]
+    regressor = ARCHITECTURES[architecture]
+    known = [option.name for option in fields(regressor.Options)]
     for name in given:
         if name not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise ValueError(f"architecture_options: {name!r} is not an option of {architecture!r}; {has}")
     try:
-        return asdict(options(**given))
+        options = regressor.Options(**given)
+        regressor.check_options(options, modality_names)
     except StrictDataclassFieldValidationError as error:
         raise ValueError(f"architecture_options: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise ValueError(f"architecture_options: {error}") from None
+    return asdict(options)
 
 
 def check_modality_count(architecture: str, names: list[str]) -> None:

@@ -160,7 +160,8 @@ class CPSLConfigMixin(LossWeights):
         # JSON sorts the keys of a saved config; an order taken from the dict would swap W_g's inputs on reload.
         self.modality_sizes = dict(sorted(sizes.items()))
         self._check_fields()
-        self.architecture_options = checked_options(self.architecture, self.architecture_options or {})
+        names = self._modality_names()
+        self.architecture_options = checked_options(self.architecture, self.architecture_options or {}, names)
         if not __name__.startswith("transformers_modules."):
             # The package has registered its own pipeline: without the folder's copy, trust_remote_code is not needed.
             kwargs.pop("custom_pipelines", None)
@@ -181,6 +182,9 @@ class CPSLConfigMixin(LossWeights):
         """As [`~transformers.PreTrainedConfig.to_dict`], with the pipeline, whose code is saved with the model."""
         return {**super().to_dict(), "custom_pipelines": {PIPELINE_TASK: _PIPELINE}}
 
+    def _modality_names(self) -> list[str]:
+        return [*(["text"] if self.use_text else []), *self.modality_sizes]
+
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)
         for name, size in self.modality_sizes.items():
@@ -192,7 +196,7 @@ class CPSLConfigMixin(LossWeights):
             choices, value = field.metadata.get("choices"), getattr(self, field.name)
             if choices is not None and value not in choices:
                 raise ValueError(f"{field.name}={value!r} is unknown; choose one of {', '.join(choices)}")
-        check_modality_count(self.architecture, [*(["text"] if self.use_text else []), *self.modality_sizes])
+        check_modality_count(self.architecture, self._modality_names())
         read = ARCHITECTURES[self.architecture].config_fields
         for field in dataclass_fields(CPSLConfigMixin):
             value = getattr(self, field.name)

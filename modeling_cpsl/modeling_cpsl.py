@@ -182,6 +182,11 @@ class CPSLModelMixin(_Model):
         return self.multimodal.loss_names
 
     @property
+    def smallest_batch_size(self) -> int:
+        """The fewest samples for which all losses are computed; above 1 where some are statistics of a batch."""
+        return self.multimodal.smallest_batch_size
+
+    @property
     def normalized_modalities(self) -> list[str]:
         """The modalities whose features are min-max normalised, so that they have bounds to pool and update."""
         return self.multimodal.normalized_modalities

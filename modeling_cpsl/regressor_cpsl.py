@@ -142,6 +142,8 @@ class MultimodalRegressor(nn.Module):
     most_modalities: ClassVar[int | None] = None
     # Whether each modality also has a prediction of its own.
     has_unimodal_heads: ClassVar[bool] = False
+    # The fewest samples for which all losses are computed; above 1 where some are statistics of a batch.
+    smallest_batch_size: ClassVar[int] = 1
     # Whether it reads one row a word, so that the processor has to say where words start.
     reads_word_starts: ClassVar[bool] = False
     # How the names of those parameters begin that the first step of a training leaves as they are.
@@ -154,6 +156,10 @@ class MultimodalRegressor(nn.Module):
         self.loss_weights: dict[str, float] = {}
         names = config.modality_sizes if "feature_normalization" in self.config_fields else ()
         self.normalizers = nn.ModuleDict({name: FeatureNormalizer(config.feature_normalization) for name in names})
+
+    @classmethod
+    def check_options(cls, options: Any, modality_names: list[str]) -> None:
+        """Refuses options that do not fit the model's modalities, with a ValueError; here all do."""
 
     def regress(self, inputs: RegressorInputs) -> Regression:
         """Predicts the sentiment, and with labels computes the losses; a missing modality must not have a say."""

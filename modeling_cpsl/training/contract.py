@@ -49,6 +49,10 @@ class TrainableModel(Protocol):
         """The names in the output's `losses`."""
 
     @property
+    def smallest_batch_size(self) -> int:
+        """The fewest samples in a micro-batch for which all losses are computed; 1 where none is over a batch."""
+
+    @property
     def normalized_modalities(self) -> list[str]:
         """The modalities whose bounds the trainer pools over an optimizer step; empty for none.
 

@@ -136,6 +136,11 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
             )
         kwargs.setdefault("compute_metrics", _sentiment_metrics)
         super().__init__(model=model, args=args, **kwargs)
+        if (smallest := self.unwrapped_model.smallest_batch_size) > args.per_device_train_batch_size:
+            raise ValueError(
+                f"per_device_train_batch_size={args.per_device_train_batch_size}: losses of this model are statistics "
+                f"of a batch and need at least {smallest} samples; give a larger one"
+            )
         batch_size, dataset = args.train_batch_size * args.world_size, self.train_dataset
         if args.dataloader_drop_last and has_length(dataset) and len(dataset) < batch_size:
             raise ValueError(

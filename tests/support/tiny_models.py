@@ -44,6 +44,8 @@ TINY_DEBERTA = {
     "position_biased_input": False,
 }
 NO_DROPOUT = {"encoder_dropout": 0.0, "classifier_dropout": 0.0}
+# Options of architectures, where they have one of that name.
+SMALL_OPTIONS = {"size": 10, "hidden_size": 9, "bottleneck_size": 6, "num_layers": 1}
 SAMPLE_WORDS = ["this", "movie", "was", "really", "great", "but", "the", "wonderful", "ending", "felt", "terrible"]
 
 
@@ -53,11 +55,13 @@ def plain_config(backbone, **fields):
 
 
 def fields_of(architecture, fields):
-    """Those of some fields of CPSL's that an architecture reads too, and its own options without dropout."""
+    """Those of some fields of CPSL's that an architecture reads too, and its own options, small and without dropout."""
     peer = ARCHITECTURES[architecture]
-    names = [option.name for option in dataclasses.fields(peer.Options) if option.name.endswith("dropout")]
+    names = [option.name for option in dataclasses.fields(peer.Options)]
+    options = {name: 0.0 for name in names if name.endswith("dropout")}
+    options |= {name: value for name, value in SMALL_OPTIONS.items() if name in names}
     read = {name: value for name, value in fields.items() if name in peer.config_fields}
-    return read | {"architecture": architecture, "architecture_options": dict.fromkeys(names, 0.0)}
+    return read | {"architecture": architecture, "architecture_options": options}
 
 
 def make_config(backbone="deberta", *, architecture="cpsl", **fields):

@@ -28,6 +28,7 @@ class LateFusion(nn.Module):
     modality_names = list(SIZES)
     unimodal_names = list(SIZES)
     loss_names = ["task", "unimodal"]
+    smallest_batch_size = 1
     normalized_modalities = []
     sample_columns = {}
 
