@@ -10,6 +10,7 @@ from .cpsl_regressor_cpsl import CPSLRegressor
 from .ithp_cpsl import ITHPRegressor
 from .late_cpsl import LateRegressor
 from .mag_cpsl import MAGRegressor
+from .misa_cpsl import MISARegressor
 from .regressor_cpsl import MultimodalRegressor
 from .self_mm_cpsl import SelfMMRegressor
 
@@ -20,6 +21,7 @@ ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "mag": MAGRegressor,
     "ithp": ITHPRegressor,
     "self_mm": SelfMMRegressor,
+    "misa": MISARegressor,
 }
 
 
