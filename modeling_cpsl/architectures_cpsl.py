@@ -11,6 +11,7 @@ from .ithp_cpsl import ITHPRegressor
 from .late_cpsl import LateRegressor
 from .mag_cpsl import MAGRegressor
 from .misa_cpsl import MISARegressor
+from .mult_cpsl import MulTRegressor
 from .regressor_cpsl import MultimodalRegressor
 from .self_mm_cpsl import SelfMMRegressor
 
@@ -22,6 +23,7 @@ ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "ithp": ITHPRegressor,
     "self_mm": SelfMMRegressor,
     "misa": MISARegressor,
+    "mult": MulTRegressor,
 }
 
 
