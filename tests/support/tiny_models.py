@@ -55,7 +55,7 @@ def plain_config(backbone, **fields):
 
 
 def fields_of(architecture, fields):
-    """Those of some fields of CPSL's that an architecture reads too, and its own options, small and without dropout."""
+    """Those of some fields of CPSL that an architecture reads too, and its own options, small and without dropout."""
     peer = ARCHITECTURES[architecture]
     names = [option.name for option in dataclasses.fields(peer.Options)]
     options = {name: 0.0 for name in names if name.endswith("dropout")}
