@@ -14,7 +14,9 @@ def left_aligned(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The rows (B, L, d), 0 behind the last one of a sample, and the number of rows (B,).
     """
-    order = (~mask).int().argsort(dim=1, stable=True)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    # No two keys are the same, so any sort will do; ONNX has no stable one.
+    order = torch.where(mask, positions, positions + mask.shape[1]).argsort(dim=1)
     lengths = mask.sum(dim=1)
     rows = values.gather(1, order[..., None].expand_as(values))
     return torch.where(_valid(rows, lengths), rows, 0.0), lengths
