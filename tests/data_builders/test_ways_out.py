@@ -1,5 +1,6 @@
 """Each way out that a message about data names is followed, and the data is read."""
 
+import gzip
 import json
 import pickle
 import re
@@ -8,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Array2D, Dataset, Features, List, Value
+from pyarrow import feather, parquet
 
 from cpsl import main
 from data_builders import DataError, load_aligned_dataset, make_builder
 from data_builders.columns import modality_sizes
 from data_builders.conversion import write_parquet
 from data_builders.cross_validation import cross_validation_splits
+from data_builders.distributions import plot
 
 
 ROW = {"id": "v_1", "words": ["good", "film"], "label": 1.0, "acoustic": [[1.0], [2.0]]}
@@ -166,6 +169,36 @@ def what_save_to_disk_writes(folder):
     yield lambda: read(folder / "train.parquet")
 
 
+def a_compressed_table(folder):
+    path = json_lines(folder / "data.jsonl", {})
+    (folder / "data.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    yield lambda: read(folder / "data.jsonl.gz"), "compressed with gzip; unpack it and give the data file"
+    yield lambda: path.write_bytes(gzip.decompress((folder / "data.jsonl.gz").read_bytes()))
+    yield lambda: read(path)
+
+
+def an_arrow_file(folder):
+    table = pa.Table.from_pylist([ROW])
+    feather.write_feather(table, folder / "data.arrow")
+    yield lambda: read(folder / "data.arrow"), "an Arrow file; write it as Parquet"
+    yield lambda: parquet.write_table(feather.read_table(folder / "data.arrow"), folder / "data.parquet")
+    yield lambda: read(folder / "data.parquet")
+
+
+def two_files_of_one_split(folder):
+    for name in ("dev.pkl", "valid.pkl"):
+        (folder / name).write_bytes(pickle.dumps([((["good"], np.ones((1, 2)), np.ones((1, 3))), 1.0, name)]))
+    yield lambda: read(folder), r"dev\.pkl and valid\.pkl are both the validation split; keep one or merge them"
+    yield lambda: (folder / "valid.pkl").unlink()
+    yield lambda: read(folder)
+
+
+def a_plot_of_another_kind(folder):
+    splits = load_aligned_dataset(json_lines(folder / "data.jsonl", {}))
+    yield lambda: plot(splits, folder / "plot.pdf"), r"the plot is a PNG file; give a name that ends in \.png"
+    yield lambda: plot(splits, folder / "plot.png")
+
+
 def the_list_of_one_split(folder):
     sample = ((["good"], np.ones((1, 2)), np.ones((1, 3))), 1.0, "v_1")
     (folder / "data.pkl").write_bytes(pickle.dumps([sample]))
@@ -226,7 +259,8 @@ def lists_of_lists(folder):
 CASES = [
     features_that_cannot_be_read, a_modality_that_is_not_there, one_string_of_modalities, a_bad_sample, no_labels,
     a_file_of_a_folder_without_a_split, arrays_without_names, an_array_itself, what_save_to_disk_writes,
-    the_list_of_one_split, another_format, options_of_other_formats, data_that_must_be_there, a_path_and_data_dir,
+    a_compressed_table, an_arrow_file, two_files_of_one_split, a_plot_of_another_kind, the_list_of_one_split,
+    another_format, options_of_other_formats, data_that_must_be_there, a_path_and_data_dir,
     a_folder_that_exists, too_few_groups, lists_of_lists,
 ]  # fmt: skip
 
