@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 import torch
-from training_cases import RecordingTrainer, make_trainer
+from training_cases import RecordingTrainer, make_trainer, small_corpus
 
 from modeling_cpsl.training.checkpoints import load_training_state
 from modeling_cpsl.training.optimizer_step import MicroBatch
+from modeling_cpsl.training.streaming import EncodedStream
 
 
 FIELDS = {"architecture": "self_mm", "architecture_options": {"dropout": 0.0}}
@@ -107,3 +108,15 @@ def test_another_model_has_no_table(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=1)
     trainer.train()
     assert trainer.sample_table is None
+
+
+def test_a_shuffled_stream_is_remembered_by_its_ids(tmp_path):
+    trainer = make(tmp_path, num_train_epochs=2, train_sampling_strategy="sequential")
+    split = small_corpus(30)["train"]
+    stream = split.add_column("video_id", split["id"][:]).to_iterable_dataset(num_shards=3)
+    trainer.train_dataset = EncodedStream("train", stream, trainer.processing_class, seed=0)
+    trainer.train()
+    orders = [list(itertools.chain(*trainer.samples[start : start + 4])) for start in (0, 4)]
+    assert orders[0] != orders[1] and {*orders[0]} == {*orders[1]} == {*split["id"][:]}
+    assert trainer.sample_table.column("label").squeeze(1).tolist() == pytest.approx(split["label"][:])
+    assert not trainer.sample_table.column("unimodal_labels").isnan().any()
