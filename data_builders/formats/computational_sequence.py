@@ -108,7 +108,7 @@ def read(path: Path, options: ReadOptions) -> Source:
     """
     if not path.is_dir():
         raise DataError(f"{path}: not a folder; {_FOLDER_IS_NEEDED}")
-    sequences = [sequence for file in _sequence_files(path) for sequence in _open_sequences(file)]
+    sequences = _open_files(path, options)
     words, labels, modalities = _assign(path, sequences, options)
     videos_of, unassigned = _split_videos(path, (labels or words).videos, options)
     wanted = {name: modalities[name] for name in options.wanted(modalities)}
@@ -149,6 +149,20 @@ def _is_sequence(path: Path) -> bool | None:
         return has_groups_with("data", path)
     except DataError:
         return None
+
+
+def _open_files(folder: Path, options: ReadOptions) -> list[_Sequence]:
+    """The sequences of a folder, without files that cannot be read and by their name hold what is not wanted."""
+    sequences = []
+    for file in _sequence_files(folder):
+        try:
+            sequences += _open_sequences(file)
+        except DataError:
+            unread = _Sequence(file, root="", is_text=False, size=0, videos=[])
+            held = [name for name, extractors in _EXTRACTORS.items() if unread.matches(*extractors)]
+            if not held or options.wanted(held) or options.feature_sequences:
+                raise
+    return sequences
 
 
 def _open_sequences(path: Path) -> list[_Sequence]:

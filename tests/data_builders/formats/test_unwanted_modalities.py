@@ -82,3 +82,9 @@ def test_of_a_folder_of_sequences(small_corpus, write_csd, cache):
         load_aligned_dataset(small_corpus, cache_dir=cache)
     splits = load_aligned_dataset(small_corpus, cache_dir=cache, modalities=["text", "acoustic"])
     assert len(splits["train"]) == 2 and "visual" not in splits["train"].features
+    path.write_bytes(path.read_bytes()[:2000])  # a download that was cut short
+    for modalities in (None, ["text", "visual"]):
+        with pytest.raises(DataError, match=r"FACET\.csd: not a readable HDF5 file"):
+            load_aligned_dataset(small_corpus, cache_dir=cache, modalities=modalities)
+    expected, splits = splits, load_aligned_dataset(small_corpus, cache_dir=cache, modalities=["text", "acoustic"])
+    assert splits["train"].to_dict() == expected["train"].to_dict()
