@@ -6,11 +6,13 @@ Run it where an option has changed: `python docs/update_reference.py`. A test fa
 import dataclasses
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 
+from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.experiments.recipe import WITHOUT_EFFECT, DataArguments, ModelArguments
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.metrics import METRICS
@@ -21,7 +23,7 @@ PAGE = Path(__file__).with_name("reference.md")
 
 def render(page: str) -> str:
     """The text of the page with its generated parts made anew."""
-    parts = {"options": _options(), "metrics": _metrics()}
+    parts = {"options": _options(), "architectures": _architectures(), "metrics": _metrics()}
     for name, text in parts.items():
         begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->\n"
         before, _, rest = page.partition(begin)
@@ -48,9 +50,24 @@ def _options() -> str:
     return "\n\n".join([*tables, rest]) + "\n"
 
 
-def _table(options: Any) -> str:
+def _architectures() -> str:
+    own = ARCHITECTURES["cpsl"].config_fields
+    sections = []
+    for name, architecture in ARCHITECTURES.items():
+        if name == "cpsl":
+            continue
+        after = f", after {architecture.reference}" if architecture.reference else ""
+        read = ", ".join(f"`{field}`" for field in sorted(own & architecture.config_fields))
+        text = textwrap.fill(f"{architecture.title}{after}. Reads {read}.", 120, break_on_hyphens=False)
+        options = dataclasses.fields(architecture.Options)
+        table = _table(options, prefix="") if options else "No options of its own."
+        sections.append(f"#### `{name}`\n\n{text}\n\n{table}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(options: Any, prefix: str = "--") -> str:
     rows = ["| option | default | |", "|---|---|---|"]
-    rows += [f"| `--{option.name}` | {_default(option)} | {_help(option)} |" for option in options]
+    rows += [f"| `{prefix}{option.name}` | {_default(option)} | {_help(option)} |" for option in options]
     return "\n".join(rows)
 
 

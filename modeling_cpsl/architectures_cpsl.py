@@ -27,6 +27,14 @@ ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
 }
 
 
+def describe_options() -> str:
+    """Which options each architecture has, in words."""
+    names = {
+        name: [option.name for option in fields(architecture.Options)] for name, architecture in ARCHITECTURES.items()
+    }
+    return "; ".join(f"{name}: {', '.join(options)}" for name, options in names.items() if options)
+
+
 def checked_options(architecture: str, given: Mapping[str, Any], modality_names: list[str]) -> dict[str, Any]:
     """All options of an architecture, the defaults of those that are not given included.
 
@@ -61,4 +69,4 @@ def check_modality_count(architecture: str, names: list[str]) -> None:
         raise ValueError(f"architecture={architecture!r} combines {bounds} modalities; these are {', '.join(names)}")
 
 
-__all__ = ["ARCHITECTURES", "check_modality_count", "checked_options"]
+__all__ = ["ARCHITECTURES", "check_modality_count", "checked_options", "describe_options"]

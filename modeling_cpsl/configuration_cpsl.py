@@ -10,7 +10,7 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .architectures_cpsl import ARCHITECTURES, check_modality_count, checked_options
+from .architectures_cpsl import ARCHITECTURES, check_modality_count, checked_options, describe_options
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .losses_cpsl import LOSSES, TASK_LOSSES
@@ -125,7 +125,9 @@ class CPSLConfigMixin(LossWeights):
         "cpsl", "What stands above the text encoder: CPSL's own, or another system's.", ARCHITECTURES
     )
     architecture_options: ArchitectureOptions = option(
-        None, "Options of a peer, a mapping (on the command line in JSON). Default: its own defaults."
+        None,
+        f"Options of the architecture, a mapping (on the command line in JSON); {describe_options()}. Default: its "
+        "own defaults.",
     )
     ame: bool = option(
         True, "Adaptive modality encoding (eq. 1): a variance head, and latent noise in training; off: Z = mean."

@@ -82,7 +82,7 @@ class MAGRegressor(MultimodalRegressor):
     """
 
     title = "MAG (this package)"
-    reference = "Rahman et al. (2020), Integrating Multimodal Information in Large Pretrained Transformers, ACL"
+    reference = "Rahman et al. (2020), *Integrating Multimodal Information in Large Pretrained Transformers*, ACL"
     Options = MAGOptions
     config_fields = frozenset({"pooling"})
 

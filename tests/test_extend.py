@@ -147,6 +147,13 @@ def test_modulation_rule(extended):
     assert read_json(extended, "found.json")["coefficients"] == pytest.approx({"acoustic": 0.1, "visual": 1.0})
 
 
+def test_architecture(extended):
+    config = read_json(extended, "outputs", "product", "config.json")
+    assert (config["architecture"], config["architecture_options"]) == ("product", {"dropout": 0.1})
+    assert "The architecture is product (this package)" in (extended / "outputs" / "product" / "README.md").read_text()
+    assert (extended / "outputs" / "product" / "product_cpsl.py").exists()
+
+
 def test_text_encoder(extended):
     assert read_json(extended, "found.json")["encoder"] == ["CPSLElectraForSentimentRegression", True]
 
