@@ -20,6 +20,7 @@ COMMANDS = {
     "train": Command("modeling_cpsl.experiments.commands:train", "train and evaluate a model from a recipe"),
     "predict": Command("modeling_cpsl.experiments.commands:predict", "write a model's predictions for a data set"),
     "experiment": Command("modeling_cpsl.evidence.commands:experiment", "train a grid of runs and compare its rows"),
+    "search": Command("modeling_cpsl.evidence.commands:search", "search for better options of a recipe"),
     "report": Command("modeling_cpsl.evidence.commands:report", "compare finished runs: tables, figures, intervals"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),

@@ -47,6 +47,40 @@ def experiment(arguments: Sequence[str]) -> None:
         )
 
 
+def search(arguments: Sequence[str]) -> None:
+    """Search for better options of a recipe, on the validation split. Run the same command again to resume."""
+    parser = CommandParser(
+        prog="cpsl search",
+        description=search.__doc__,
+        epilog="Options of `cpsl train` may follow, such as --dataset data/mosi.pkl; they hold for every trial.",
+    )
+    parser.add_argument("recipe", help="a YAML file, or the name of a packaged recipe")
+    parser.add_argument("space", type=Path, help="a YAML file with bounds or choices of the options to search over")
+    parser.add_argument("--trials", type=int, required=True, help="number of trials, earlier calls' included")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for records, the best recipe and plot")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the search and of every training")
+    parser.add_argument("--folds", type=int, help="judge by a cross-validation with so many folds")
+    parser.add_argument("--workers", type=int, default=1, help="number of trainings at a time, of a trial's folds")
+    options, others = parser.parse_own_args(arguments)
+    check_at_least_1(trials=options.trials, workers=options.workers, folds=options.folds)
+    from .search import search as run_search
+
+    try:
+        found = run_search(
+            options.recipe,
+            options.space,
+            options.output_dir,
+            options.trials,
+            options=others,
+            seed=options.seed,
+            num_folds=options.folds,
+            workers=options.workers,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command continues from here") from None
+    print(found)
+
+
 def report(arguments: Sequence[str]) -> None:
     """Compare finished runs: an experiment's, whose tables and figures are made anew, or any others in one table.
 

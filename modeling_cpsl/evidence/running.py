@@ -28,7 +28,12 @@ _CONTEXT.set_forkserver_preload(["modeling_cpsl.experiments.run", "modeling_cpsl
 
 
 def run_experiment(
-    specification: Specification, output_dir: str | os.PathLike, *, workers: int = 1, shard: tuple[int, int] = (0, 1)
+    specification: Specification,
+    output_dir: str | os.PathLike,
+    *,
+    workers: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    quiet: bool = False,
 ) -> list[PlannedRun]:
     """Trains all runs that have no record yet and writes their records; one that failed is tried again.
 
@@ -37,6 +42,7 @@ def run_experiment(
         output_dir: The experiment's folder; parts of one experiment share it.
         workers: Number of runs at a time. They share out the cores and the GPUs.
         shard: (i, n): of all runs, only every n-th, beginning with the i-th, so that n machines do all of them.
+        quiet: Whether to print nothing.
 
     Returns:
         The runs that failed.
@@ -50,13 +56,14 @@ def run_experiment(
     planned = specification.planned_runs()[shard[0] :: shard[1]]
     pending = [run for run in planned if not _is_finished(run, specification, folder)]
     failed = []
-    with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=None) as progress:
+    with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=quiet or None) as progress:
         for run in _train(pending, specification, folder, workers):
             progress.update()
             record = read_record(record_path(folder, run))
             if record["status"] != FINISHED:
                 failed.append(run)
-            progress.write(_line(run, record), file=sys.stdout)
+            if not quiet:
+                progress.write(_line(run, record), file=sys.stdout)
     return failed
 
 

@@ -23,7 +23,7 @@ EVERY_SUBSET = "every_subset"
 # Names of rows stand in tables, and become names of files.
 _ROW_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.+() -]*[A-Za-z0-9_.+)-])?")
 # Options that the specification itself decides.
-_DECIDED = ("seed", "fold", "fold_group", "output_dir", "resume_from_checkpoint")
+DECIDED_OPTIONS = ("seed", "fold", "fold_group", "output_dir", "resume_from_checkpoint")
 
 
 class PlannedRun(NamedTuple):
@@ -200,7 +200,7 @@ def _checked_rows(rows: Any, path: Path) -> dict[str, dict[str, Any]]:
             raise DataError(
                 f"{path}: row {name}: {options!r} is not a mapping of options; {{}} leaves the base as it is"
             )
-        decided = [option for option in options or {} if option in _DECIDED]
+        decided = [option for option in options or {} if option in DECIDED_OPTIONS]
         if decided:
             raise DataError(
                 f"{path}: row {name}: {decided[0]} is not a row's; set seeds and folds of the specification"
@@ -243,6 +243,7 @@ def _listed(names: set[str]) -> str:
 
 
 __all__ = [
+    "DECIDED_OPTIONS",
     "EVERY_SUBSET",
     "SPECIFICATION_FILE",
     "PlannedRun",
