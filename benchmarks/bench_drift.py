@@ -17,7 +17,7 @@ from setting import as_dataset, make_cpsl, make_processor, make_utterances
 
 from modeling_cpsl import CPSLDataCollator, compute_sentiment_metrics
 from modeling_cpsl.experiments.assembly import load_data
-from modeling_cpsl.experiments.export import export_model
+from modeling_cpsl.experiments.export import export_model, quantize
 from modeling_cpsl.experiments.loading import load_pipeline
 from modeling_cpsl.experiments.recipe import read_recipe
 from modeling_cpsl.experiments.records import CONFIG_FILE
@@ -56,10 +56,10 @@ def main() -> None:
     model, processor, split = make_random(folder) if options.run is None else load_run(options.run)
     as_extracted = copy.copy(processor)  # an exported model standardises the features itself
     as_extracted.feature_statistics = {}
-    sessions = {}
-    for name, int8 in (("exported", False), ("exported, int8", True)):
-        export_model(model, processor, folder / "model.onnx", int8=int8)
-        sessions[name] = onnxruntime.InferenceSession(folder / "model.onnx")
+    files = {"exported": folder / "model.onnx", "exported, int8": folder / "int8.onnx"}
+    export_model(model, processor, files["exported"])
+    quantize(*files.values())
+    sessions = {name: onnxruntime.InferenceSession(file) for name, file in files.items()}
 
     predictions: dict[str, list[np.ndarray]] = {name: [] for name in ("ours", *sessions)}
     labels = []

@@ -25,7 +25,7 @@ from setting import (
 )
 
 from modeling_cpsl import CPSLDataCollator
-from modeling_cpsl.experiments.export import export_model
+from modeling_cpsl.experiments.export import export_model, quantize
 from modeling_cpsl.training.sampling import longest_first
 
 
@@ -59,10 +59,10 @@ def main() -> None:
     data, collator = as_dataset(rows), CPSLDataCollator(processor)
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = torch.get_num_threads()
-    sessions = {}
-    for name, int8 in (("fp32", False), ("int8", True)):
-        export_model(model, processor, folder / f"{name}.onnx", int8=int8)
-        sessions[name] = onnxruntime.InferenceSession(folder / f"{name}.onnx", session_options)
+    files = {name: folder / f"{name}.onnx" for name in ("fp32", "int8")}
+    export_model(model, processor, files["fp32"])
+    quantize(files["fp32"], files["int8"])
+    sessions = {name: onnxruntime.InferenceSession(file, session_options) for name, file in files.items()}
 
     @torch.no_grad()
     def predict() -> None:

@@ -104,7 +104,7 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
     if path.suffix != ".onnx" or path.is_dir():
         raise ValueError(f"{path}: name a file that ends in .onnx")
     try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+        import onnxruntime  # noqa: F401
         from onnxscript import ir  # noqa: F401
     except ImportError as error:
         raise ValueError(f"an ONNX file needs {error.name}; say pip install 'cpsl[onnx]'") from None
@@ -115,7 +115,20 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
         whole = Path(folder, "model.onnx") if int8 else temporary
         _trace(model, processor).save(whole, external_data=int8)
         if int8:
-            quantize_dynamic(whole, temporary, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+            quantize(whole, temporary)
+
+
+def quantize(source: Path, target: Path) -> None:
+    """Writes an ONNX file anew with the weights of its linear layers as 8-bit integers.
+
+    Args:
+        source: What [`export_model`] has written.
+        target: The file to write.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet_exporter():
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
 
 
 def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
@@ -149,4 +162,4 @@ def _quiet_exporter() -> Iterator[None]:
             logging.disable(disabled)
 
 
-__all__ = ["FlatModel", "example_inputs", "export_model"]
+__all__ = ["FlatModel", "example_inputs", "export_model", "quantize"]
