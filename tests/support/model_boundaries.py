@@ -110,7 +110,8 @@ def _checkpoint():
         trainer.train(resume_from_checkpoint=str(folder))
 
     run = tempfile.mkdtemp()
-    options = {"num_samples": 16, "per_device_train_batch_size": 4}
+    # of a model that has something to be remembered of each sample
+    options = {"num_samples": 16, "per_device_train_batch_size": 4, "config_fields": {"architecture": "self_mm"}}
     make_trainer(run, **options, max_steps=2, save_strategy="steps", save_steps=2).train()
     checkpoint = Path(run, "run", "checkpoint-2")
     unread = {"training_args.bin", *(path.name for path in checkpoint.glob("*_cpsl.py"))}
