@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .losses_cpsl import TASK_LOSSES, TASK_TERM, LossTerm
+from .pooling_cpsl import masked
 from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
 from .rows_cpsl import RowLSTM, left_aligned
 from .task_cpsl import clip_sentiment
@@ -36,6 +37,20 @@ class SelfMMOptions:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0.0 <= self.unimodal_weight < float("inf"):
             raise ValueError(f"unimodal_weight={self.unimodal_weight} must be finite and at least 0")
+
+
+class ModalityLSTM(nn.Module):
+    """The last state of an LSTM over a modality's rows, projected to its own size."""
+
+    def __init__(self, input_size: int, size: int):
+        super().__init__()
+        self.lstm = RowLSTM(input_size, size)
+        self.projection = nn.Linear(size, size)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Returns (B, size) for the rows of `values` (B, L, d) that the `mask` (B, L) selects."""
+        rows, lengths = left_aligned(values.to(self.projection.weight.dtype), mask)
+        return self.projection(self.lstm(rows, lengths)[1])
 
 
 class RepresentationHead(nn.Module):
@@ -81,12 +96,11 @@ class SelfMMRegressor(MultimodalRegressor):
         super().__init__(config)
         options, sizes = self.options, config.modality_sizes
         self.loss_weights = {"unimodal": options.unimodal_weight}
-        self.lstms = nn.ModuleDict({name: RowLSTM(size, options.modality_size) for name, size in sizes.items()})
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(options.modality_size, options.modality_size) for name in sizes}
+        self.encoders = nn.ModuleDict(
+            {name: ModalityLSTM(size, options.modality_size) for name, size in sizes.items()}
         )
         input_sizes = {"text": config.hidden_size} | dict.fromkeys(sizes, options.modality_size)
-        self.fused_head = RepresentationHead(sum(input_sizes.values()), options.fusion_size, options.dropout)
+        self.fusion = RepresentationHead(sum(input_sizes.values()), options.fusion_size, options.dropout)
         self.unimodal_heads = nn.ModuleDict(
             {
                 name: RepresentationHead(size, options.unimodal_size, options.dropout)
@@ -113,17 +127,15 @@ class SelfMMRegressor(MultimodalRegressor):
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's LSTM and its projection."""
-        return [*self.lstms[name].parameters(), *self.projections[name].parameters()]
+        return list(self.encoders[name].parameters())
 
     def regress(self, inputs: RegressorInputs) -> Regression:
         """Predicts the sentiment from all modalities together and from each one alone."""
         encoded = {"text": self._pool(inputs.hidden, inputs.mask)}
-        for name, lstm in self.lstms.items():
+        for name, encoder in self.encoders.items():
             values, present = self._normalize(name, inputs)
-            values = values.to(self.projections[name].weight.dtype)
-            rows = left_aligned(values, present & inputs.word_starts)
-            encoded[name] = torch.where(inputs.presence[name][:, None], self.projections[name](lstm(*rows)[1]), 0.0)
-        fused, logits = self.fused_head(torch.cat(list(encoded.values()), dim=-1))
+            encoded[name] = masked(encoder(values, present & inputs.word_starts), inputs.presence[name][:, None])
+        fused, logits = self.fusion(torch.cat(list(encoded.values()), dim=-1))
         heads = {name: head(encoded[name]) for name, head in self.unimodal_heads.items()}
         regression = Regression(logits, unimodal_logits={name: prediction for name, (_, prediction) in heads.items()})
         if inputs.labels is not None:
@@ -209,4 +221,11 @@ def _column(name: str) -> str:
     return f"representation_{name}"
 
 
-__all__ = ["RepresentationHead", "SelfMMOptions", "SelfMMRegressor", "relative_distances", "unimodal_labels"]
+__all__ = [
+    "ModalityLSTM",
+    "RepresentationHead",
+    "SelfMMOptions",
+    "SelfMMRegressor",
+    "relative_distances",
+    "unimodal_labels",
+]

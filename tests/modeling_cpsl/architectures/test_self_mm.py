@@ -152,3 +152,18 @@ def test_each_head_learns_its_own_labels_by_their_distance(model):
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=f"architecture_options: .*{message}"):
         CPSLConfig(architecture="self_mm", architecture_options=options)
+
+
+def test_what_reads_modalities_by_their_place_is_new_for_other_modalities(tmp_path):
+    before = make_model(architecture="self_mm", modality_sizes={"acoustic": 5, "visual": 5})
+    before.save_pretrained(tmp_path)
+    other, info = type(before).from_pretrained(
+        tmp_path, modality_sizes={"acoustic": 5, "aroma": 5}, output_loading_info=True
+    )
+    name = "multimodal.fusion.representation.1.weight"
+    assert name in info["missing_keys"]
+    assert not torch.isclose(other.state_dict()[name], before.state_dict()[name]).any()
+    assert torch.equal(
+        other.multimodal.encoders["acoustic"].projection.weight,
+        before.multimodal.encoders["acoustic"].projection.weight,
+    )
