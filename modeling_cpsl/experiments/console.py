@@ -188,8 +188,16 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
         f"model: {type(model).__name__}, {total:,} parameters, "
         f"{'all' if trained == total else f'{trained:,}'} of them trained{rows}\n"
         f"modalities: {', '.join(modalities)}\n{peer}"
-        f"method: {', '.join(method)}"
+        f"method: {', '.join(method)}{_balance(options)}"
     )
+
+
+def _balance(options: Mapping[str, Any]) -> str:
+    """Names a rule other than CPSL's, whose parts are switches."""
+    if options["balance"] == "cpsl":
+        return ""
+    settings = ", ".join(f"{name}={value}" for name, value in (options["balance_options"] or {}).items())
+    return f"\nbalance: {options['balance']}" + (f" ({settings})" if settings else "")
 
 
 def _architecture(name: str) -> str:

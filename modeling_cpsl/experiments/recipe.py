@@ -17,6 +17,8 @@ from data_builders.files import DataError, broken_files_are_data_errors, one_lin
 
 from ..architectures_cpsl import ARCHITECTURES
 from ..configuration_cpsl import CPSLConfigMixin
+from ..modulation import RULES
+from ..modulation.rules import ConflictAware
 from ..training.arguments import CPSLTrainingArguments
 from ..training.metrics import is_better_if_greater
 
@@ -285,7 +287,9 @@ def switched_on(recipe: Mapping[str, Any], num_modalities: int) -> list[str]:
     architecture = ARCHITECTURES[recipe["architecture"]]
     num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
     possible = {name: num_modalities > 0 and name in architecture.config_fields for name in ("ame", "sl")}
-    possible |= dict.fromkeys(BALANCING, num_modulated > 1 and architecture.has_unimodal_heads)
+    rule, compares = RULES[recipe["balance"]], num_modulated > 1 and architecture.has_unimodal_heads
+    possible |= dict.fromkeys(("gm", "cp"), compares and rule is ConflictAware)
+    possible |= {"ge": compares and rule.enhances}
     return [name for name in SWITCHES if recipe[name] and possible[name]]
 
 
@@ -326,15 +330,21 @@ def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
 
 def _switch_balancing_off(recipe: Recipe, arguments: Sequence[str]) -> None:
     """Switches off what an architecture without unimodal heads cannot have; ValueError where it was asked for."""
+    rule = recipe.training.balance_rule
+    if not rule.balances or "contributions" in rule.needs:
+        return
+    rule = recipe.training.balance_rule
+    if not rule.balances or "contributions" in rule.needs:
+        return
     given = {argument.partition("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
-    for name in (*BALANCING, "modulated_modalities"):
+    switches = BALANCING if recipe.training.balance == "cpsl" else ()
+    for name in ("balance", *switches, "modulated_modalities"):
         if name in given and getattr(recipe.training, name):
             raise ValueError(
                 f"{name}: modulation compares predictions from one modality alone, and architecture="
-                f"{recipe.model.architecture!r} has none; leave it out, or set --no_gm --no_ge --no_cp"
+                f"{recipe.model.architecture!r} has none; leave it out, or set --balance none"
             )
-    for name in BALANCING:
-        setattr(recipe.training, name, False)
+    recipe.training.balance = "none"
 
 
 def _with_ablation(arguments: Sequence[str]) -> list[str]:
@@ -398,6 +408,8 @@ def _as_arguments(options: Mapping[str, Any], parser: _RecipeParser, *, source: 
             value = "no"
         if isinstance(value, list) and known[name].nargs is None:
             value = ",".join(map(str, value))
+        if isinstance(value, dict) and known[name].nargs is not None:
+            value = [f"{option}={json.dumps(setting)}" for option, setting in value.items()]
         if isinstance(value, list):
             arguments += [f"--{name}", *map(str, value)]
         else:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from .rules import ConflictAware
+
 
 MODULATION_TARGETS = ("gradient", "update")
 
@@ -12,11 +14,12 @@ class ModulationConfig:
     """Options of gradient modulation, with the paper's values as defaults.
 
     Args:
-        modulate: Gradient modulation (GM), eq. 5 of arXiv:2605.28575.
-        penalize: Conflict-aware penalty (CP), eq. 6. Without `modulate` it starts from a coefficient of 1.
-        enhance: Gradient enhancement (GE): noise on the modulated gradients, as in OGM-GE. Needs `modulate`.
-        alpha: Strength of the damping in eq. 5, at least 0.
-        penalty_factor: Factor of the penalty (eta of eq. 6), between 0 and 1.
+        modulate: Option of the rule [`ConflictAware`], CPSL's own, as are `penalize`, `alpha` and `penalty_factor`.
+        penalize: See `modulate`.
+        enhance: Gradient enhancement (GE): noise on the modulated gradients, as in OGM-GE, by rules that it belongs
+            to. Needs `modulate`.
+        alpha: See `modulate`.
+        penalty_factor: See `modulate`.
         start_epoch: First epoch of the modulation window, counted from 0. Outside the window gradients are untouched,
             bit for bit.
         end_epoch: Last epoch of the window, included.
@@ -29,11 +32,11 @@ class ModulationConfig:
         ValueError: An option is out of its range, or `enhance` is set without `modulate`.
     """
 
-    modulate: bool = True
-    penalize: bool = True
+    modulate: bool = ConflictAware.modulate
+    penalize: bool = ConflictAware.penalize
     enhance: bool = True
-    alpha: float = 1.0
-    penalty_factor: float = 0.5
+    alpha: float = ConflictAware.alpha
+    penalty_factor: float = ConflictAware.penalty_factor
     start_epoch: int = 0
     end_epoch: int = 25
     target: str = MODULATION_TARGETS[0]
@@ -44,10 +47,7 @@ class ModulationConfig:
                 "enhance=True needs modulate=True, since the noise of gradient enhancement (GE) makes up for what "
                 "gradient modulation (GM) damps; set enhance=False too"
             )
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"alpha={self.alpha} must be finite and at least 0")
-        if not 0 < self.penalty_factor < 1:
-            raise ValueError(f"penalty_factor={self.penalty_factor} must lie between 0 and 1, both excluded")
+        self.conflict_aware()
         if not 0 <= self.start_epoch <= self.end_epoch:
             raise ValueError(
                 f"start_epoch={self.start_epoch}, end_epoch={self.end_epoch} is not a window of epochs: it needs "
@@ -55,6 +55,12 @@ class ModulationConfig:
             )
         if self.target not in MODULATION_TARGETS:
             raise ValueError(f"target={self.target!r} must be one of {', '.join(MODULATION_TARGETS)}")
+
+    def conflict_aware(self) -> ConflictAware:
+        """CPSL's rule with these options."""
+        return ConflictAware(
+            modulate=self.modulate, penalize=self.penalize, alpha=self.alpha, penalty_factor=self.penalty_factor
+        )
 
     def includes(self, epoch: float) -> bool:
         """Whether an epoch lies in the window; the integer part of a fractional epoch counts."""

@@ -2,15 +2,19 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import ParallelMode
 
 from data_builders.files import check_at_least_1
 
+from ..modulation import RULES, CoefficientRule
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
 from .metrics import is_better_if_greater
 
@@ -34,6 +38,12 @@ MODULATION_OPTIONS = {
     "target": "modulation_target",
 }
 
+# `__post_init__` makes a dict of a command line's texts.
+if TYPE_CHECKING:
+    BalanceOptions = dict[str, Any] | list[str] | None
+else:
+    BalanceOptions = list[str] | None
+
 
 @dataclass
 class CPSLTrainingArguments(TrainingArguments):
@@ -46,10 +56,24 @@ class CPSLTrainingArguments(TrainingArguments):
             no effect here or breaks the training.
     """
 
+    balance: str = field(
+        default="cpsl",
+        metadata={
+            "help": "How the modalities' gradients are balanced: CPSL's own rule, another one, or none.",
+            "choices": list(RULES),
+        },
+    )
+    balance_options: BalanceOptions = field(
+        default=None,
+        metadata={"help": "Options of another rule than CPSL's, as in alpha=0.3 score=likelihood; in YAML a mapping."},
+    )
     gm: bool = field(default=ModulationConfig.modulate, metadata={"help": "Gradient modulation (eq. 5)."})
     ge: bool = field(
         default=ModulationConfig.enhance,
-        metadata={"help": "Gradient enhancement: noise on the modulated gradients, as in OGM-GE."},
+        metadata={
+            "help": "Gradient enhancement: noise on the modulated gradients, as in OGM-GE; with the balances cpsl, "
+            "ogm, ogm_tanh and random."
+        },
     )
     cp: bool = field(default=ModulationConfig.penalize, metadata={"help": "Conflict-aware penalty (eq. 6)."})
     alpha: float = field(default=ModulationConfig.alpha, metadata={"help": "alpha of eq. 5, at least 0."})
@@ -191,6 +215,13 @@ class CPSLTrainingArguments(TrainingArguments):
         return ModulationConfig(**options | {"end_epoch": self.last_modulated_epoch})
 
     @property
+    def balance_rule(self) -> CoefficientRule:
+        """The rule that `balance` names, without what it may have kept of former steps."""
+        if self.balance == "cpsl":
+            return self.modulation.conflict_aware()
+        return RULES[self.balance](**_checked_options(self.balance, self.balance_options or {}))
+
+    @property
     def last_modulated_epoch(self) -> int:
         """`modulation_end_epoch`, or its default for the epochs of this run."""
         if self.modulation_end_epoch is not None:
@@ -238,17 +269,68 @@ class CPSLTrainingArguments(TrainingArguments):
                 "eval_strategy to epoch and metric_for_best_model to mae"
             )
 
+    def _check_balance(self) -> None:
+        if self.balance not in RULES:
+            raise ValueError(f"balance={self.balance!r} must be one of {', '.join(RULES)}")
+        if self.balance_options is not None:
+            self.balance_options = _checked_options(self.balance, self.balance_options)
+        if self.balance == "cpsl":
+            return
+        for name in ("modulate", "penalize", "alpha", "penalty_factor"):
+            option, default = MODULATION_OPTIONS[name], getattr(ModulationConfig, name)
+            if getattr(self, option) != default:
+                raise ValueError(
+                    f"{option}={getattr(self, option)} is an option of balance=cpsl and has no effect with "
+                    f"balance={self.balance}; leave it out, or set balance_options"
+                )
+        if RULES[self.balance].needs_update_target and self.modulation_target != "update":
+            raise ValueError(
+                f"balance={self.balance} needs modulation_target=update: a gradient of 0 does not stop an optimizer "
+                "with momentum or weight decay"
+            )
+
     def _check_modulation(self) -> None:
-        if (self.gm or self.cp) and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
+        self._check_balance()
+        balances = self.gm or self.cp if self.balance == "cpsl" else self.balance_rule.balances
+        if balances and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
             raise ValueError(
                 f"modulation_start_epoch={self.modulation_start_epoch} must be below num_train_epochs="
-                f"{self.num_train_epochs:g}; set --no_gm --no_ge --no_cp to train without modulation"
+                f"{self.num_train_epochs:g}; set --balance none to train without modulation"
             )
         try:
             _ = self.modulation
         except ValueError as error:
             message = re.sub(r"\w+(?==)", lambda name: MODULATION_OPTIONS.get(name[0], name[0]), str(error))
             raise ValueError(message) from None
+
+
+def _checked_options(balance: str, given: Iterable[str] | dict[str, Any]) -> dict[str, Any]:
+    """The options of a rule by name, from a mapping or from texts such as `alpha=0.3`.
+
+    Raises:
+        ValueError: An option is unknown, has no value, or one of another type or out of range.
+    """
+    if balance == "cpsl":
+        names = ", ".join(MODULATION_OPTIONS[name] for name in ("modulate", "penalize", "alpha", "penalty_factor"))
+        raise ValueError(f"balance_options are those of another rule; the options of balance=cpsl are {names}")
+    if not isinstance(given, dict):
+        if wrong := [text for text in given if "=" not in text]:
+            raise ValueError(f"balance_options: {wrong[0]!r} must be a name and a value, as in alpha=0.3")
+        given = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in given)}
+    known = {option.name: option for option in fields(RULES[balance]) if option.init}
+    for name, value in given.items():
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"balance_options: {name!r} is not an option of balance={balance}; {has}")
+        is_number = isinstance(known[name].default, float)
+        if isinstance(value, bool) or not isinstance(value, (int, float) if is_number else str):
+            kind = "a number" if is_number else "a name"
+            raise ValueError(f"balance_options: {name}={value!r} must be {kind}")
+    try:
+        RULES[balance](**given)
+    except ValueError as error:
+        raise ValueError(f"balance_options: {error}") from None
+    return dict(given)
 
 
 __all__ = ["CPSLTrainingArguments"]

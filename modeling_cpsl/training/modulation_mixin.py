@@ -54,10 +54,15 @@ class GradientModulationMixin(_Trainer):
         """Extends `Trainer.compute_loss`: in training, passes the batch's errors to the modulator."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training and self.modulator is not None:
-            if outputs.get("modality_errors") is None:
-                self.modulator.observe(dict.fromkeys(self.modulator.modalities, torch.zeros_like(loss)), 0)
+            errors, presence = outputs.get("modality_errors"), outputs.get("modality_presence")
+            if errors is None:  # as in a phase in which the model does not train its unimodal predictions
+                nothing = dict.fromkeys(self.modulator.modalities, torch.zeros_like(loss))
+                self.modulator.observe(nothing, 0, score_sums=nothing, squared_error_sums=nothing)
             else:
-                self.modulator.observe(*_summed_errors(outputs))
+                self.modulator.observe_samples(errors, presence)
+            if self.modulator.wants_coalitions:
+                coalitions = self.coalition_errors(model, inputs)
+                self.modulator.observe_coalitions({names: error.sum() for names, error in coalitions.items()})
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -70,6 +75,21 @@ class GradientModulationMixin(_Trainer):
             )
             self.on_modulation(statistics)
         return loss
+
+    def coalition_errors(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[tuple[str, ...], Tensor]:
+        """What a rule that reads contributions needs: errors when only some of the modalities are known.
+
+        Args:
+            model: The model as it is trained.
+            inputs: A micro-batch.
+
+        Returns:
+            (B,) for each coalition of modalities, from `()`, for what is predicted without any, to all of them:
+            squared errors in regression, 1 - probability of the true class in classification.
+        """
+        raise NotImplementedError(
+            "this balance reads contributions: return the errors of each coalition of modalities"
+        )
 
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
         """Called with the statistics of each modulation, see [`GradientModulator.step`]."""
@@ -89,15 +109,6 @@ class GradientModulationMixin(_Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save and self.modulator is not None:
             torch.save(self.modulator.state_dict(), Path(output_dir) / MODULATOR_FILE)
-
-
-def _summed_errors(outputs: Any) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
-    """Sums of the per-sample errors by modality, and the numbers of samples that have each modality."""
-    errors = outputs["modality_errors"]
-    presence = outputs.get("modality_presence") or {}
-    sums = {name: error.detach().sum() for name, error in errors.items()}
-    counts = {name: presence[name].sum() if name in presence else len(error) for name, error in errors.items()}
-    return sums, counts
 
 
 __all__ = ["GradientModulationMixin"]

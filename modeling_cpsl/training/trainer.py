@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
 
@@ -22,14 +23,17 @@ from data_builders.files import DataError, counted, replacing_files, write_error
 from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
+from .callbacks import EarlyStopping, EpochLogger
 from .checkpoints import (
     check_training_state,
     last_complete_checkpoint,
     load_training_state,
     resuming_from,
 )
+from .coalitions import squared_coalition_errors
 from .contract import TrainableModel
 from .embedding_rows import check_trained_rows, trained_embeddings, trained_rows
+from .encoding import LabelStatistics, label_statistics
 from .learning_rate_mixin import LearningRateMixin
 from .loss_watch import LossWatch
 from .means import MeanTracker
@@ -45,49 +49,13 @@ from .sampling import (
     order_of,
     sample_lengths,
 )
+from .streaming import EncodedStream
 
 
 logger = logging.getLogger(__name__)
 
 # What a checkpoint keeps beside Trainer's own files.
 MEANS_FILE = "running_means.pt"
-
-
-class _EpochLogger(TrainerCallback):
-    """Has the means of an epoch logged as soon as its last step is done, before that step's checkpoint is written."""
-
-    def __init__(self, trainer: "CPSLTrainer"):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        # A training that ended in the middle of an epoch would take one step more when it is resumed.
-        control.should_training_stop = state.global_step >= state.max_steps
-
-    def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        # On several processes Trainer's own call does not reach the sampler of an epoch resumed in its middle.
-        if hasattr(kwargs["train_dataloader"], "set_epoch"):
-            kwargs["train_dataloader"].set_epoch(int(state.epoch))
-
-    def on_step_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.epoch == int(state.epoch):
-            self.trainer.update_sample_table(int(state.epoch))
-            self.on_epoch_end(args, state, control)
-
-    def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        should_log = control.should_log or args.logging_strategy == IntervalStrategy.EPOCH
-        self.trainer.log_epoch_means()
-        # `log` resets should_log; keep it for Trainer's own row.
-        control.should_log = should_log
-
-
-class _EarlyStopping(EarlyStoppingCallback):
-    """As transformers', but each training counts anew, and one that is resumed goes on counting."""
-
-    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
-        self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"] if saved else 0
-        control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, Trainer):
@@ -123,6 +91,7 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
     """
 
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    _labels = LabelStatistics()
 
     def __init__(self, model: torch.nn.Module | None = None, args: CPSLTrainingArguments | None = None, **kwargs: Any):
         if not isinstance(args, CPSLTrainingArguments):
@@ -154,33 +123,42 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
         self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
         self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
-        self.add_callback(_EpochLogger(self))
+        self.add_callback(EpochLogger(self.log_epoch_means, self.update_sample_table))
         if args.early_stopping_patience is not None:
-            self.add_callback(_EarlyStopping(args.early_stopping_patience))
+            self.add_callback(EarlyStopping(args.early_stopping_patience))
 
     def create_modulator(self) -> GradientModulator | None:
-        """The modulator over the model's modality encoders: with GM, GE and CP off it only takes statistics."""
+        """The modulator over the model's modality encoders: where nothing is balanced it only takes statistics."""
         args, num_epochs, names = self.args, self.state.num_train_epochs, self.args.modulated_modalities
-        if not self.unwrapped_model.unimodal_names:
+        rule, model = args.balance_rule, self.unwrapped_model
+        judged = model.modality_names if "contributions" in rule.needs else model.unimodal_names
+        if not judged:
             if names:
                 raise ValueError(
                     f"modulated_modalities={','.join(names)}: the model has no predictions from one modality alone, "
                     "by which modulation compares modalities; leave it out"
                 )
-            if args.gm or args.cp:
+            if rule.balances:
                 logger.warning("nothing is modulated: the model has no predictions from one modality alone to compare")
             return None
         if names is None:
-            names = [name for name in self.unwrapped_model.unimodal_names if name != "text"]
+            names = [name for name in judged if name != "text" and model.modality_parameters(name)]
         if not names:
             return None
-        if (args.gm or args.cp) and args.modulation_start_epoch >= num_epochs:
+        if rule.balances and args.modulation_start_epoch >= num_epochs:
             logger.warning(
                 "modulation_start_epoch=%d: this run has no such epoch, so nothing is modulated",
                 args.modulation_start_epoch,
             )
-        groups = {name: self.unwrapped_model.modality_parameters(name) for name in names}
-        return GradientModulator(groups, self.args.modulation, seed=self.args.seed)
+        groups = {name: model.modality_parameters(name) for name in names}
+        known = isinstance(self.train_dataset, Dataset | EncodedStream)
+        self._labels = label_statistics(self.train_dataset) if known else LabelStatistics()
+        scale = self._labels.deviation
+        return GradientModulator(groups, args.modulation, rule=rule, likelihood_scale=scale, seed=args.seed)
+
+    def coalition_errors(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[tuple[str, ...], Tensor]:
+        """See [`GradientModulationMixin.coalition_errors`]."""
+        return squared_coalition_errors(self.unwrapped_model, inputs, self._labels.mean)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Extends `Trainer.train`: only a complete checkpoint is resumed from, and True finds the latest such one.

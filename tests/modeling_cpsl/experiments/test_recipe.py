@@ -140,11 +140,16 @@ def test_a_recipe_of_a_peer_has_its_name():
 
 def test_without_unimodal_heads_nothing_is_balanced_and_balancing_is_not_to_be_asked_for():
     peer = {"architecture": "mag"}
-    assert not any(getattr(recipe.read_recipe("sample", **peer).training, name) for name in ("gm", "ge", "cp"))
+    read = recipe.read_recipe("sample", **peer)
+    assert read.training.balance == "none"
+    again = {name: value for name, value in read.resolved().items() if value is not None}
+    assert recipe.read_recipe("sample", **again).training.balance == "none"
     assert recipe.read_recipe("sample", **peer, gm=False, ge=False, cp=False).model.architecture == "mag"
-    for option in ({"cp": True}, {"gm": True}, {"ablation": "A6"}, {"modulated_modalities": ["acoustic"]}):
-        with pytest.raises(ValueError, match="architecture='mag' has none; leave it out, or set --no_gm"):
+    balance = [{"cp": True}, {"gm": True}, {"ablation": "A6"}, {"balance": "ogm"}]
+    for option in (*balance, {"modulated_modalities": ["acoustic"]}):
+        with pytest.raises(ValueError, match="architecture='mag' has none; leave it out, or set --balance none"):
             recipe.read_recipe("sample", **peer, **option)
+    assert recipe.read_recipe("sample", **peer, balance="shapley").training.balance == "shapley"
     assert recipe.read_recipe("sample", architecture="late", cp=True).training.cp
 
 
@@ -168,10 +173,12 @@ def test_options_from_python_are_those_of_the_command_line(tmp_path):
         ({}, 0, []),
         ({"modulated_modalities": ["acoustic"]}, 2, ["ame", "sl"]),
         ({"modulated_modalities": ["text", "acoustic"]}, 1, ["ame", "gm", "ge", "cp", "sl"]),
+        ({"balance": "ogm"}, 2, ["ame", "ge", "sl"]),
+        ({"balance": "shapley"}, 2, ["ame", "sl"]),
     ],
 )
 def test_what_is_on_takes_the_modalities_that_it_needs(options, num_modalities, expected):
-    defaults = {"modulated_modalities": None, "architecture": "cpsl"}
+    defaults = {"modulated_modalities": None, "architecture": "cpsl", "balance": "cpsl"}
     options = dict.fromkeys(recipe.SWITCHES, True) | defaults | options
     assert recipe.switched_on(options, num_modalities) == expected
 

@@ -1,13 +1,14 @@
 """The training arguments: defaults that follow from others, the mapping to ModulationConfig, and what is refused."""
 
 import math
+import re
 
 import pytest
 import torch
 from forked import ForkedProcess
 
 from modeling_cpsl import CPSLTrainingArguments
-from modeling_cpsl.modulation import ModulationConfig
+from modeling_cpsl.modulation import RULES, ModulationConfig
 
 
 @pytest.mark.parametrize(("epochs", "end"), [(30, 25), (6, 5), (20, 16), (1, 0), (60, 50)])
@@ -16,8 +17,56 @@ def test_default_window_is_25_of_30_epochs(tmp_path, epochs, end):
 
 
 def test_window_beyond_the_epochs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"modulation_start_epoch=3 must be below num_train_epochs=3; set --no_gm"):
+    message = r"modulation_start_epoch=3 must be below num_train_epochs=3; set --balance none"
+    with pytest.raises(ValueError, match=message):
         CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, modulation_start_epoch=3)
+    with pytest.raises(ValueError, match=message):
+        CPSLTrainingArguments(
+            output_dir=str(tmp_path),
+            num_train_epochs=3,
+            modulation_start_epoch=3,
+            modulation_end_epoch=3,
+            balance="ogm",
+        )
+    off = {"modulation_start_epoch": 3, "modulation_end_epoch": 3, "balance": "none"}
+    CPSLTrainingArguments(output_dir=str(tmp_path), num_train_epochs=3, **off)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"balance": "ogm2"}, "balance='ogm2' must be one of none, cpsl, ogm"),
+        (
+            {"balance": "ogm", "alpha": 0.3},
+            "alpha=0.3 is an option of balance=cpsl and has no effect",
+        ),
+        ({"balance": "ogm", "cp": False}, "cp=False is an option of balance=cpsl"),
+        ({"balance": "ogm", "balance_options": ["alpha"]}, "'alpha' must be a name and a value, as in alpha=0.3"),
+        (
+            {"balance": "ogm", "balance_options": ["beta=1"]},
+            "'beta' is not an option of balance=ogm; its options are",
+        ),
+        ({"balance": "ogm", "balance_options": ["alpha=much"]}, "balance_options: alpha='much' must be a number"),
+        ({"balance": "ogm", "balance_options": ["alpha=-1"]}, "balance_options: alpha=-1 must be between 0"),
+        (
+            {"balance": "ogm", "balance_options": ["score=best"]},
+            "score='best' must be one of likelihood",
+        ),
+        ({"balance": "none", "balance_options": ["alpha=1"]}, "'alpha' is not an option of balance=none; it has none"),
+        ({"balance_options": ["alpha=1"]}, "the options of balance=cpsl are gm, cp, alpha, penalty_factor"),
+        ({"balance": "alternate"}, "balance=alternate needs modulation_target=update"),
+    ],
+)
+def test_balance_is_checked(tmp_path, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CPSLTrainingArguments(output_dir=str(tmp_path), **options)
+
+
+@pytest.mark.parametrize("given", [["alpha=.3", "score=inverse_error"], {"alpha": 0.3, "score": "inverse_error"}])
+def test_options_of_a_rule_as_texts_or_a_mapping(tmp_path, given):
+    args = CPSLTrainingArguments(output_dir=str(tmp_path), balance="ogm", balance_options=given)
+    assert args.balance_rule == RULES["ogm"](alpha=0.3, score="inverse_error")
+    assert args.to_dict()["balance_options"] == {"alpha": 0.3, "score": "inverse_error"}
 
 
 def test_enhancement_without_modulation_is_refused(tmp_path):

@@ -1,19 +1,54 @@
-"""Rules that turn the statistics of an optimizer step into gradient coefficients: pure functions, one a method.
-
-A rule works on stacked tensors (M,), one entry per modality, on their device and without a host sync. A modality whose
-error is not finite, because no sample of the step has it, takes no part in the comparison.
-"""
+"""CPSL's own rule: gradient modulation (GM, eq. 5) and the conflict-aware penalty (CP, eq. 6), arXiv:2605.28575."""
 
 import math
-from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .config import ModulationConfig
+from .contract import EPS, CoefficientRule, StepStatistics, compare_with_others, others, stack_scalars
 
 
-EPS = 1e-8
+@dataclass(kw_only=True)
+class ConflictAware(CoefficientRule):
+    """Damps a modality whose error is smaller than the others', and once more if its gradients are larger.
+
+    Args:
+        modulate: Gradient modulation (GM), eq. 5.
+        penalize: Conflict-aware penalty (CP), eq. 6. Without `modulate` it starts from a coefficient of 1.
+        alpha: Strength of the damping in eq. 5, at least 0.
+        penalty_factor: Factor of the penalty (eta of eq. 6), between 0 and 1.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    enhances: ClassVar[bool] = True
+
+    modulate: bool = True
+    penalize: bool = True
+    alpha: float = 1.0
+    penalty_factor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"alpha={self.alpha} must be finite and at least 0")
+        if not 0 < self.penalty_factor < 1:
+            raise ValueError(f"penalty_factor={self.penalty_factor} must lie between 0 and 1, both excluded")
+
+    @property
+    def balances(self) -> bool:
+        """Whether one of GM and CP is on."""
+        return self.modulate or self.penalize
+
+    def __call__(self, statistics: StepStatistics) -> Tensor:
+        """See [`CoefficientRule.__call__`]."""
+        errors = statistics.errors
+        coefficients = damping(errors, self.alpha) if self.modulate else torch.ones_like(errors)
+        if self.penalize:
+            coefficients = coefficients * penalty(errors, statistics.grad_norms, self.penalty_factor)
+        return coefficients
 
 
 @torch.no_grad()
@@ -21,11 +56,10 @@ def modulation_coefficients(
     errors: dict[str, Tensor],
     grad_norms: dict[str, Tensor] | None = None,
     *,
-    alpha: float = ModulationConfig.alpha,
-    penalty_factor: float = ModulationConfig.penalty_factor,
-    modulate: bool = ModulationConfig.modulate,
-    penalize: bool = ModulationConfig.penalize,
-    eps: float = EPS,
+    alpha: float = ConflictAware.alpha,
+    penalty_factor: float = ConflictAware.penalty_factor,
+    modulate: bool = ConflictAware.modulate,
+    penalize: bool = ConflictAware.penalize,
 ) -> dict[str, Tensor]:
     r"""Gradient coefficients of eq. 5 (GM) and eq. 6 (CP) of arXiv:2605.28575.
 
@@ -49,7 +83,6 @@ def modulation_coefficients(
         penalty_factor: Factor of the penalty (the paper's eta), in (0, 1).
         modulate: Whether to apply eq. 5. Without it the coefficients start from 1.
         penalize: Whether to apply eq. 6.
-        eps: Keeps the divisions finite.
 
     Returns:
         One finite coefficient in [0, 1] per modality, 0-dim tensors.
@@ -58,10 +91,9 @@ def modulation_coefficients(
         ValueError: If `penalize` is set without `grad_norms`, the two name different modalities, or `alpha` or
             `penalty_factor` is out of range.
     """
-    # the checks are those of the config
-    ModulationConfig(modulate=modulate, penalize=penalize, enhance=False, alpha=alpha, penalty_factor=penalty_factor)
+    rule = ConflictAware(modulate=modulate, penalize=penalize, alpha=alpha, penalty_factor=penalty_factor)
     if not penalize:
-        grad_norms = None
+        grad_norms = errors
     elif grad_norms is None:
         raise ValueError("penalize=True needs grad_norms: a conflict is a larger gradient norm beside a smaller error")
     elif grad_norms.keys() != errors.keys():
@@ -69,27 +101,24 @@ def modulation_coefficients(
     if not errors:
         return {}
     stacked = stack_scalars(errors.values())
-    coefficients = damping(stacked, alpha, eps) if modulate else torch.ones_like(stacked)
-    if grad_norms is not None:
-        norms = stack_scalars((grad_norms[name] for name in errors), like=stacked)
-        coefficients = coefficients * penalty(stacked, norms, penalty_factor)
-    return dict(zip(errors, coefficients.unbind(), strict=True))
+    norms = stack_scalars((grad_norms[name] for name in errors), like=stacked)
+    statistics = StepStatistics(scores=None, errors=stacked, grad_norms=norms, contributions=None, epoch=0.0)
+    return dict(zip(errors, rule(statistics).unbind(), strict=True))
 
 
-def damping(errors: Tensor, alpha: float, eps: float = EPS) -> Tensor:
+def damping(errors: Tensor, alpha: float) -> Tensor:
     """Eq. 5: damps each modality whose score is above the mean of the others' scores.
 
     Args:
         errors: (M,), mean absolute errors.
         alpha: Strength of the damping.
-        eps: Keeps the divisions finite.
 
     Returns:
         (M,), 1 for a modality that is not damped.
     """
-    scores = 1 / (errors + eps)
-    mean_of_others, is_above = _compare_with_others(scores, errors.isfinite())
-    return torch.where(is_above, 1 - torch.tanh(alpha * scores / (mean_of_others + eps)), 1.0)
+    scores = 1 / (errors + EPS)
+    mean_of_others, is_above = compare_with_others(scores, errors.isfinite())
+    return torch.where(is_above, 1 - torch.tanh(alpha * scores / (mean_of_others + EPS)), 1.0)
 
 
 def penalty(errors: Tensor, grad_norms: Tensor, penalty_factor: float) -> Tensor:
@@ -108,32 +137,9 @@ def in_conflict(errors: Tensor, grad_norms: Tensor) -> Tensor:
         (M,) bool, True for at most one modality.
     """
     comparable = errors.isfinite() & grad_norms.isfinite()
-    _, has_larger_norm = _compare_with_others(grad_norms, comparable)
-    lowest_other_error = torch.where(_others(comparable), errors, math.inf).amin(1)
+    _, has_larger_norm = compare_with_others(grad_norms, comparable)
+    lowest_other_error = torch.where(others(comparable), errors, math.inf).amin(1)
     return comparable & has_larger_norm & (errors < lowest_other_error)
 
 
-def stack_scalars(values: Iterable[int | Tensor], like: Tensor | None = None) -> Tensor:
-    """Stacks scalars in at least float32 on one device, that of `like` or else of the first tensor."""
-    values = list(values)
-    device = next(value.device for value in (like, *values) if isinstance(value, Tensor))
-    # `torch.full` fills on the device, where `torch.tensor` would copy from the host and wait
-    tensors = [value if isinstance(value, Tensor) else torch.full((), value, device=device) for value in values]
-    return torch.stack([tensor.to(device, torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors])
-
-
-def _compare_with_others(values: Tensor, comparable: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the comparable others' values, and whether a modality's value is strictly above it, each (M,)."""
-    others = _others(comparable)
-    mean = torch.where(others, values, 0).sum(1) / others.sum(1)
-    # as a sum of differences, for the mean of equal values may be rounded away from them
-    is_above = torch.where(others, values[:, None] - values, 0).sum(1) > 0
-    return mean, is_above
-
-
-def _others(comparable: Tensor) -> Tensor:
-    """(M, M) bool: which modalities (columns) each modality (row) is compared with."""
-    return comparable & ~torch.eye(len(comparable), dtype=torch.bool, device=comparable.device)
-
-
-__all__ = ["damping", "in_conflict", "modulation_coefficients", "penalty", "stack_scalars"]
+__all__ = ["ConflictAware", "damping", "in_conflict", "modulation_coefficients", "penalty"]

@@ -1,0 +1,54 @@
+"""What happens at the steps and epochs of a training, as callbacks of transformers' `Trainer`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
+
+from .arguments import CPSLTrainingArguments
+
+
+class EpochLogger(TrainerCallback):
+    """Has the means of an epoch logged as soon as its last step is done, before that step's checkpoint is written."""
+
+    def __init__(self, log_epoch_means: Callable[[], None], update_sample_table: Callable[[int], None]):
+        self.log_epoch_means, self.update_sample_table = log_epoch_means, update_sample_table
+
+    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ends a training that has no step left, or whose patience is spent."""
+        # A training that ended in the middle of an epoch would take one step more when it is resumed.
+        control.should_training_stop = state.global_step >= state.max_steps
+
+    def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tells the data loader which epoch it is."""
+        # On several processes Trainer's own call does not reach the sampler of an epoch resumed in its middle.
+        if hasattr(kwargs["train_dataloader"], "set_epoch"):
+            kwargs["train_dataloader"].set_epoch(int(state.epoch))
+
+    def on_step_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ends the epoch with its last step."""
+        if state.epoch == int(state.epoch):
+            self.update_sample_table(int(state.epoch))
+            self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Logs the means of the epoch."""
+        should_log = control.should_log or args.logging_strategy == IntervalStrategy.EPOCH
+        self.log_epoch_means()
+        # `log` resets should_log; keep it for Trainer's own row.
+        control.should_log = should_log
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """As transformers', but each training counts anew, and one that is resumed goes on counting."""
+
+    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ends a training that has no step left, or whose patience is spent."""
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"] if saved else 0
+        control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
+
+
+__all__ = ["EarlyStopping", "EpochLogger"]

@@ -1,0 +1,93 @@
+"""What a model predicts when it knows only some of its modalities."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..modeling_cpsl import CPSLModelMixin
+from ..modulation.contributions import coalitions
+from ..regressor_cpsl import MultimodalRegressor
+from .contract import TrainableModel, TrainableOutput
+
+
+@torch.no_grad()
+def coalition_logits(model: TrainableModel, inputs: dict[str, Any]) -> dict[tuple[str, ...], Tensor]:
+    """The prediction (B,) from each coalition of the model's modalities, in evaluation mode.
+
+    The text encoder runs once for all of them, unless the other modalities change its embeddings.
+
+    Args:
+        model: The model.
+        inputs: A batch; `modality_mask`, if it has one, by modality.
+    """
+    assert isinstance(model, nn.Module)
+    given = inputs.get("modality_mask") or {}
+    inputs = {name: value for name, value in inputs.items() if name not in ("labels", "modality_mask", "ids")}
+    size, device = len(inputs["attention_mask"]), inputs["attention_mask"].device
+    everywhere = torch.ones(size, dtype=torch.bool, device=device)
+    present = {name: given.get(name, everywhere) for name in model.modality_names}
+    logits = {}
+    with _evaluating(model):
+        predict = _above_text_encoder(model, inputs) if _reads_states_alone(model) else model
+        for coalition in coalitions(model.modality_names):
+            mask = {name: mask & (name in coalition) for name, mask in present.items()}
+            output: TrainableOutput = predict(**inputs, modality_mask=mask)
+            logits[coalition] = output.logits.float()
+    return logits
+
+
+def squared_coalition_errors(
+    model: TrainableModel, inputs: dict[str, Any], mean_label: float
+) -> dict[tuple[str, ...], Tensor]:
+    """Squared errors (B,) of [`coalition_logits`], and of the mean label for the empty coalition.
+
+    A sample without any of a coalition's modalities has the mean label's error, one without any modality has none.
+    """
+    labels, given = inputs["labels"].float(), inputs.get("modality_mask") or {}
+    alone = (labels - mean_label).square()
+    present = {name: given.get(name, torch.ones_like(labels)).bool() for name in model.modality_names}
+    anything = torch.stack([*present.values()]).any(dim=0)
+    errors: dict[tuple[str, ...], Tensor] = {(): torch.where(anything, alone, 0)}
+    for coalition, logits in coalition_logits(model, inputs).items():
+        known = torch.stack([present[name] for name in coalition]).any(dim=0)
+        errors[coalition] = torch.where(anything, torch.where(known, (logits - labels).square(), alone), 0)
+    return errors
+
+
+def _reads_states_alone(model: nn.Module) -> bool:
+    """Whether the other modalities are read by what stands above the text encoder alone."""
+    if not isinstance(model, CPSLModelMixin):
+        return False
+    return type(model.multimodal).shifted_embeddings is MultimodalRegressor.shifted_embeddings
+
+
+def _above_text_encoder(model: nn.Module, inputs: dict[str, Any]) -> Callable[..., Any]:
+    """The model as a function of `modality_mask`, with its text encoder's states computed once."""
+    read: list[tuple[tuple, dict[str, Any]]] = []
+    hook = model.multimodal.register_forward_pre_hook(
+        lambda _, arguments, options: read.append((arguments, options)), with_kwargs=True
+    )
+    try:
+        model(**inputs)
+    finally:
+        hook.remove()
+    ((arguments, options),) = read
+    return lambda *, modality_mask, **_: model.multimodal(*arguments, **options | {"modality_mask": modality_mask})
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards each of its modules is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+__all__ = ["coalition_logits", "squared_coalition_errors"]
