@@ -38,7 +38,6 @@ LIBRARIES = [
 # What Python looks at when it starts, and libraries while they are imported.
 FIXED_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_", "MPL", "OMP_", "PYTHONHASHSEED", "TRANSFORMERS_")
 IDLE_SECONDS = 1800  # after which a server ends whose test run was killed
-_SERVERS: list[subprocess.Popen] = []  # which outlive what started them
 CLIENT = Path(__file__).with_name("warm_python_client.py")
 
 
@@ -50,18 +49,12 @@ def warm_python() -> Path:
         command, server = folder / "python", folder / "server"
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{CLIENT}" "{server}" "$@"\n')
         command.chmod(0o755)
-        process = subprocess.Popen(
-            [sys.executable, __file__, server, command],
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,  # nothing is written to it; programs take its place by streams of their own
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        # It ends when the server that it forks can be asked. With pipes, since what the programs write to may be one.
+        started = subprocess.run(
+            [sys.executable, __file__, server, command], env=environment, stdin=subprocess.DEVNULL, capture_output=True
         )
-        while not server.exists():
-            assert process.poll() is None, process.stderr.read().decode()
-            time.sleep(0.05)
-        _SERVERS.append(process)
+        assert started.returncode == 0, started.stderr.decode()
 
     return built_once("warm_python", build) / "python"
 
@@ -70,9 +63,14 @@ def serve(path: str) -> dict[str, Any]:
     """Forks for each program; returns its request in the new process, and in no other."""
     listener = socket.socket(socket.AF_UNIX)
     listener.settimeout(1)
-    listener.bind(f"{path}.new")
+    listener.bind(path)
     listener.listen()
-    os.rename(f"{path}.new", path)  # now it is seen
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     children, last_request = 0, time.monotonic()
     while os.path.exists(path) and time.monotonic() - last_request < IDLE_SECONDS:
         while children and os.waitpid(-1, os.WNOHANG) != (0, 0):

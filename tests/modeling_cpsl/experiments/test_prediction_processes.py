@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 
 import numpy as np
@@ -32,9 +33,10 @@ def write_corpus(path, count):
     return path
 
 
-def launched(model, data, out):
+def launched(model, data, out, python=None):
     options = ("--batch_size", 1, "--on_error", "skip", "--device", "cpu")
-    return launch(*TORCHRUN, free_port(), "-m", "modeling_cpsl", "predict", model, data, out, *options)
+    command = ("-m", "modeling_cpsl", "predict", model, data, out, *options)
+    return launch(*TORCHRUN, free_port(), *command, python=python)
 
 
 def check_same(table, expected):
@@ -56,7 +58,7 @@ def test_two_processes_write_the_table_of_one(trained_folder, tmp_path):
 @pytest.mark.slow
 def test_what_a_killed_process_has_found_is_not_lost(trained_folder, tmp_path):
     data, out = write_corpus(tmp_path / "data.jsonl", 3000), tmp_path / "out.parquet"
-    process = launched(trained_folder, data, out)
+    process = launched(trained_folder, data, out, python=sys.executable)
     journal = journal_of(out, 1)
     while not (journal.exists() and journal.stat().st_size > 10_000):
         assert process.poll() is None, process.communicate()
