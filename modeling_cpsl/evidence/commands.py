@@ -33,10 +33,11 @@ def experiment(arguments: Sequence[str]) -> None:
         options.specification, others, base=options.base, seeds=options.seeds, num_folds=options.folds
     )
     from .report import write_report
-    from .running import run_experiment
+    from .running import launched_place, run_experiment
 
+    place = launched_place(options.shard)
     try:
-        failed = run_experiment(specification, options.output_dir, workers=options.workers, shard=options.shard)
+        failed = run_experiment(specification, options.output_dir, workers=options.workers, place=place)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command continues from here") from None
     print(write_report(options.output_dir))

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
@@ -23,8 +23,44 @@ from .specification import PlannedRun, Specification
 
 RUNS = "runs"
 # Each run forks from a process that has imported what a training needs, which takes seconds.
+# What a launcher (torchrun, accelerate) tells each of its processes.
+_LAUNCHED = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["modeling_cpsl.experiments.run", "modeling_cpsl.evidence.records"])
+
+
+class Place(NamedTuple):
+    """Which part of an experiment a process does, and which of a machine's processes it is.
+
+    Attributes:
+        shard: (i, n): of all runs, every n-th, beginning with the i-th.
+        process: Its number among those that a launcher has started on this machine, 0 without one.
+    """
+
+    shard: tuple[int, int] = (0, 1)
+    process: int = 0
+
+
+WHOLE = Place()
+
+
+def launched_place(shard: tuple[int, int]) -> Place:
+    """The place of a process that may have been launched as one of several: each does a part of the shard's runs.
+
+    A run is one process, so that what the launcher has said of its processes is removed from the environment.
+    """
+    told = {name: os.environ.pop(name, None) for name in _LAUNCHED}
+    rank, number = int(told["RANK"] or 0), int(told["WORLD_SIZE"] or 1)
+    return Place((shard[0] * number + rank, shard[1] * number), int(told["LOCAL_RANK"] or 0))
 
 
 def run_experiment(
@@ -32,7 +68,7 @@ def run_experiment(
     output_dir: str | os.PathLike,
     *,
     workers: int = 1,
-    shard: tuple[int, int] = (0, 1),
+    place: Place = WHOLE,
     quiet: bool = False,
 ) -> list[PlannedRun]:
     """Trains all runs that have no record yet and writes their records; one that failed is tried again.
@@ -41,7 +77,7 @@ def run_experiment(
         specification: What to train.
         output_dir: The experiment's folder; parts of one experiment share it.
         workers: Number of runs at a time. They share out the cores and the GPUs.
-        shard: (i, n): of all runs, only every n-th, beginning with the i-th, so that n machines do all of them.
+        place: The part to do.
         quiet: Whether to print nothing.
 
     Returns:
@@ -53,11 +89,11 @@ def run_experiment(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     specification.save(folder)
-    planned = specification.planned_runs()[shard[0] :: shard[1]]
+    planned = specification.planned_runs()[place.shard[0] :: place.shard[1]]
     pending = [run for run in planned if not _is_finished(run, specification, folder)]
     failed = []
     with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=quiet or None) as progress:
-        for run in _train(pending, specification, folder, workers):
+        for run in _train(pending, specification, folder, workers, place.process * workers):
             progress.update()
             record = read_record(record_path(folder, run))
             if record["status"] != FINISHED:
@@ -89,13 +125,13 @@ def _recorded_options(run: PlannedRun, specification: Specification) -> dict[str
 
 
 def _train(
-    pending: Sequence[PlannedRun], specification: Specification, folder: Path, workers: int
+    pending: Sequence[PlannedRun], specification: Specification, folder: Path, workers: int, first_slot: int
 ) -> Iterator[PlannedRun]:
-    """Trains runs, `workers` at a time, and yields each when its record is written."""
+    """Trains runs, `workers` at a time, and yields each when its record is written; a slot is where one runs."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     waiting = list(pending)
     running: dict[Any, tuple[PlannedRun, Any, int]] = {}
-    slots = list(range(workers))
+    slots = list(range(first_slot, first_slot + workers))
     try:
         while waiting or running:
             while waiting and slots:
@@ -138,7 +174,7 @@ def _train_one(run: PlannedRun, specification: Specification, folder: Path, thre
 
         torch.set_num_threads(threads)
         if torch.cuda.device_count() > 1:
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+            os.environ["CUDA_VISIBLE_DEVICES"] = _gpu(slot, torch.cuda.device_count())
         options = _recorded_options(run, specification)
         try:
             start = time.monotonic()
@@ -151,6 +187,13 @@ def _train_one(run: PlannedRun, specification: Specification, folder: Path, thre
         write_record(record, record_path(folder, run))
         if record["status"] == FINISHED:  # the record has what is needed, and a model may be large
             shutil.rmtree(folder / RUNS / run.name)
+
+
+def _gpu(slot: int, number: int) -> str:
+    """What names the GPU of a slot, of those that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(number)]
+    return names[slot % number]
 
 
 def _end_with_parent() -> None:
@@ -172,4 +215,4 @@ def _line(run: PlannedRun, record: dict[str, Any]) -> str:
     return f"{run.name}: {metrics} in {record['seconds']:.0f} s"
 
 
-__all__ = ["run_experiment"]
+__all__ = ["Place", "launched_place", "run_experiment"]

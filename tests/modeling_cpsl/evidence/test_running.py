@@ -12,8 +12,8 @@ import pytest
 import yaml
 from warm_python import warm_python
 
-from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
+from modeling_cpsl.evidence.running import Place, _gpu, launched_place
 
 
 ROOT = Path(__file__).parents[3]
@@ -32,16 +32,12 @@ QUICK = [
 
 
 @pytest.fixture
-def specification(tmp_path):
-    """Two rows and two seeds on 96 utterances of the sample corpus."""
-    data = tmp_path / "data"
-    data.mkdir()
-    for name, split in load_aligned_dataset("sample").items():
-        split.select(range(0, len(split), 8 if name == "train" else 4)).to_parquet(data / f"{name}.parquet")
+def specification(tmp_path, small_data):
+    """Two rows and two seeds on a part of the sample corpus."""
     content = {"base": "sample", "rows": {"text": {"modalities": "text"}, "A6": {"ablation": "A6"}}, "seeds": [0, 1]}
     path = tmp_path / "two_by_two.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path, ["--dataset", str(data), *QUICK]
+    return path, ["--dataset", str(small_data), *QUICK]
 
 
 def start(specification, *arguments):
@@ -88,6 +84,22 @@ def test_an_experiment_is_continued_after_a_kill_and_done_in_two_parts(specifica
     for name in ("records.parquet", "table.md", "table.tex", "table.csv", "forest.png", "learning_curves.png"):
         assert (out / name).stat().st_size > 0
     assert len(pd.read_parquet(out / "records.parquet")) == 4
+
+
+def test_launched_processes_share_out_the_runs_of_their_shard_and_the_gpus(monkeypatch):
+    assert launched_place((1, 3)) == Place((1, 3), 0)
+    places = []
+    for machine, rank in ((0, 0), (0, 1), (1, 2), (1, 3)):
+        told = {"RANK": rank, "WORLD_SIZE": 4, "LOCAL_RANK": rank - 2 * machine, "MASTER_ADDR": "a"}
+        for name, value in told.items():
+            monkeypatch.setenv(name, str(value))
+        places.append(launched_place((1, 2)))
+        assert not told.keys() & os.environ.keys()
+    assert places == [Place((4, 8), 0), Place((5, 8), 1), Place((6, 8), 0), Place((7, 8), 1)]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [_gpu(slot, 2) for slot in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [_gpu(slot, 2) for slot in range(3)] == ["3", "5", "3"]
 
 
 @pytest.mark.slow

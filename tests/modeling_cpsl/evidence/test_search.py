@@ -104,13 +104,13 @@ def test_a_missing_package_is_named(space, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_search_with_folds_trains(tmp_path, capsys):
+def test_a_search_with_folds_trains(tmp_path, small_data, capsys):
     (tmp_path / "space.yaml").write_text("learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
-    options = ["--max_steps", "2", "--num_train_epochs", "1", "--latent_size", "8", "--use_cpu", "true"]
+    options = ["--max_steps", "2", "--num_train_epochs", "1", "--latent_size", "8", "--dataset", str(small_data)]
     arguments = ["sample", str(tmp_path / "space.yaml"), "--trials", "1", "--folds", "3", "--output_dir"]
     assert main(["search", *arguments, str(tmp_path / "out"), *options]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("validation mae") == 2 and "test" not in printed
+    assert printed.count("validation mae") == 2 and "test_mae" not in printed
     assert len(list((tmp_path / "out" / "records").glob("*.json"))) == 3
     assert main(["report", str(tmp_path / "out"), "--split", "validation"]) == 0
     assert "| trial-0 | 3 |" in capsys.readouterr().out
