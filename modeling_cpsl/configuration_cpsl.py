@@ -15,7 +15,7 @@ from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .losses_cpsl import LOSSES, TASK_LOSSES
 from .pooling_cpsl import POOLINGS
-from .regressor_cpsl import check_probability, option
+from .regressor_cpsl import check_probability, check_size, check_weight, option
 from .utterances_cpsl import UTTERANCE_FIELDS
 
 
@@ -207,13 +207,11 @@ class CPSLConfigMixin(LossWeights):
                     f"{field.name}={value!r} has no effect with architecture={self.architecture!r}; leave it out"
                 )
         for field_name in ("modality_hidden_size", "latent_size", "fusion_size"):
-            if getattr(self, field_name) < 1:
-                raise ValueError(f"{field_name}={getattr(self, field_name)} must be at least 1")
+            check_size(field_name, getattr(self, field_name))
         for field_name in ("encoder_dropout", "classifier_dropout"):
             check_probability(field_name, getattr(self, field_name))
         for field in dataclass_fields(LossWeights):
-            if not 0.0 <= getattr(self, field.name) < math.inf:
-                raise ValueError(f"{field.name}={getattr(self, field.name)} must be finite and at least 0")
+            check_weight(field.name, getattr(self, field.name))
         if not math.isfinite(self.residual_weight):
             raise ValueError(f"residual_weight={self.residual_weight} must be finite")
         if self.num_hidden_layers > MOST_LAYERS:

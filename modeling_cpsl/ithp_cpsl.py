@@ -12,7 +12,15 @@ from transformers import initialization as init
 
 from .losses_cpsl import TASK_TERM, LossTerm, reconstruction_loss
 from .pooling_cpsl import masked, token_mean
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
+from .regressor_cpsl import (
+    MultimodalRegressor,
+    Regression,
+    RegressorInputs,
+    check_probability,
+    check_size,
+    check_weight,
+    option,
+)
 
 
 # Codes are drawn in training, and in evaluation they are their means. From a variance of 1 the noise would be as
@@ -43,11 +51,9 @@ class ITHPOptions:
         for name in ("dropout", "target_dropout", "shift_dropout"):
             check_probability(name, getattr(self, name))
         for name in ("hidden_size", "bottleneck_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            check_size(name, getattr(self, name))
         for name in ("first_target_weight", "later_target_weight", "later_level_weight", "chain_weight", "beta"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)} must be finite and at least 0")
+            check_weight(name, getattr(self, name))
 
 
 class Code(NamedTuple):

@@ -9,7 +9,14 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
+from .regressor_cpsl import (
+    MultimodalRegressor,
+    Regression,
+    RegressorInputs,
+    check_probability,
+    check_weight,
+    option,
+)
 
 
 @strict
@@ -27,8 +34,7 @@ class MAGOptions:
 
     def __post_init__(self) -> None:
         check_probability("dropout", self.dropout)
-        if not 0 <= self.beta < float("inf"):
-            raise ValueError(f"beta={self.beta} must be finite and at least 0")
+        check_weight("beta", self.beta)
 
 
 class AdaptationGate(nn.Module):

@@ -11,7 +11,14 @@ from transformers import PreTrainedConfig
 
 from .losses_cpsl import TASK_TERM, LossTerm
 from .pooling_cpsl import masked, token_mean
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
+from .regressor_cpsl import (
+    MultimodalRegressor,
+    Regression,
+    RegressorInputs,
+    check_probability,
+    check_weight,
+    option,
+)
 from .rows_cpsl import RowLSTM, left_aligned
 
 
@@ -39,8 +46,7 @@ class MISAOptions:
         if self.size < 1 or self.size % NUM_HEADS:
             raise ValueError(f"size={self.size} must be a multiple of {NUM_HEADS}, the number of heads")
         for name in ("difference_weight", "similarity_weight", "reconstruction_weight"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)} must be finite and at least 0")
+            check_weight(name, getattr(self, name))
 
 
 def central_moment_discrepancy(one: Tensor, other: Tensor, present: Tensor) -> Tensor:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .pooling_cpsl import masked
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
+from .regressor_cpsl import (
+    MultimodalRegressor,
+    Regression,
+    RegressorInputs,
+    check_probability,
+    check_size,
+    option,
+)
 from .rows_cpsl import left_aligned
 
 
@@ -37,8 +44,7 @@ class MulTOptions:
         for name in (field.name for field in fields(self) if field.name.endswith("dropout")):
             check_probability(name, getattr(self, name))
         for name in ("size", "num_heads", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            check_size(name, getattr(self, name))
         if self.size % self.num_heads:
             raise ValueError(f"size={self.size} must be a multiple of num_heads={self.num_heads}")
 

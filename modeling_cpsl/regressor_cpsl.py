@@ -1,6 +1,7 @@
 """What every architecture above the text encoder has in common: its inputs, their checks, and its output."""
 
 import contextlib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -115,6 +116,18 @@ def check_probability(name: str, value: float) -> None:
     """ValueError for an option that is not in [0, 1)."""
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name}={value} must be in [0, 1)")
+
+
+def check_size(name: str, value: int) -> None:
+    """ValueError for an option that is not at least 1."""
+    if value < 1:
+        raise ValueError(f"{name}={value} must be at least 1")
+
+
+def check_weight(name: str, value: float) -> None:
+    """ValueError for an option that is below 0 or not finite."""
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{name}={value} must be finite and at least 0")
 
 
 class MultimodalRegressor(nn.Module):
@@ -415,5 +428,7 @@ __all__ = [
     "Regression",
     "RegressorInputs",
     "check_probability",
+    "check_size",
+    "check_weight",
     "option",
 ]

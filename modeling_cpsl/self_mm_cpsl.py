@@ -9,7 +9,15 @@ from transformers import PreTrainedConfig
 
 from .losses_cpsl import TASK_LOSSES, TASK_TERM, LossTerm
 from .pooling_cpsl import masked
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, option
+from .regressor_cpsl import (
+    MultimodalRegressor,
+    Regression,
+    RegressorInputs,
+    check_probability,
+    check_size,
+    check_weight,
+    option,
+)
 from .rows_cpsl import RowLSTM, left_aligned
 from .task_cpsl import clip_sentiment
 
@@ -33,10 +41,8 @@ class SelfMMOptions:
     def __post_init__(self) -> None:
         check_probability("dropout", self.dropout)
         for name in ("modality_size", "fusion_size", "unimodal_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0.0 <= self.unimodal_weight < float("inf"):
-            raise ValueError(f"unimodal_weight={self.unimodal_weight} must be finite and at least 0")
+            check_size(name, getattr(self, name))
+        check_weight("unimodal_weight", self.unimodal_weight)
 
 
 class ModalityLSTM(nn.Module):
