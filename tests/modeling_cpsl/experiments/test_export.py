@@ -24,6 +24,8 @@ def make_inputs(batch_size, length, model, seed=0):
     inputs = {"attention_mask": attended.astype(np.int64), "feature_mask": attended & (np.arange(length) > 0)}
     if model.config.use_text:
         inputs["input_ids"] = np.where(attended, generator.integers(2, 40, attended.shape), 1)
+    if model.multimodal.reads_word_starts:
+        inputs["word_starts"] = inputs["feature_mask"] & (generator.random(attended.shape) < 0.6)
     for name, size in SIZES.items():
         inputs[name] = generator.normal(size=(batch_size, length, size)).astype(np.float32)
     return inputs | {f"has_{name}": generator.random(batch_size) < 0.7 for name in model.modality_names}
@@ -39,11 +41,13 @@ def expected_logits(model, processor, inputs):
             rows = processor._standardize(name, inputs[name][index]) * mask[:, None]
             features[name] = torch.tensor(rows, dtype=torch.float32)[None]
         ids = {"input_ids": torch.tensor(inputs["input_ids"][index])[None]} if "input_ids" in inputs else {}
+        starts = {"word_starts": torch.tensor(inputs["word_starts"][index])[None]} if "word_starts" in inputs else {}
         presence = {name: torch.tensor(inputs[f"has_{name}"][index])[None] for name in model.modality_names}
         with torch.no_grad():
             output = model(
                 **ids,
                 **features,
+                **starts,
                 attention_mask=torch.tensor(inputs["attention_mask"][index])[None],
                 feature_mask=torch.tensor(mask)[None],
                 modality_mask=presence,
@@ -62,7 +66,12 @@ def export(tmp_path, model, **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "fields"), [*((backbone, {}) for backbone in CLASSES), ("deberta", {"use_text": False})]
+    ("backbone", "fields"),
+    [
+        *((backbone, {}) for backbone in CLASSES),
+        ("deberta", {"use_text": False}),
+        ("bert", {"architecture": "self_mm"}),
+    ],
 )
 def test_logits_are_those_of_the_model_at_other_shapes(tmp_path, backbone, fields):
     model = make_model(backbone, num_hidden_layers=1, **fields).eval()
