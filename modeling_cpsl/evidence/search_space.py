@@ -37,20 +37,28 @@ def read_space(path: Path, base: str, options: Sequence[str]) -> dict[str, Any]:
     for name, content in read_yaml(path).items():
         if name in DECIDED_OPTIONS:
             raise DataError(f"{path}: {name} is not searched over; leave it out")
-        if any(argument.partition("=")[0].lstrip("-").replace("-", "_") == name for argument in options):
-            raise DataError(f"{path}: {name} is searched over, and given as an option too; leave one of them out")
         values = _bounds(content) if isinstance(content, Mapping) else content
         if not isinstance(values, list) or len(values) < 2 or not all(isinstance(each, _PLAIN) for each in values):
             raise DataError(f"{path}: {name} must be such as {_EXAMPLES}, not {content!r}")
-        for value in values:
-            try:
-                read_recipe(base, arguments=options, **{name: value})
-            except ValueError as error:
-                raise DataError(f"{path}: {str(error).removeprefix('options: ')}") from error
+        _check_values(str(name), values, base, options, path)
         space[str(name)] = _distribution(content, values, where=f"{path}: {name}")
     if not space:
         raise DataError(f"{path}: it names no option to search over")
     return space
+
+
+def _check_values(name: str, values: list[Any], base: str, options: Sequence[str], path: Path) -> None:
+    """Refuses values that the option cannot have, and an option that the command line decides."""
+    read = []
+    for value in values:
+        try:
+            read.append(read_recipe(base, arguments=options, **{name: value}).resolved()[name])
+        except ValueError as error:
+            raise DataError(f"{path}: {str(error).removeprefix('options: ')}") from error
+    if all(value == read[0] for value in read):  # --ablation decides several
+        raise DataError(
+            f"{path}: {name} is searched over, and the command line sets it to {read[0]}; leave one of them out"
+        )
 
 
 def _bounds(content: Mapping[str, Any]) -> list[int | float] | None:
