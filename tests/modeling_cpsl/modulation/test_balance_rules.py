@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,6 +204,13 @@ class TestEveryRule:
         (needed,) = RULES[name]().needs
         with pytest.raises(ValueError, match=f"reads {needed}, which were not observed"):
             RULES[name]()(dataclasses.replace(statistics(errors=[1.0, 1.0]), **{needed: None}))
+
+    @pytest.mark.parametrize("place", ["docs/balance.md", "experiments/balance.yaml"])
+    def test_is_documented_and_compared(self, place):
+        lines = (Path(__file__).parents[3] / place).read_text().splitlines()
+        start, end = ("| `", "`") if place.endswith(".md") else ("  ", ":")
+        named = {line.removeprefix(start).split(end)[0] for line in lines if line.startswith(start)}
+        assert named >= {*RULES}
 
     def test_a_state_of_another_rule_is_refused(self):
         with pytest.raises(ValueError, match="CGGM needs"):
