@@ -4,7 +4,6 @@ Each picture is measured by itself, on the CPU, so the values depend on nothing 
 """
 
 import contextlib
-import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -80,20 +79,26 @@ def face_tracks(frames: Iterable[Frame], model: Path) -> Iterator[Track]:
         DataError: MediaPipe is not installed or lacks a library, or the model cannot be read.
     """
     mediapipe, landmarker = _load(model)
-    frames = iter(frames)
     place = None  # of the face that is followed
+    times: list[float] = []
+    rows: list[np.ndarray] = []
     with landmarker:
-        while block := list(itertools.islice(frames, _BLOCK)):
-            values = np.full((len(block), len(FACE_FEATURES)), np.nan, np.float32)
-            for row, frame in zip(values, block, strict=True):
-                image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(frame.image))
-                found = landmarker.detect(image)
-                boxes = [_box(landmarks) for landmarks in found.face_landmarks]
-                if boxes:
-                    chosen = _choose(boxes, place)
-                    place = boxes[chosen]
-                    row[:] = _measure(found.face_blendshapes[chosen], found.facial_transformation_matrixes[chosen])
-            yield Track(np.array([frame.time for frame in block]), values)
+        for frame in frames:
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, np.ascontiguousarray(frame.image))
+            found = landmarker.detect(image)
+            row = np.full(len(FACE_FEATURES), np.nan, np.float32)
+            boxes = [_box(landmarks) for landmarks in found.face_landmarks]
+            if boxes:
+                chosen = _choose(boxes, place)
+                place = boxes[chosen]
+                row[:] = _measure(found.face_blendshapes[chosen], found.facial_transformation_matrixes[chosen])
+            times.append(frame.time)
+            rows.append(row)
+            if len(rows) == _BLOCK:
+                yield Track(np.array(times), np.stack(rows))
+                times, rows = [], []
+    if rows:
+        yield Track(np.array(times), np.stack(rows))
 
 
 def _load(model: Path) -> tuple[Any, Any]:
