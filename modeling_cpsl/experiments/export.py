@@ -97,8 +97,8 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
         int8: Whether to keep the weights of linear layers as 8-bit integers: smaller and faster, and less exact.
 
     Raises:
-        ValueError: The file is not called `.onnx`, the packages that it needs are not installed, or the model is too
-            large for one file.
+        ValueError: The file is not called `.onnx`, the packages that it needs are not installed, the model is too
+            large for one file, or its architecture only works at one size there.
         WriteError: The file could not be written.
     """
     if path.suffix != ".onnx" or path.is_dir():
@@ -147,6 +147,12 @@ def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
             verbose=False,
         )
     assert program is not None
+    for value in program.model.graph.inputs:
+        if any(isinstance(size, int) for size in list(value.shape or ())[: len(shapes[value.name])]):
+            raise ValueError(
+                f"a model of architecture={model.config.architecture!r} cannot be an ONNX file: its graph would only "
+                f"take {value.name} of one size; use cpsl predict"
+            )
     return program
 
 
