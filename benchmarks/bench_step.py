@@ -8,6 +8,7 @@ times `--plot` draws.
 
 import argparse
 import itertools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ from modeling_cpsl.training.embedding_rows import trained_embeddings
 
 
 NUM_TRAINING_UTTERANCES = 1_283  # CMU-MOSI's
+LENGTHS, BATCH_SIZES = (8, 16, 32, 64, 128), (1, 8, 32, 128)
+MOST_TOKENS = 1_024  # of a batch, so that the whole takes minutes and some gigabytes
 
 
 def make_inputs(batch_size: int, length: int | None = None) -> dict[str, torch.Tensor]:
@@ -97,14 +100,16 @@ def plot(rows: dict[str, dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for (name, style), batch_size in itertools.product(
-        (("plain", "--"), ("ours", "-")), sorted({row["batch"] for row in rows.values()})
+    batch_sizes = sorted({row["batch"] for row in rows.values()})
+    for (name, style), (number, batch_size) in itertools.product(
+        (("plain", "--"), ("ours", "-")), enumerate(batch_sizes)
     ):
         points = [row for row in rows.values() if row["batch"] == batch_size]
         label = f"{'plain DeBERTa' if name == 'plain' else 'CPSL'}, batch {batch_size}"
-        axes.plot([row["length"] for row in points], [row[name] for row in points], style, marker="o", label=label)
+        lengths, seconds = ([row[value] for row in points] for value in ("length", name))
+        axes.plot(lengths, seconds, style, color=f"C{number}", marker="o", label=label)
     axes.set(xlabel="tokens in an utterance", ylabel="CPU seconds for a step", yscale="log")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -142,8 +147,8 @@ def measure(plain: Step, like_for_like: Step, ours: Step, options: argparse.Name
         "ratio_to_plain_like_for_like": rows["CPSL like for like"]["ratio"],
         "modulation_share": seconds / rows["ours"]["median_cpu"],
     }
-    lengths, batch_sizes = ((8,), (2,)) if options.quick else ((8, 16, 32, 64), (1, 8, 32))
-    shapes = measure_shapes(ours, plain, list(itertools.product(batch_sizes, lengths)), 1 if options.quick else 2)
+    every = [(2, 8)] if options.quick else itertools.product(BATCH_SIZES, LENGTHS)
+    shapes = measure_shapes(ours, plain, [shape for shape in every if math.prod(shape) <= MOST_TOKENS], repetitions=1)
     report("A training step", rows, results | {"shapes": shapes}, options.json)
     if options.plot:
         plot(shapes, options.plot)

@@ -17,6 +17,7 @@ RESULTS = {
     "inference": "speedup_over_peer_style",
     "media": "words_and_voice_times_real_time",
     "memory": "ratio_to_peer_style",
+    "scale": "memory_growth_of_streaming",
     "step": "ratio_to_plain",
     "voice": "within_speaker_over_egemaps",
 }
