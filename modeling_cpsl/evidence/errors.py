@@ -3,7 +3,6 @@
 It needs what stays on the machine: the tables of predictions beside the records, and the data.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +67,7 @@ def _text(predictions: Mapping[str, pd.DataFrame], words: Mapping[str, list[str]
         "By number of words:",
         _by("words", predictions, lambda table: _ranges(lengths[table["id"]].to_numpy(), edges)),
         "By class of the label:",
-        _by("label", predictions, lambda table: [f"{value:+d}" for value in _classes(table)]),
+        _by("label", predictions, lambda table: [f"{value:+d}" if value else "0" for value in _classes(table)]),
         "By the modalities whose own prediction has the label's sign (0 counts as positive), with their share of the "
         "samples:",
         _by("right alone", _with_unimodal(predictions), _right_alone, shares=True),
@@ -115,9 +114,9 @@ def _number_first(name: str) -> tuple[float, str]:
 
 def _ranges(lengths: np.ndarray, edges: np.ndarray) -> list[str]:
     """The range of each length: from one edge to just below the next, the last edge included."""
-    names = [f"{low} to {high - 1 if high < edges[-1] else high}" for low, high in itertools.pairwise(edges)] or [
-        f"{edges[0]}"
-    ]
+    lows = edges[:-1] if len(edges) > 1 else edges
+    highs = [*(edges[1:-1] - 1), edges[-1]]
+    names = [f"{low}" if low == high else f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
     positions = np.clip(np.searchsorted(edges, lengths, side="right") - 1, 0, len(names) - 1)
     return [names[position] for position in positions]
 

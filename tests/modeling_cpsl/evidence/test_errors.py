@@ -51,7 +51,7 @@ def test_errors_are_those_of_the_predictions(experiment, test_split):
     text = write_error_analysis(experiment).read_text()
     by_class = lines_of(text, "label")
     labels = test_split["label"]
-    assert list(by_class) == sorted(by_class, key=int) and "+0" in by_class
+    assert list(by_class) == sorted(by_class, key=int) and "0" in by_class
     strong = labels[np.clip(np.round(labels), -3, 3) == 3]
     assert by_class["+3"][:2] == [f"{len(strong) / len(labels):.0%}", f"{strong.mean():.3f}"]
 
@@ -59,8 +59,8 @@ def test_errors_are_those_of_the_predictions(experiment, test_split):
     lengths = test_split["words"].map(len)
     assert 3 <= len(by_length) <= 4
     for name, (share, error, _) in by_length.items():
-        low, high = map(int, name.split(" to "))
-        inside = lengths.between(low, high)
+        bounds = list(map(int, name.split(" to ")))
+        inside = lengths.between(bounds[0], bounds[-1])
         assert (share, error) == (f"{inside.mean():.0%}", f"{labels[inside].abs().mean():.3f}")
 
     right = lines_of(text, "right alone")
@@ -79,6 +79,8 @@ def test_errors_are_those_of_the_predictions(experiment, test_split):
 
 def test_ranges_have_every_length_once():
     assert _ranges(np.array([1, 3, 4, 9, 10]), np.array([1, 4, 10])) == ["1 to 3", "1 to 3", *["4 to 10"] * 3]
+    assert _ranges(np.array([1, 4, 5]), np.array([1, 4, 5])) == ["1 to 3", "4 to 5", "4 to 5"]
+    assert _ranges(np.array([1, 2, 5]), np.array([1, 2, 5])) == ["1", "2 to 5", "2 to 5"]
     assert _ranges(np.array([5, 5]), np.array([5])) == ["5", "5"]
 
 
