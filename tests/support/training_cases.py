@@ -72,6 +72,8 @@ def encoded_corpus(
 class RecordingTrainer(CPSLTrainer):
     """A CPSLTrainer that keeps the modulation's statistics and the samples of every step."""
 
+    recorded = ()  # of a model whose modalities are not compared
+
     def on_modulation(self, statistics):
         super().on_modulation(statistics)
         self.__dict__.setdefault("recorded", []).append({name: value.item() for name, value in statistics.items()})
