@@ -24,7 +24,8 @@ def left_aligned(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def reversed_rows(rows: Tensor, lengths: Tensor) -> Tensor:
     """The rows (B, L, d) of each sample from the last to the first, those behind its `lengths` (B,) left in place."""
-    positions = torch.arange(rows.shape[1], device=rows.device).expand(len(rows), -1)
+    # `len(rows)` would make the batch size a constant of an exported model.
+    positions = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape[0], -1)
     order = torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)
     return rows.gather(1, order[..., None].expand_as(rows))
 
