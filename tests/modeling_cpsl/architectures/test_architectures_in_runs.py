@@ -1,14 +1,16 @@
-"""Every architecture in whole runs: on two processes, and on a model card."""
+"""Every architecture in whole runs: on two processes, and as a row of an experiment."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from launching import finish, free_port, launch
 from training_cases import run_and_record, small_backbone
 
 from cpsl import main
+from data_builders import load_aligned_dataset
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 
 
@@ -38,6 +40,23 @@ def test_the_task_loss_of_two_processes_is_that_of_one(two_processes, architectu
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
     losses = [next(row["train_task_loss"] for row in run["log"] if "train_task_loss" in row) for run in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_each_is_a_row_of_an_experiment(tmp_path, capsys):
+    """In a table that calls it by its title."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, split in load_aligned_dataset("sample").items():
+        split.select(range(0, len(split), 16)).to_parquet(data / f"{name}.parquet")
+    rows = {kind.title: {"architecture": name} for name, kind in ARCHITECTURES.items()}
+    specification = tmp_path / "peers.yaml"
+    specification.write_text(yaml.safe_dump({"base": "sample", "rows": rows, "seeds": [0]}, sort_keys=False))
+    options = ["--dataset", str(data), "--output_dir", str(tmp_path / "out"), "--num_train_epochs", "1"]
+    assert main(["experiment", str(specification), *options, "--disable_tqdm", "true"]) == 0, capsys.readouterr()
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "records").glob("*.json")]
+    assert {record["row"]: record["status"] for record in records} == dict.fromkeys(rows, "finished")
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert all(f"| {title} |" in table for title in rows)
 
 
 def test_a_card_says_what_the_model_is(tmp_path):
