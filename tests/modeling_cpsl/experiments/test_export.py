@@ -116,12 +116,3 @@ def test_a_model_that_is_too_large_for_a_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_cpsl.experiments.export.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match=r"model.onnx: a model of 0.0 GB is too large for one ONNX file; use --int8"):
         export(tmp_path, make_model())
-
-
-@pytest.mark.slow
-def test_an_architecture_whose_graph_takes_one_size_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"a model of architecture='misa' cannot be an ONNX file: .* use cpsl predict"
-    ):
-        export(tmp_path, make_model(architecture="misa", num_hidden_layers=1).eval())
-    assert not [*tmp_path.iterdir()]
