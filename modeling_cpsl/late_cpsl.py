@@ -48,7 +48,7 @@ class LateRegressor(MultimodalRegressor):
             {name: UnimodalHead(size, config.classifier_dropout) for name, size in sizes.items()}
         )
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(sum(sizes.values()), 1)
+        self.fusion = nn.Linear(sum(sizes.values()), 1)
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's encoder."""
@@ -59,9 +59,9 @@ class LateRegressor(MultimodalRegressor):
         pooled = {"text": self._pool(inputs.hidden, inputs.mask)} if self.config.use_text else {}
         for name, encoder in self.encoders.items():
             values, present = self._normalize(name, inputs)
-            latents, _ = encoder(values.to(self.out_proj.weight.dtype))
+            latents, _ = encoder(values.to(self.fusion.weight.dtype))
             pooled[name] = token_mean(latents, present)
-        logits = self.out_proj(self.dropout(torch.cat(list(pooled.values()), dim=-1))).squeeze(-1)
+        logits = self.fusion(self.dropout(torch.cat(list(pooled.values()), dim=-1))).squeeze(-1)
         unimodal = {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
         regression = Regression(logits, unimodal_logits=unimodal)
         if inputs.labels is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
 
-from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id
+from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
 
 from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
 from ..pipeline_cpsl import MultimodalSentimentPipeline
@@ -41,7 +41,7 @@ def load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline
             model, output_loading_info=True, **NO_FOREIGN_CODE
         )
         if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers
-            raise ValueError(f"its weights lack {len(missing)} tensors, the first is {missing[0]}")
+            raise ValueError(f"its weights lack {counted(len(missing), 'tensor')}, the first is {missing[0]}")
         processor = CPSLProcessor.from_pretrained(model, **NO_FOREIGN_CODE)
         sentiment = pipeline(PIPELINE_TASK, model=loaded, processor=processor, device=device)
         features = {name: np.zeros((1, size)) for name, size in loaded.config.modality_sizes.items()}

@@ -194,13 +194,16 @@ def test_a_text_encoder_that_takes_no_part_stays_frozen(make_model, plain_folder
             assert all(parameter.requires_grad for parameter in one.multimodal.parameters())
 
 
-@pytest.mark.parametrize(("fusion", "mixing"), [("gated", "gate"), ("concat", "projection")])
-def test_weights_of_modalities_by_their_place_are_new_for_other_modalities(make_model, tmp_path, fusion, mixing):
+@pytest.mark.parametrize(
+    ("fields", "mixing"),
+    [({"fusion": "gated"}, "gate."), ({"fusion": "concat"}, "projection."), ({"architecture": "late"}, "")],
+)
+def test_weights_of_modalities_by_their_place_are_new_for_other_modalities(make_model, tmp_path, fields, mixing):
     """`acoustic, visual` becomes `acoustic, aroma`, then `face, voice`, which are as many."""
-    before = make_model(fusion=fusion, modality_sizes={"acoustic": 5, "visual": 5})
+    before = make_model(**fields, modality_sizes={"acoustic": 5, "visual": 5})
     before.save_pretrained(tmp_path)
     load = functools.partial(CPSLForSentimentRegression.from_pretrained, tmp_path, output_loading_info=True)
-    name = f"multimodal.fusion.{mixing}.weight"
+    name = f"multimodal.fusion.{mixing}weight"
     same, info = load(modality_sizes={"visual": 5, "acoustic": 5})
     assert torch.equal(same.state_dict()[name], before.state_dict()[name]) and not info["missing_keys"]
     for names in (("acoustic", "aroma"), ("face", "voice")):

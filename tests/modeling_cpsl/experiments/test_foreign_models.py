@@ -67,4 +67,4 @@ def test_a_model_without_all_its_weights_does_not_predict_from_random_numbers(tr
     del tensors["multimodal.out_proj.bias"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert predict(folder, tmp_path) == 1
-    assert "its weights lack 1 tensors, the first is multimodal.out_proj.bias" in capsys.readouterr().err
+    assert "its weights lack 1 tensor, the first is multimodal.out_proj.bias" in capsys.readouterr().err
