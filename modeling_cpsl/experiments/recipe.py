@@ -272,7 +272,7 @@ def find_recipe(name: str | os.PathLike) -> Path:
     if name_inside in packaged:
         return RECIPES / f"{name_inside}.yaml"
     raise ValueError(
-        f"{name}: there is no such recipe{did_you_mean(name_inside, packaged) or '; name a YAML file'} "
+        f"{name}: there is no such recipe{did_you_mean(path.stem, packaged) or '; name a YAML file'} "
         f"(packaged recipes: {', '.join(packaged)})"
     )
 

@@ -49,7 +49,8 @@ class EncodedStream(torch.utils.data.Dataset):
         self.source, self.processor = stream, processor
         ordered = stream if seed is None else stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         self.stream = ordered.with_format("arrow")
-        columns = ["id", "video_id", *(["words"] if processor.use_text else processor.modality_sizes)]
+        names = ["id"] if on_names is None else ["id", "video_id"]
+        columns = [*names, *(["words"] if processor.use_text else processor.modality_sizes)]
 
         def batches() -> Iterator[list[EncodedUtterance]]:
             for table in read_columns(stream, columns):

@@ -41,7 +41,8 @@ def speak(text, *, voice="en-us", words_a_minute=150):
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         index = 0
         while events[index].type:
-            if events[index].type == _WORD:
+            # espeak-ng sometimes ends a clause with a word that has no letter
+            if events[index].type == _WORD and events[index].length:
                 starts.append(events[index].audio_position / 1000)
             index += 1
         return 0

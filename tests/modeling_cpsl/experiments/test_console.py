@@ -12,7 +12,7 @@ from modeling_cpsl.experiments.recipe import SWITCHES
 from modeling_cpsl.training.embedding_rows import used_rows
 
 
-OPTIONS = dict.fromkeys(SWITCHES, True) | {"modulated_modalities": None, "architecture": "cpsl"}
+OPTIONS = dict.fromkeys(SWITCHES, True) | {"modulated_modalities": None, "architecture": "cpsl", "balance": "cpsl"}
 EVALUATED = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
