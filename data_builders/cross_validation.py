@@ -72,16 +72,18 @@ def share_of_groups(split: Dataset, share: float, *, group: str = "video_id") ->
     groups = _groups(split, group)
     sizes = Counter(groups)
     kept: set[str] = set()
+    num_kept = 0
     for name in sorted(sizes, key=lambda name: blake2b(str(name).encode()).digest()):
-        if sum(sizes[each] for each in kept) >= share * len(split):
+        if num_kept >= share * len(split):
             break
         kept.add(name)
+        num_kept += sizes[name]
     return split.select([index for index, name in enumerate(groups) if name in kept])
 
 
 def _groups(samples: Dataset, column: str) -> list[str]:
     if column not in samples.column_names:
-        raise DataError(f"fold_group: the data has no column {column!r}; it has {', '.join(samples.column_names)}")
+        raise DataError(f"there is no column {column!r} to group by; the data has {', '.join(samples.column_names)}")
     return samples[column][:]
 
 

@@ -127,6 +127,7 @@ class ITHPRegressor(MultimodalRegressor):
     title = "ITHP (this package)"
     reference = "Xiao et al. (2024), *Neuro-Inspired Information-Theoretic Hierarchical Perception*, ICLR"
     Options = ITHPOptions
+    parts_by_place = frozenset({"levels"})
     config_fields = frozenset({"pooling", "feature_normalization"})
     loss_terms = {
         "task": TASK_TERM,

@@ -188,9 +188,6 @@ class MISARegressor(MultimodalRegressor):
             }
         return regression
 
-    def _feature_weight(self, name: str) -> str:
-        return f"encoders.{name}.first.directions.0.weight_ih_l0"
-
     def _utterances(self, inputs: RegressorInputs) -> dict[str, Tensor]:
         """u_m (B, size) by modality."""
         pooled = {"text": token_mean(inputs.hidden, inputs.mask)} if self.config.use_text else {}

@@ -120,11 +120,12 @@ class CPSLModelMixin(_Model):
 
     @torch.no_grad()
     def _restart_fusion(self) -> set[str]:
-        """Initialises what of the fusion block is not of one modality, by its name; returns the tensors' names."""
+        """Initialises what knows modalities by their place, not by their name; returns the tensors' names."""
         new = set()
         for path, module in self.multimodal.named_modules(prefix="multimodal"):
             parts = path.split(".")
-            if "fusion" in parts and not self.config.modality_sizes.keys() & {*parts}:
+            is_named = bool(self.config.modality_sizes.keys() & {*parts})
+            if ("fusion" in parts and not is_named) or self.multimodal.parts_by_place & {*parts}:
                 for name, parameter in module.named_parameters(prefix=path, recurse=False):
                     parameter._is_hf_initialized = False  # transformers initialises no tensor that was loaded
                     new.add(name)

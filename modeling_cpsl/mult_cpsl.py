@@ -171,6 +171,7 @@ class MulTRegressor(MultimodalRegressor):
     Options = MulTOptions
     needs_text = False
     most_modalities = 4
+    parts_by_place = frozenset({"memories"})
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
@@ -212,9 +213,6 @@ class MulTRegressor(MultimodalRegressor):
         if inputs.labels is not None:
             regression.losses = {"task": self._task_loss(regression.logits, inputs.labels)}
         return regression
-
-    def _feature_weight(self, name: str) -> str:
-        return f"projections.{name}.weight"
 
     def _tokens(self, inputs: RegressorInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Each modality's tokens (B, L, size), left-aligned, and where a sample has some: (B, L) bool."""

@@ -147,6 +147,9 @@ class MultimodalRegressor(nn.Module):
     # The fields of the config beside those that every architecture reads; another value than their default is refused
     # by an architecture that does not read them.
     config_fields: ClassVar[frozenset[str]] = frozenset()
+    # Its parts that read what other modalities make by their place, whatever name they have themselves; of a part
+    # called `fusion` these are all that do not have a modality's name.
+    parts_by_place: ClassVar[frozenset[str]] = frozenset()
     # Its losses by name, in the order of the log.
     loss_terms: ClassVar[Mapping[str, Loss | LossTerm]] = {"task": TASK_TERM}
     # Whether it works without text, and how many modalities it combines, text included.
@@ -318,7 +321,7 @@ class MultimodalRegressor(nn.Module):
         return f"encoders.{name}.trunk.0.weight"
 
     def _feature_layers(self) -> set[nn.Module]:
-        """The modules that do not have the text encoder's width throughout."""
+        """The modules whose weights are initialised by the number of their inputs and outputs; here all."""
         return {*self.modules()}
 
     def _normalize(self, name: str, inputs: RegressorInputs) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,8 @@ class SelfMMRegressor(MultimodalRegressor):
 
     A modality's label y_s begins as the sample's label y. After each epoch it moves, see [`unimodal_labels`], by where
     the representations that the epoch's steps have recorded lie between those of positive and negative samples. Its
-    weight in the loss is w_s = tanh|y_s - y|, so that nothing trains the unimodal heads in the first epoch.
+    weight in the loss is w_s = tanh|y_s - y|, so that nothing trains the unimodal heads in the first epoch. Samples
+    that are evaluated have no such labels, and their loss is the task's alone.
 
     Args:
         config: The model's configuration.

@@ -1,6 +1,7 @@
 """The commands on experiments. What they need is imported when they run."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def experiment(arguments: Sequence[str]) -> None:
     specification = read_specification(
         options.specification, others, base=options.base, seeds=options.seeds, num_folds=options.folds
     )
+    from .records import has_finished_run
     from .report import write_report
     from .running import launched_place, run_experiment
 
@@ -40,12 +42,17 @@ def experiment(arguments: Sequence[str]) -> None:
         failed = run_experiment(specification, options.output_dir, workers=options.workers, place=place)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command continues from here") from None
-    print(write_report(options.output_dir))
+    is_launched = place.shard != options.shard
+    if not is_launched or has_finished_run(options.output_dir):
+        print(write_report(options.output_dir))
     if failed:
-        raise ValueError(
+        message = (
             f"{len(failed)} of the runs failed, the first is {failed[0].name}; their records say why, and the same "
             "command tries them again"
         )
+        if not is_launched:
+            raise ValueError(message)
+        print(message, file=sys.stderr)  # a launcher would end the other processes for an error of this one
 
 
 def search(arguments: Sequence[str]) -> None:

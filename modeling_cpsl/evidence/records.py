@@ -133,6 +133,11 @@ def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
     return [read_record(path) for path in paths]
 
 
+def has_finished_run(folder: str | os.PathLike) -> bool:
+    """Whether a run of an experiment has finished."""
+    return any(read_record(path)["status"] == FINISHED for path in Path(folder, RECORDS).glob("*.json"))
+
+
 def write_table_of_records(records: Sequence[dict[str, Any]], folder: str | os.PathLike) -> None:
     """Writes `records.parquet`: a row a run, with every metric in a column of its own."""
     rows = [
@@ -190,6 +195,7 @@ __all__ = [
     "RECORDS",
     "failed_record",
     "finished_record",
+    "has_finished_run",
     "is_experiment",
     "predictions_path",
     "read_record",

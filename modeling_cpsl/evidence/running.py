@@ -22,7 +22,6 @@ from .specification import PlannedRun, Specification
 
 
 RUNS = "runs"
-# Each run forks from a process that has imported what a training needs, which takes seconds.
 # What a launcher (torchrun, accelerate) tells each of its processes.
 _LAUNCHED = (
     "RANK",
@@ -34,6 +33,7 @@ _LAUNCHED = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
+# Each run forks from a process that has imported what a training needs, which takes seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["modeling_cpsl.experiments.run", "modeling_cpsl.evidence.records"])
 
@@ -44,10 +44,12 @@ class Place(NamedTuple):
     Attributes:
         shard: (i, n): of all runs, every n-th, beginning with the i-th.
         process: Its number among those that a launcher has started on this machine, 0 without one.
+        num_processes: How many these are.
     """
 
     shard: tuple[int, int] = (0, 1)
     process: int = 0
+    num_processes: int = 1
 
 
 WHOLE = Place()
@@ -60,7 +62,8 @@ def launched_place(shard: tuple[int, int]) -> Place:
     """
     told = {name: os.environ.pop(name, None) for name in _LAUNCHED}
     rank, number = int(told["RANK"] or 0), int(told["WORLD_SIZE"] or 1)
-    return Place((shard[0] * number + rank, shard[1] * number), int(told["LOCAL_RANK"] or 0))
+    local_rank, local_number = int(told["LOCAL_RANK"] or 0), int(told["LOCAL_WORLD_SIZE"] or 1)
+    return Place((shard[0] * number + rank, shard[1] * number), local_rank, local_number)
 
 
 def run_experiment(
@@ -93,7 +96,7 @@ def run_experiment(
     pending = [run for run in planned if not _is_finished(run, specification, folder)]
     failed = []
     with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=quiet or None) as progress:
-        for run in _train(pending, specification, folder, workers, place.process * workers):
+        for run in _train(pending, specification, folder, workers, place):
             progress.update()
             record = read_record(record_path(folder, run))
             if record["status"] != FINISHED:
@@ -125,13 +128,13 @@ def _recorded_options(run: PlannedRun, specification: Specification) -> dict[str
 
 
 def _train(
-    pending: Sequence[PlannedRun], specification: Specification, folder: Path, workers: int, first_slot: int
+    pending: Sequence[PlannedRun], specification: Specification, folder: Path, workers: int, place: Place
 ) -> Iterator[PlannedRun]:
     """Trains runs, `workers` at a time, and yields each when its record is written; a slot is where one runs."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, (os.cpu_count() or 1) // (workers * place.num_processes))
     waiting = list(pending)
     running: dict[Any, tuple[PlannedRun, Any, int]] = {}
-    slots = list(range(first_slot, first_slot + workers))
+    slots = list(range(place.process * workers, (place.process + 1) * workers))
     try:
         while waiting or running:
             while waiting and slots:

@@ -26,6 +26,8 @@ SEARCH_FILE, STORAGE_FILE = "search.yaml", "trials.journal"
 TRIALS_FILE, BEST_FILE, IMPORTANCE_PLOT = "trials.csv", "best.yaml", "importance.png"
 # Importance is told from this number of trials on.
 _FEWEST_FOR_IMPORTANCE = 4
+# Why a trial has no value.
+_ERROR = "error"
 
 
 def search(
@@ -82,7 +84,8 @@ def search(
             continue
         value = _value(_with_rows(experiment, rows), folder, metric)
         _tell(study, trial, value, None)
-        print(f"{name}: validation {metric} {value:.4f}, best {_best(study, folder).value:.4f}, {trial.params}")
+        best = f", best {study.best_value:.4f}" if any(other.value is not None for other in _judged(study)) else ""
+        print(f"{name}: validation {metric} {value:.4f}{best}, {trial.params}")
     return _conclude(study, experiment, folder, metric)
 
 
@@ -129,7 +132,8 @@ def _next_trial(study: Any, space: dict[str, Any], seed: int, number: int) -> An
 
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+        if _ERROR not in trial.user_attrs:
+            study.enqueue_trial(trial.params)
     # A sampler of its own for each trial: one that goes on from a seed would draw the same again in every call.
     study.sampler = optuna.samplers.TPESampler(seed=seed * 1_000_003 + number)
     return study.ask(space)
@@ -138,17 +142,17 @@ def _next_trial(study: Any, space: dict[str, Any], seed: int, number: int) -> An
 def _tell(study: Any, trial: Any, value: float | None, error: str | None) -> None:
     import optuna
 
-    trial.set_user_attr("judged", True)
     if value is not None and math.isfinite(value):
         study.tell(trial, value)
         return
-    trial.set_user_attr("error", error or f"its value is {value}")
+    trial.set_user_attr(_ERROR, error or f"its value is {value}")
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def _judged(study: Any) -> list[Any]:
-    """The trials that have ended by themselves, in their order."""
-    return [trial for trial in study.get_trials() if trial.user_attrs.get("judged") and trial.state.is_finished()]
+    """The trials that have ended by themselves, in their order: with a value, or with an error."""
+    ended = [trial for trial in study.get_trials() if trial.state.is_finished()]
+    return [trial for trial in ended if trial.value is not None or _ERROR in trial.user_attrs]
 
 
 def _best(study: Any, folder: Path) -> Any:
@@ -184,7 +188,7 @@ def _conclude(study: Any, experiment: Specification, folder: Path, metric: str) 
         writer.writerow(["trial", f"validation_{metric}", *names, "error"])
         for number, trial in enumerate(judged):
             values = [trial.params[name] for name in names]
-            writer.writerow([f"trial-{number}", trial.value, *values, trial.user_attrs.get("error", "")])
+            writer.writerow([f"trial-{number}", trial.value, *values, trial.user_attrs.get(_ERROR, "")])
     with replacing_file(folder / BEST_FILE) as path:
         path.write_text(_recipe_text(experiment, best.params, f"{metric} {best.value:.4f}"), encoding="utf-8")
     _plot_importance(study, folder / IMPORTANCE_PLOT)

@@ -333,9 +333,6 @@ def _switch_balancing_off(recipe: Recipe, arguments: Sequence[str]) -> None:
     rule = recipe.training.balance_rule
     if not rule.balances or "contributions" in rule.needs:
         return
-    rule = recipe.training.balance_rule
-    if not rule.balances or "contributions" in rule.needs:
-        return
     given = {argument.partition("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")}
     switches = BALANCING if recipe.training.balance == "cpsl" else ()
     for name in ("balance", *switches, "modulated_modalities"):

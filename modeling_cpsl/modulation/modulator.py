@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .config import ModulationConfig
 from .contributions import shapley_values
-from .rules import CoefficientRule, NoBalance, StepStatistics
+from .rules import CoefficientRule, ConflictAware, NoBalance, StepStatistics
 from .rules.conflict_aware import in_conflict
 from .rules.contract import stack_scalars
 from .sharded import deviation, local_part, mean_norm, normal_noise
@@ -80,7 +80,7 @@ class GradientModulator:
 
     Raises:
         ValueError: If there is no group, a group is empty, two groups share a parameter, an option is out of range, or
-            the rule only works with `target="update"`.
+            the rule only works with `target="update"`, or options of CPSL's rule are given with another one.
         TypeError: If a group holds something that is not a parameter.
     """
 
@@ -95,7 +95,10 @@ class GradientModulator:
         **options: Any,
     ):
         self.config = replace(config or ModulationConfig(), **options)
-        self.rule = rule or self.config.conflict_aware()
+        own_rule = self.config.conflict_aware()
+        if rule is not None and own_rule not in (rule, ConflictAware()):
+            raise ValueError(f"modulate, penalize, alpha and penalty_factor are options of CPSL's rule, not of {rule}")
+        self.rule = rule or own_rule
         self.likelihood_scale = likelihood_scale
         self.seed = seed
         self._parameters = _parameters_by_group(groups)
@@ -137,18 +140,16 @@ class GradientModulator:
         Raises:
             ValueError: If a modulated modality is missing from `errors`.
         """
-        presence, modulated = presence or {}, self._named_values("errors", errors)
-        counts, scores = {}, {}
-        for name, error in modulated.items():
+        presence = presence or {}
+        sums: dict[str, dict[str, Tensor]] = {"error": {}, "score": {}, "squared_error": {}}
+        counts: dict[str, int | Tensor] = {}
+        for name, error in self._named_values("errors", errors).items():
             score = 1 - error if self.likelihood_scale is None else torch.exp(-error / self.likelihood_scale)
+            values = {"error": error, "score": score, "squared_error": error.square()}
             counts[name] = presence[name].sum() if name in presence else len(error)
-            scores[name] = torch.where(presence[name], score, 0).sum() if name in presence else score.sum()
-        self.observe(
-            {name: error.sum() for name, error in modulated.items()},
-            counts,
-            score_sums=scores,
-            squared_error_sums={name: error.square().sum() for name, error in modulated.items()},
-        )
+            for kind, value in values.items():
+                sums[kind][name] = (torch.where(presence[name], value, 0) if name in presence else value).sum()
+        self.observe(sums["error"], counts, score_sums=sums["score"], squared_error_sums=sums["squared_error"])
 
     @torch.no_grad()
     def observe(
@@ -184,11 +185,10 @@ class GradientModulator:
         observed = torch.stack(rows)
         self._observed = observed if self._observed is None else self._observed + observed
 
-    @property
-    def wants_coalitions(self) -> bool:
+    def wants_coalitions(self, epoch: float) -> bool:
         """Whether the rule reads contributions, and this step is one that evaluates them and has not yet done so."""
         is_due = self._step % CONTRIBUTIONS_EVERY == 0 and self._coalitions is None
-        return is_due and "contributions" in self.rule.needs
+        return is_due and "contributions" in self.rule.needs and self.config.includes(epoch)
 
     def observe_coalitions(self, error_sums: dict[tuple[str, ...], Tensor]) -> None:
         """Gives the next step the errors that are made when only some of the modalities are known.

@@ -1,6 +1,6 @@
 """Support for gradients that are sharded over ranks (DTensor, as in FSDP2): norms, deviations and noise.
 
-Each function returns for a sharded gradient the same as for the whole one.
+Norms and deviations of a sharded gradient are those of the whole one; noise is this rank's part of it.
 """
 
 import functools

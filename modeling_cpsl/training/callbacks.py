@@ -9,14 +9,14 @@ from transformers.trainer_utils import IntervalStrategy
 from .arguments import CPSLTrainingArguments
 
 
-class EpochLogger(TrainerCallback):
-    """Has the means of an epoch logged as soon as its last step is done, before that step's checkpoint is written."""
+class EpochBoundaries(TrainerCallback):
+    """Ends an epoch as soon as its last step is done, before that step's checkpoint, and begins the next one."""
 
     def __init__(self, log_epoch_means: Callable[[], None], update_sample_table: Callable[[int], None]):
         self.log_epoch_means, self.update_sample_table = log_epoch_means, update_sample_table
 
     def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ends a training that has no step left, or whose patience is spent."""
+        """Ends a training that has no step left."""
         # A training that ended in the middle of an epoch would take one step more when it is resumed.
         control.should_training_stop = state.global_step >= state.max_steps
 
@@ -27,7 +27,7 @@ class EpochLogger(TrainerCallback):
             kwargs["train_dataloader"].set_epoch(int(state.epoch))
 
     def on_step_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ends the epoch with its last step."""
+        """Ends the epoch with its last step: what is remembered of samples is updated, and means are logged."""
         if state.epoch == int(state.epoch):
             self.update_sample_table(int(state.epoch))
             self.on_epoch_end(args, state, control)
@@ -44,11 +44,11 @@ class EarlyStopping(EarlyStoppingCallback):
     """As transformers', but each training counts anew, and one that is resumed goes on counting."""
 
     def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ends a training that has no step left, or whose patience is spent."""
+        """Ends a training whose patience is spent."""
         super().on_train_begin(args, state, control, **kwargs)
         saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
         self.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"] if saved else 0
         control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
-__all__ = ["EarlyStopping", "EpochLogger"]
+__all__ = ["EarlyStopping", "EpochBoundaries"]

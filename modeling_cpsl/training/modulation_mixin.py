@@ -60,7 +60,7 @@ class GradientModulationMixin(_Trainer):
                 self.modulator.observe(nothing, 0, score_sums=nothing, squared_error_sums=nothing)
             else:
                 self.modulator.observe_samples(errors, presence)
-            if self.modulator.wants_coalitions:
+            if self.modulator.wants_coalitions(self.state.epoch or 0.0):
                 coalitions = self.coalition_errors(model, inputs)
                 self.modulator.observe_coalitions({names: error.sum() for names, error in coalitions.items()})
         return (loss, outputs) if return_outputs else loss

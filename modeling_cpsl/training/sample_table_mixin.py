@@ -35,7 +35,7 @@ class SampleTableMixin(_Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
-        """Extends `Trainer.get_batch_samples`: adds to each batch what the table holds of its samples."""
+        """Extends `Trainer.get_batch_samples`: from the second epoch on, adds what the table holds of the samples."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if self.sample_table is not None and (self.state.epoch or 0.0) >= 1.0:
             for batch in batches:

@@ -23,7 +23,7 @@ from data_builders.files import DataError, counted, replacing_files, write_error
 from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
-from .callbacks import EarlyStopping, EpochLogger
+from .callbacks import EarlyStopping, EpochBoundaries
 from .checkpoints import (
     check_training_state,
     last_complete_checkpoint,
@@ -64,7 +64,8 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
     once and with the same weight (one that the sampler repeated to fill up an epoch's last batch not at all), and the
     min-max bounds, the unimodal errors and thereby the modulation's coefficients, and the modalities that modality
-    dropout leaves out are those of the whole step.
+    dropout leaves out are those of the whole step. Losses that are statistics of a batch, as MISA has, are the
+    exception: they are those of each micro-batch.
 
     Whether two ways of splitting a step give the same *weights* depends on what the forward pass draws at random. With
     all dropout probabilities 0 and `latent_noise="sample"` nothing that it draws depends on the split: then the
@@ -123,7 +124,7 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
         self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
         self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
-        self.add_callback(EpochLogger(self.log_epoch_means, self.update_sample_table))
+        self.add_callback(EpochBoundaries(self.log_epoch_means, self.update_sample_table))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
 

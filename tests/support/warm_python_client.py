@@ -22,7 +22,8 @@ def main(server: str, *arguments: str) -> None:
         os.execv(sys.executable, [sys.executable, *arguments])
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
-    status = os.waitstatus_to_exitcode(int.from_bytes(connection.recv(4), "big"))
+    ended = connection.recv(4)
+    status = os.waitstatus_to_exitcode(int.from_bytes(ended, "big")) if len(ended) == 4 else 1
     if status < 0:  # it was ended by a signal, and so is this process
         with contextlib.suppress(OSError):  # those that cannot be caught
             signal.signal(-status, signal.SIG_DFL)

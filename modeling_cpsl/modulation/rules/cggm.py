@@ -39,7 +39,7 @@ class CGGM(CoefficientRule):
         if before is None:
             return torch.ones_like(self.errors)
         before = before.to(self.errors.device)
-        known = (before - self.errors).isfinite()
+        known = (before - self.errors).isfinite() & ~statistics.absent
         falls = torch.where(known, (1 - (self.errors + EPS) / (before + EPS)).clamp(min=0) + self.floor, 0)
         number, total = known.sum(), falls.sum()
         coefficients = (number / (number - 1) * (total - falls) / total).clamp(0, 2)

@@ -39,6 +39,12 @@ class StepStatistics:
     step: int = 0
     seed: int = 0
 
+    @property
+    def absent(self) -> Tensor:
+        """(M,) bool, the modalities that no sample of the step has; none where no modality has an error."""
+        known = self.errors.isfinite()
+        return ~known & known.any()
+
     def required(self, name: str) -> Tensor:
         """An optional statistic that a rule cannot do without.
 

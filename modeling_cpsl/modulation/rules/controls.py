@@ -31,9 +31,10 @@ class NoBalance(CoefficientRule):
 
 @dataclass(kw_only=True)
 class RandomCoefficients(CoefficientRule):
-    """Each step takes the coefficients that CPSL's rule gave at a random one of the last 1,024 steps (or at itself).
+    """Each step takes what CPSL's rule, with its default options, gave at one of the last 1,024 steps.
 
-    The coefficients have the distribution of CPSL's own, and say nothing of the step that they are applied to.
+    That step itself is one of them. The coefficients have the distribution of CPSL's own, and say nothing of the step
+    that they are applied to.
     """
 
     enhances: ClassVar[bool] = True
@@ -75,7 +76,7 @@ class InverseVariance(CoefficientRule):
     def __call__(self, statistics: StepStatistics) -> Tensor:
         """See [`CoefficientRule.__call__`]."""
         self.variances = exponential_mean(self.variances, statistics.required("squared_errors"), self.momentum)
-        known = self.variances.isfinite()
+        known = self.variances.isfinite() & ~statistics.absent
         precisions = torch.where(known, 1 / (self.variances + EPS), 0)
         coefficients = (known.sum() * precisions / (precisions.sum() + EPS)).clamp(0.25, 2)
         return torch.where(known, coefficients, 1.0)

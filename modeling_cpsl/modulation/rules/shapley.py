@@ -44,7 +44,7 @@ class Shapley(CoefficientRule):
             self.contributions = exponential_mean(self.contributions, statistics.contributions, self.momentum)
         if self.contributions is None:
             return torch.ones_like(statistics.errors)
-        known = self.contributions.isfinite()
+        known = self.contributions.isfinite() & ~statistics.absent
         shares = torch.where(known, self.contributions.clamp(min=self.floor), math.inf)
         return torch.where(known, torch.exp(shares.amin() / shares - 1), 1.0)
 
@@ -89,7 +89,9 @@ class Alternate(CoefficientRule):
         if statistics.contributions is not None:
             self.contributions = exponential_mean(self.contributions, statistics.contributions, self.momentum)
         turn = self.order.to(errors.device)[statistics.step % len(errors)]
-        return (torch.arange(len(errors), device=errors.device) == turn).to(errors.dtype)
+        moved = torch.arange(len(errors), device=errors.device) == turn
+        # where nothing of the modality is in the step, the others learn
+        return torch.where((moved & statistics.absent).any(), ~moved, moved).to(errors.dtype)
 
 
 __all__ = ["Alternate", "Shapley"]

@@ -90,12 +90,12 @@ def test_launched_processes_share_out_the_runs_of_their_shard_and_the_gpus(monke
     assert launched_place((1, 3)) == Place((1, 3), 0)
     places = []
     for machine, rank in ((0, 0), (0, 1), (1, 2), (1, 3)):
-        told = {"RANK": rank, "WORLD_SIZE": 4, "LOCAL_RANK": rank - 2 * machine, "MASTER_ADDR": "a"}
+        told = {"RANK": rank, "WORLD_SIZE": 4, "LOCAL_RANK": rank - 2 * machine, "LOCAL_WORLD_SIZE": 2}
         for name, value in told.items():
             monkeypatch.setenv(name, str(value))
         places.append(launched_place((1, 2)))
         assert not told.keys() & os.environ.keys()
-    assert places == [Place((4, 8), 0), Place((5, 8), 1), Place((6, 8), 0), Place((7, 8), 1)]
+    assert places == [Place((4, 8), 0, 2), Place((5, 8), 1, 2), Place((6, 8), 0, 2), Place((7, 8), 1, 2)]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [_gpu(slot, 2) for slot in range(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")

@@ -79,7 +79,7 @@ def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):
     [
         ({"fold": "first"}, "fold: 'first' is not of the form i/n with i below n; 0/5 is the first of five"),
         ({"fold": "0/5", "streaming": True}, "a stream cannot be cut into folds"),
-        ({"fold": "0/5", "fold_group": "speaker"}, "fold_group: the data has no column 'speaker'; it has id, "),
+        ({"fold": "0/5", "fold_group": "speaker"}, "there is no column 'speaker' to group by; the data has id, "),
     ],
 )
 def test_a_fold_that_cannot_be_made_is_refused(options, message, small_tables):

@@ -48,11 +48,11 @@ def test_a_modulator_pools_the_errors_of_micro_batches_ranks_and_coalitions():
     layers = {name: torch.nn.Linear(2, 1) for name in ("acoustic", "visual")}
     sum(layer(torch.ones(1, 2)).sum() for layer in layers.values()).backward()
     modulator = GradientModulator(layers, rule=RULES["shapley"]())
-    assert modulator.wants_coalitions
+    assert modulator.wants_coalitions(0)
     sums = {(): 8.0, ("text",): 4.0, ("acoustic",): 6.0, ("visual",): 8.0, ("text", "acoustic"): 3.0}
     sums |= {("text", "visual"): 4.0, ("acoustic", "visual"): 6.0, ("text", "acoustic", "visual"): 2.0}
     modulator.observe_coalitions({members: torch.tensor(value) for members, value in sums.items()})
-    assert not modulator.wants_coalitions
+    assert not modulator.wants_coalitions(0)
     modulator.observe_samples({name: torch.ones(1) for name in layers})
     modulator.step(0)
     worth = {members: 1 - value / 8.0 for members, value in sums.items() if members}
@@ -60,7 +60,8 @@ def test_a_modulator_pools_the_errors_of_micro_batches_ranks_and_coalitions():
     expected = dict(zip(names, by_orders(worth, names), strict=True))
     actual = modulator.rule.contributions.tolist()
     assert actual == pytest.approx([expected["acoustic"], expected["visual"]])
-    assert not modulator.wants_coalitions  # again in eight steps
+    assert not modulator.wants_coalitions(0)  # again in eight steps
+    assert not GradientModulator(layers, rule=RULES["shapley"](), end_epoch=3).wants_coalitions(4.0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 from training_cases import make_trainer
 
-from modeling_cpsl.training.callbacks import EpochLogger
+from modeling_cpsl.training.callbacks import EpochBoundaries
 from modeling_cpsl.training.optimizer_step import drop_repetitions
 from modeling_cpsl.training.trainer import CPSLTrainer
 
@@ -85,6 +85,6 @@ def test_an_epoch_that_is_resumed_in_its_middle_has_its_own_order(tmp_path):
     trainer.state.epoch = 1.5
     loader = SimpleNamespace(set_epoch=sampler.set_epoch)
     for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, EpochLogger):
+        if isinstance(callback, EpochBoundaries):
             callback.on_epoch_begin(trainer.args, trainer.state, trainer.control, train_dataloader=loader)
     assert sampler.epoch == 1 and list(sampler) != first
