@@ -53,7 +53,7 @@ def test_another_column_can_be_the_group():
         ((5, 5), {}, "fold 5/5: name a fold from 0"),
         ((0, 2), {}, "at least 3"),
         ((0, 4), {"group": "speaker"}, "3 different values in the column 'speaker' cannot fill 4 folds"),
-        ((0, 4), {"group": "room"}, "no column 'room'; it has id, video_id, speaker"),
+        ((0, 4), {"group": "room"}, "no column 'room' to group by; the data has id, video_id, speaker"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(arguments, options, message):
