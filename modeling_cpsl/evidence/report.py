@@ -1,16 +1,17 @@
 """Every table and figure of an experiment, made from its records."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_builders.command_line import did_you_mean
 from data_builders.files import DataError, replacing_file
 
 from .figures import FOREST_PLOT, plot_curves, plot_forest
 from .finished_runs import compare_runs, standard_split
-from .records import read_records, write_table_of_records
-from .specification import saved_specification
+from .records import FINISHED, read_records, write_table_of_records
+from .specification import PlannedRun, Specification, saved_specification
 from .summary import summarize, with_metrics
 from .tables import latex, markdown, table_lines, table_of_values
 
@@ -49,7 +50,7 @@ def write_report(
     if metrics is not None:
         summary = with_metrics(summary, metrics)
     write_table_of_records(records, folder)
-    text = markdown(summary, specification.published)
+    text = markdown(summary, specification.published) + _missing_runs(records, specification)
     texts = {"table.md": text, "table.tex": latex(summary), "table.csv": table_of_values(summary).to_csv()}
     for name, content in texts.items():
         with replacing_file(folder / name) as path:
@@ -58,6 +59,19 @@ def write_report(
         plot_forest(summary, folder / FOREST_PLOT)
     plot_curves(records, [row.name for row in summary.rows], folder)
     return text
+
+
+def _missing_runs(records: Sequence[Mapping[str, Any]], specification: Specification) -> str:
+    """A line on planned runs that have not finished; nothing where all have."""
+    finished = {
+        PlannedRun(record["row"], record["seed"], record["fold"]) for record in records if record["status"] == FINISHED
+    }
+    planned = specification.planned_runs()
+    missing = [run.name for run in planned if run not in finished]
+    if not missing:
+        return ""
+    names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return f"\n{len(planned) - len(missing)} of {len(planned)} planned runs have finished; missing: {names}.\n"
 
 
 def report_on_runs(

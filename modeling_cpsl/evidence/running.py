@@ -1,5 +1,6 @@
 """Trains the runs of an experiment, several at a time, each in a process of its own; what is finished is kept."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 
 from data_builders.files import DataError, one_line
 
+from ..experiments.recipe import Recipe
 from ..experiments.records import without_paths
 from .records import FINISHED, failed_record, finished_record, read_record, record_path, write_record
 from .specification import PlannedRun, Specification
@@ -91,9 +93,9 @@ def run_experiment(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    specification.save(folder)
     planned = specification.planned_runs()[place.shard[0] :: place.shard[1]]
     pending = [run for run in planned if not _is_finished(run, specification, folder)]
+    specification.save(folder)
     failed = []
     with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=quiet or None) as progress:
         for run in _train(pending, specification, folder, workers, place):
@@ -114,13 +116,20 @@ def _is_finished(run: PlannedRun, specification: Specification, folder: Path) ->
     record = read_record(path)
     if record["status"] != FINISHED:
         return False
-    now = _recorded_options(run, specification)
-    if record["options"] != now:
+    before, now = record["recipe"], without_paths(_recipe(run, specification, folder).resolved())
+    now = json.loads(json.dumps(now))  # as a record has it
+    # An option that is younger than the record had its default then.
+    if changed := [name for name in before if name in now and before[name] != now[name]]:
+        name = changed[0]
         raise DataError(
-            f"{path}: that run was made with other options ({record['options']}, now {now}); name another output_dir, "
-            "or remove the record to run it again"
+            f"{path}: that run was made with other options ({name}: {before[name]}, now {now[name]}); name another "
+            "output_dir, or remove the record to run it again"
         )
     return True
+
+
+def _recipe(run: PlannedRun, specification: Specification, folder: Path) -> Recipe:
+    return specification.recipe(run, folder / RUNS / run.name)
 
 
 def _recorded_options(run: PlannedRun, specification: Specification) -> dict[str, Any]:
@@ -181,7 +190,7 @@ def _train_one(run: PlannedRun, specification: Specification, folder: Path, thre
         options = _recorded_options(run, specification)
         try:
             start = time.monotonic()
-            recipe = specification.recipe(run, folder / RUNS / run.name)
+            recipe = _recipe(run, specification, folder)
             results = run_recipe(recipe)
             record = finished_record(run, options, recipe, results, folder, time.monotonic() - start)
         except Exception as error:  # whatever it is, the other runs go on

@@ -11,6 +11,7 @@ import yaml
 
 from data_builders.columns import modality_sizes
 from data_builders.command_line import CommandParser, did_you_mean
+from data_builders.cross_validation import SMALLEST_NUM_FOLDS
 from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
 from ..experiments.assembly import load_data
@@ -225,6 +226,10 @@ def _checked_folds(folds: Any, path: Path) -> dict[str, Any] | None:
     is_right = isinstance(folds, Mapping) and folds.keys() <= {"k", "group"} and type(folds.get("k")) is int
     if not is_right:
         raise DataError(f"{path}: folds must be null or such as {{k: 5, group: video_id}}, not {folds!r}")
+    if folds["k"] < SMALLEST_NUM_FOLDS:
+        raise DataError(
+            f"{path}: folds: k={folds['k']} leaves nothing to train on; it must be at least {SMALLEST_NUM_FOLDS}"
+        )
     return {"k": folds["k"], "group": str(folds.get("group", "video_id"))}
 
 

@@ -88,9 +88,9 @@ def summarize(
     Raises:
         ValueError: No run has finished, or none has the split.
     """
-    finished = [record for record in records if record["status"] == FINISHED]
+    finished = [record for record in records if record["status"] == FINISHED and record["row"] in names]
     if not finished:
-        raise ValueError("no run has finished yet; their records name the logs of those that failed")
+        raise ValueError("no run of these rows has finished yet; their records name the logs of those that failed")
     with_split = [record for record in finished if split in record["group_sums"]]
     if not with_split:
         raise ValueError(f"no run has the split {split!r}; they have {', '.join(finished[0]['group_sums'])}")

@@ -302,7 +302,8 @@ class GradientModulator:
             raise ValueError("the state was saved by another version of the package; start the training anew")
         if state["rule"] != type(self.rule).__name__:
             raise ValueError(
-                f"the state is of the rule {state['rule']}, this modulator has {type(self.rule).__name__}"
+                f"the state is of the rule {state['rule']}, this modulator has {type(self.rule).__name__}: "
+                "balance as before"
             )
         self._step = state["step"]
         self._totals = state["totals"]

@@ -118,9 +118,20 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(specification, tmp_pa
     assert record["status"] == "failed" and record["error"]
     assert (tmp_path / "out" / record["log"]).is_file()
 
-    content["rows"]["text"]["fusion_size"] = 16
+    content["rows"]["text"]["residual_weight"] = 0.5
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     process = start((path, options), "--output_dir", tmp_path / "out")
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert "that run was made with other options" in errors.splitlines()[-1]
+    assert "that run was made with other options (residual_weight: 1.0, now 0.5)" in errors.splitlines()[-1]
+    kept = yaml.safe_load((tmp_path / "out" / "specification.yaml").read_text())
+    assert "residual_weight" not in kept["rows"]["text"]  # a call that is refused changes nothing
+
+    content["rows"]["text"].pop("residual_weight")
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    base = tmp_path / "base.yaml"
+    base.write_text("dataset: sample\nmodel_name_or_path: sample\nlearning_rate: 0.5\n")
+    process = start((path, options), "--output_dir", tmp_path / "out", "--base", base)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert "that run was made with other options (" in errors.splitlines()[-1]

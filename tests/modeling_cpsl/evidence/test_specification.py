@@ -101,6 +101,7 @@ def test_each_row_of_the_projects_specifications_is_a_recipe(path, tmp_path):
         ({"seeds": []}, "seeds must be different whole numbers from 0"),
         ({"seeds": [1, 1]}, "seeds must be different whole numbers from 0"),
         ({"folds": 5}, "folds must be null or such as {k: 5, group: video_id}, not 5"),
+        ({"folds": {"k": 2}}, "folds: k=2 leaves nothing to train on; it must be at least 3"),
         ({"published": {"source": "a", "systems": {"b": 3}}}, "published must be such as {source: a paper, systems:"),
         ({"published": [1]}, "published must be such as"),
         ({"reference": "txt"}, "reference 'txt' is not one of the rows; did you mean text?"),
