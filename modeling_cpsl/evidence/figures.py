@@ -122,7 +122,7 @@ def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], path: Path) -> No
             style = _ROW_STYLES[index // len(_ROW_COLORS) % len(_ROW_STYLES)]
             epochs = [row["epoch"] for row in means if _CURVE in row]
             values, bands = (np.array([row[_CURVE] for row in log if _CURVE in row]) for log in (means, deviations))
-            axes.plot(epochs, values, style, color=color, label=name)
+            axes.plot(epochs, values, style, marker="o", markersize=3, color=color, label=name)
             axes.fill_between(epochs, values - bands, values + bands, color=color, alpha=0.15, linewidth=0)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation MAE (sentiment points)")
