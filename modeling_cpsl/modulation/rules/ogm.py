@@ -74,7 +74,7 @@ def mean_ratios(scores: Tensor) -> Tensor:
     """Mean over the other modalities of s_m / s_j, (M,); NaN for a modality without a score or without another one."""
     comparable = scores.isfinite()
     compared = others(comparable)
-    ratios = torch.where(compared, scores[:, None] / (scores + EPS), 0).sum(1) / compared.sum(1)
+    ratios = torch.where(compared, scores[:, None] / scores.clamp(min=EPS), 0).sum(1) / compared.sum(1)
     # a tie must not be damped because of rounding
     equal = torch.where(compared, scores[:, None] - scores, 0).sum(1) == 0
     return torch.where(comparable, torch.where(equal, 1.0, ratios), math.nan)
