@@ -127,7 +127,7 @@ def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
         DataError: There is none, or one is damaged.
     """
-    paths = sorted(Path(folder, RECORDS).glob("*.json"))
+    paths = sorted(_record_paths(folder))
     if not paths:
         raise DataError(f"{folder}: no record in {Path(folder, RECORDS)}; name the output_dir of `cpsl experiment`")
     return [read_record(path) for path in paths]
@@ -135,7 +135,12 @@ def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 def has_finished_run(folder: str | os.PathLike) -> bool:
     """Whether a run of an experiment has finished."""
-    return any(read_record(path)["status"] == FINISHED for path in Path(folder, RECORDS).glob("*.json"))
+    return any(read_record(path)["status"] == FINISHED for path in _record_paths(folder))
+
+
+def _record_paths(folder: str | os.PathLike) -> list[Path]:
+    # What begins with a dot is being written by another process.
+    return [path for path in Path(folder, RECORDS).glob("*.json") if not path.name.startswith(".")]
 
 
 def write_table_of_records(records: Sequence[dict[str, Any]], folder: str | os.PathLike) -> None:

@@ -51,7 +51,7 @@ def start(specification, *arguments):
 
 
 def records_in(folder):
-    return {path.stem: json.loads(path.read_text()) for path in (folder / "records").glob("*.json")}
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "records").glob("[!.]*.json")}
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_an_experiment_is_continued_after_a_kill_and_done_in_two_parts(specifica
         time.sleep(0.2)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    before = {path: path.stat().st_mtime_ns for path in (out / "records").glob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in (out / "records").glob("[!.]*.json")}
     assert 1 <= len(before) < 4
 
     parts = [start(specification, "--output_dir", out, "--shard", f"{part}/2") for part in range(2)]

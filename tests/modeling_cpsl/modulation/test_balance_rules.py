@@ -55,9 +55,7 @@ class TestOGM:
 
     @given(st.lists(st.floats(0.05, 3.0), min_size=2, max_size=2, unique=True), st.floats(0.1, 2.0))
     def test_with_inverse_errors_of_two_modalities_it_is_eq_5(self, errors, alpha):
-        assume(
-            abs(errors[0] - errors[1]) > 1e-6
-        )  # what is almost a tie is a matter of rounding
+        assume(abs(errors[0] - errors[1]) > 1e-6)  # what is almost a tie is a matter of rounding
         expected = ConflictAware(penalize=False, alpha=alpha)(statistics(errors=errors)).tolist()
         actual = coefficients("ogm", {"alpha": alpha, "score": "inverse_error"}, errors=errors)
         assert actual == pytest.approx(expected, abs=1e-5)
