@@ -28,16 +28,15 @@ def experiment(arguments: Sequence[str]) -> None:
     instead.add_argument("--folds", type=int, help="number of folds of a cross-validation")
     options, others = parser.parse_own_args(arguments)
     check_at_least_1(workers=options.workers, folds=options.folds)
-    from .specification import read_specification
-
-    specification = read_specification(
-        options.specification, others, base=options.base, seeds=options.seeds, num_folds=options.folds
-    )
     from .records import has_finished_run
     from .report import write_report
     from .running import launched_place, run_experiment
+    from .specification import read_specification
 
-    place = launched_place(options.shard)
+    place = launched_place(options.shard)  # before recipes are read, whose processes would look for each other
+    specification = read_specification(
+        options.specification, others, base=options.base, seeds=options.seeds, num_folds=options.folds
+    )
     try:
         failed = run_experiment(specification, options.output_dir, workers=options.workers, place=place)
     except KeyboardInterrupt:

@@ -12,8 +12,11 @@ import pytest
 import yaml
 from warm_python import warm_python
 
+from cpsl import main
 from modeling_cpsl import compute_sentiment_metrics
+from modeling_cpsl.evidence import running
 from modeling_cpsl.evidence.running import Place, _gpu, launched_place
+from modeling_cpsl.evidence.specification import PlannedRun
 
 
 ROOT = Path(__file__).parents[3]
@@ -100,6 +103,19 @@ def test_launched_processes_share_out_the_runs_of_their_shard_and_the_gpus(monke
     assert [_gpu(slot, 2) for slot in range(3)] == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert [_gpu(slot, 2) for slot in range(3)] == ["3", "5", "3"]
+
+
+def test_a_launched_process_does_not_end_the_others(specification, tmp_path, monkeypatch, capsys):
+    """An error of one, or a report of nothing, would have the launcher end all trainings."""
+    path, options = specification
+    failed = PlannedRun("A6", 0, None)
+    monkeypatch.setattr(running, "run_experiment", lambda *arguments, **others: [failed])
+    arguments = ["experiment", str(path), "--output_dir", str(tmp_path / "out"), *options]
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    assert main(arguments) == 0
+    assert "1 of the runs failed, the first is A6-seed0" in capsys.readouterr().err
+    assert main(arguments) == 1  # now nothing is launched
 
 
 @pytest.mark.slow

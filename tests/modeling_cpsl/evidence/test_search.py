@@ -95,6 +95,34 @@ def test_the_best_recipe_has_what_its_base_switched_and_the_command_line_gave(sp
     assert read_recipe(tmp_path / "out" / "best.yaml").training.ge is trainings[0][1]["ge"]
 
 
+def test_a_search_goes_on_after_a_trial_without_a_value(space, trainings, tmp_path, monkeypatch):
+    train = searching.run_experiment
+
+    def train_without_a_value_first(specification, folder, **options):
+        failed = train(specification, folder, **options)
+        [run] = specification.planned_runs()
+        if run.name.startswith("trial-0"):
+            record = searching.read_record(record_path(folder, run))
+            write_record(record | {"metrics": {"validation_mae": None}}, record_path(folder, run))
+        return failed
+
+    monkeypatch.setattr(searching, "run_experiment", train_without_a_value_first)
+    assert search("sample", space, tmp_path / "out", 2).startswith("best of 2 trials")
+    first, second = csv.DictReader((tmp_path / "out" / "trials.csv").read_text().splitlines())
+    assert first["validation_mae"] == "" and first["error"] == "its value is nan" and second["validation_mae"]
+
+
+def test_a_trial_whose_error_is_known_is_not_tried_again():
+    optuna = pytest.importorskip("optuna")
+    space = {"learning_rate": optuna.distributions.FloatDistribution(0, 1)}
+    study = optuna.create_study()
+    failed, interrupted = study.ask(space), study.ask(space)
+    failed.set_user_attr("error", "no memory")  # and then the search was killed
+    again = searching._next_trial(study, space, 0, 1)
+    assert again.params == interrupted.params
+    assert [trial.number for trial in searching._judged(study)] == [failed.number]
+
+
 def test_a_missing_package_is_named(space, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"optuna is not installed; .* pip install 'cpsl\[search\]'"):
