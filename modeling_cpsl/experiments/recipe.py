@@ -406,7 +406,7 @@ def _as_arguments(options: Mapping[str, Any], parser: _RecipeParser, *, source: 
         if isinstance(value, list) and known[name].nargs is None:
             value = ",".join(map(str, value))
         if isinstance(value, dict) and known[name].nargs is not None:
-            value = [f"{option}={json.dumps(setting)}" for option, setting in value.items()]
+            value = [f"{option}={setting}" for option, setting in value.items()]
         if isinstance(value, list):
             arguments += [f"--{name}", *map(str, value)]
         else:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import ParallelMode
@@ -316,21 +315,22 @@ def _checked_options(balance: str, given: Iterable[str] | dict[str, Any]) -> dic
     if not isinstance(given, dict):
         if wrong := [text for text in given if "=" not in text]:
             raise ValueError(f"balance_options: {wrong[0]!r} must be a name and a value, as in alpha=0.3")
-        given = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in given)}
+        given = {name: value for name, _, value in (text.partition("=") for text in given)}
     known = {option.name: option for option in fields(RULES[balance]) if option.init}
+    checked: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             raise ValueError(f"balance_options: {name!r} is not an option of balance={balance}; {has}")
-        is_number = isinstance(known[name].default, float)
-        if isinstance(value, bool) or not isinstance(value, (int, float) if is_number else str):
-            kind = "a number" if is_number else "a name"
-            raise ValueError(f"balance_options: {name}={value!r} must be {kind}")
+        try:
+            checked[name] = float(value) if isinstance(known[name].default, float) else str(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"balance_options: {name}={value!r} must be a number") from None
     try:
-        RULES[balance](**given)
+        RULES[balance](**checked)
     except ValueError as error:
         raise ValueError(f"balance_options: {error}") from None
-    return dict(given)
+    return checked
 
 
 __all__ = ["CPSLTrainingArguments"]

@@ -47,7 +47,7 @@ def test_window_beyond_the_epochs_is_refused(tmp_path):
             "'beta' is not an option of balance=ogm; its options are",
         ),
         ({"balance": "ogm", "balance_options": ["alpha=much"]}, "balance_options: alpha='much' must be a number"),
-        ({"balance": "ogm", "balance_options": ["alpha=-1"]}, "balance_options: alpha=-1 must be between 0"),
+        ({"balance": "ogm", "balance_options": ["alpha=-1"]}, "balance_options: alpha=-1.0 must be between 0"),
         (
             {"balance": "ogm", "balance_options": ["score=best"]},
             "score='best' must be one of likelihood",
@@ -67,6 +67,13 @@ def test_options_of_a_rule_as_texts_or_a_mapping(tmp_path, given):
     args = CPSLTrainingArguments(output_dir=str(tmp_path), balance="ogm", balance_options=given)
     assert args.balance_rule == RULES["ogm"](alpha=0.3, score="inverse_error")
     assert args.to_dict()["balance_options"] == {"alpha": 0.3, "score": "inverse_error"}
+
+
+def test_a_number_is_spelt_in_any_way(tmp_path):
+    args = CPSLTrainingArguments(
+        output_dir=str(tmp_path), balance="cggm", balance_options=["floor=1e-3", "momentum=0"]
+    )
+    assert args.balance_rule == RULES["cggm"](floor=1e-3, momentum=0.0)
 
 
 def test_enhancement_without_modulation_is_refused(tmp_path):
