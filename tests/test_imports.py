@@ -23,7 +23,7 @@ ALLOWED = {
         "command line",
         "data_builders",
     },
-    "evidence": {"experiments", "training", "flat", "columns", "files", "command line", "data_builders"},
+    "evidence": {"experiments", "training", "modulation", "flat", "columns", "files", "command line", "data_builders"},
     "training": {"modulation", "flat", "columns", "files"},
     "modulation": set(),
     "flat": set(),

@@ -1,12 +1,12 @@
 """What each modality contributes, for an experiment that has a row for every subset of some modalities."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..modulation.contributions import shapley_weight
 from .group_sums import metrics_of_sums
 from .statistics import bootstrap, interval
 
@@ -91,8 +91,7 @@ def _shapley_weights(modality: str, subsets: Sequence[frozenset[str]], number: i
     """(R,), with which the values of the subsets add up to the Shapley value; the empty subset's value is 0."""
     weights = []
     for subset in subsets:
-        others = len(subset - {modality})
-        share = math.factorial(others) * math.factorial(number - others - 1) / math.factorial(number)
+        share = shapley_weight(len(subset - {modality}), number)
         weights.append(share if modality in subset else -share)
     return np.array(weights)
 

@@ -13,6 +13,11 @@ def coalitions(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [coalition for size in range(1, len(names) + 1) for coalition in itertools.combinations(names, size)]
 
 
+def shapley_weight(num_before: int, total: int) -> float:
+    """The share of the orders of `total` modalities in which a modality comes right behind these `num_before`."""
+    return math.factorial(num_before) * math.factorial(total - num_before - 1) / math.factorial(total)
+
+
 def shapley_values(values: Mapping[tuple[str, ...], Tensor], names: Sequence[str]) -> Tensor:
     """The Shapley value of each modality (the empty coalition is worth 0); they add up to the value of all together.
 
@@ -37,10 +42,9 @@ def shapley_values(values: Mapping[tuple[str, ...], Tensor], names: Sequence[str
         for coalition in coalitions(names):
             if name in coalition:
                 rest = tuple(member for member in coalition if member != name)
-                weight = math.factorial(len(rest)) * math.factorial(total - len(coalition)) / math.factorial(total)
-                gains.append(weight * (values[coalition] - (values[rest] if rest else 0)))
+                gains.append(shapley_weight(len(rest), total) * (values[coalition] - (values[rest] if rest else 0)))
         shares.append(torch.stack(gains).sum())
     return torch.stack(shares)
 
 
-__all__ = ["coalitions", "shapley_values"]
+__all__ = ["coalitions", "shapley_values", "shapley_weight"]

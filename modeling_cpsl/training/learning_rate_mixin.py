@@ -1,21 +1,14 @@
 """`Trainer` with a learning rate for the text encoder and another for all that stands above it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .arguments import CPSLTrainingArguments
-from .contract import TrainableModel
+from .base import TrainableModelMixin
 
 
-# To a type checker the mixin is a trainer itself, since it is only ever mixed into one.
-if TYPE_CHECKING:
-    from transformers import Trainer as _Trainer
-else:
-    _Trainer = object
-
-
-class LearningRateMixin(_Trainer):
+class LearningRateMixin(TrainableModelMixin):
     """Follows `encoder_learning_rate` and `head_learning_rate`; where neither is given it does nothing.
 
     A scheduler multiplies all rates by the same factor. Weight decay is what it is without: none on biases and norms.
@@ -24,11 +17,6 @@ class LearningRateMixin(_Trainer):
     args: CPSLTrainingArguments
     # The part of the model that each of the optimizer's groups belongs to; empty where there is one rate.
     _parts: tuple[str, ...] = ()
-
-    @property
-    def unwrapped_model(self) -> TrainableModel:
-        """The model without what distributed training wraps around it."""
-        return self.accelerator.unwrap_model(self.model)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Extends `Trainer.create_optimizer`: parameters with different rates are in groups of their own.

@@ -1,13 +1,14 @@
 """`Trainer` with gradient modulation, for any model. The only module that connects the two."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.trainer_utils import TrainOutput
 
 from ..modulation import GradientModulator
+from .base import TrainerBase
 from .checkpoints import load_training_state, resuming_from
 
 
@@ -15,14 +16,7 @@ from .checkpoints import load_training_state, resuming_from
 MODULATOR_FILE = "modulator.pt"
 
 
-# To a type checker the mixin is a trainer itself, since it is only ever mixed into one.
-if TYPE_CHECKING:
-    from transformers import Trainer as _Trainer
-else:
-    _Trainer = object
-
-
-class GradientModulationMixin(_Trainer):
+class GradientModulationMixin(TrainerBase):
     """Gradient modulation with the Conflict-aware Penalty for any `Trainer`: one modulation per optimizer step.
 
     Put it before `Trainer` and implement [`create_modulator`]. The model returns `modality_errors`, a dict of
@@ -61,7 +55,8 @@ class GradientModulationMixin(_Trainer):
             else:
                 self.modulator.observe_samples(errors, presence)
             if self.modulator.wants_coalitions(self.state.epoch or 0.0):
-                coalitions = self.coalition_errors(model, inputs)
+                with self.accelerator.autocast():  # as the model's own forward runs
+                    coalitions = self.coalition_errors(model, inputs)
                 self.modulator.observe_coalitions({names: error.sum() for names, error in coalitions.items()})
         return (loss, outputs) if return_outputs else loss
 

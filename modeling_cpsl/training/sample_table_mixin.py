@@ -1,13 +1,13 @@
 """`Trainer` with a table of what the model wants remembered of each training sample."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .base import TrainableModelMixin
 from .checkpoints import load_training_state, resuming_from
-from .contract import TrainableModel
 from .optimizer_step import MicroBatch
 from .sample_table import SampleTable, sample_ids
 
@@ -16,23 +16,11 @@ from .sample_table import SampleTable, sample_ids
 SAMPLE_TABLE_FILE = "sample_table.pt"
 
 
-# To a type checker the mixin is a trainer itself, since it is only ever mixed into one.
-if TYPE_CHECKING:
-    from transformers import Trainer as _Trainer
-else:
-    _Trainer = object
-
-
-class SampleTableMixin(_Trainer):
+class SampleTableMixin(TrainableModelMixin):
     """Keeps the `sample_columns` of a [`TrainableModel`]; for a model without any it does nothing."""
 
     sample_table: SampleTable | None = None
     _micro_batch: MicroBatch | None = None  # that of the training step, None outside of one
-
-    @property
-    def unwrapped_model(self) -> TrainableModel:
-        """The model without what distributed training wraps around it."""
-        return self.accelerator.unwrap_model(self.model)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
         """Extends `Trainer.get_batch_samples`: from the second epoch on, adds what the table holds of the samples."""
