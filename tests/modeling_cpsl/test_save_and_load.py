@@ -216,6 +216,19 @@ def test_weights_of_modalities_by_their_place_are_new_for_other_modalities(make_
         assert all(f"multimodal.encoders.{part}.trunk.0.weight" not in info["missing_keys"] for part in kept)
 
 
+@pytest.mark.parametrize(("architecture", "part"), [("mult", "memories"), ("ithp", "levels")])
+def test_parts_that_read_others_by_their_place_are_new_for_other_modalities(make_model, tmp_path, architecture, part):
+    before = make_model(architecture=architecture, modality_sizes={"acoustic": 5, "visual": 5})
+    before.save_pretrained(tmp_path)
+    load = functools.partial(CPSLForSentimentRegression.from_pretrained, tmp_path, output_loading_info=True)
+    assert not load()[1]["missing_keys"]
+    other, info = load(modality_sizes={"aroma": 5, "visual": 5})
+    names = [name for name, _ in other.named_parameters() if f".{part}." in name]
+    assert names and {*names} <= {*info["missing_keys"]}
+    kept, matrices = before.state_dict(), [name for name in names if other.state_dict()[name].ndim == 2]
+    assert not any(name in kept and torch.isclose(kept[name], other.state_dict()[name]).all() for name in matrices)
+
+
 class TestCalibration:
     @pytest.fixture
     def folder(self, make_model, tmp_path):

@@ -23,7 +23,7 @@ from modulation_cases import (
 )
 from torch import nn
 
-from modeling_cpsl.modulation import GradientModulator
+from modeling_cpsl.modulation import RULES, GradientModulator
 
 
 class TestStatistics:
@@ -96,8 +96,12 @@ class TestNoHostSync:
         optimizer = torch.optim.SGD(itertools.chain(*groups.values()), lr=0.1)
         modulator.attach(optimizer)
         errors = {name: torch.zeros((), device=device) for name in groups}
+        sums = {"score_sums": errors, "squared_error_sums": errors}
+        if modulator.wants_coalitions(0):
+            coalitions = [(), ("acoustic",), ("visual",), ("acoustic", "visual")]
+            modulator.observe_coalitions({names: torch.ones((), device=device) for names in coalitions})
         for count in (4, {"acoustic": 3, "visual": 0}, torch.ones((), device=device)):
-            modulator.observe(errors, count)
+            modulator.observe(errors, count, **sums)
         modulator.step(0, grad_scale=torch.ones((), device=device))
         optimizer.step()
         return modulator.pop_statistics()
@@ -109,6 +113,14 @@ class TestNoHostSync:
             statistics = self.run(groups, target=target)
             with pytest.raises(AssertionError, match="_local_scalar_dense"):
                 statistics["error_visual"].item()
+
+    @pytest.mark.parametrize("name", list(RULES))
+    def test_no_rule_reads_a_value(self, name):
+        rule, groups = RULES[name](), groups_with_gradients()
+        target = "update" if rule.needs_update_target else "gradient"
+        with NoHostRead():
+            for _ in range(2):  # the second one has what the first has left
+                self.run(groups, target=target, rule=rule)
 
     @pytest.mark.parametrize("target", ["gradient", "update"])
     def test_no_value_moves_to_the_host(self, target):
