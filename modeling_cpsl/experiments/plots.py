@@ -55,6 +55,7 @@ MODULATION_PANELS = {
     "error": Panel("Unimodal error", "MAE (sentiment points)"),
     "grad_norm": Panel("Gradient norm $g_m$", "mean over the steps"),
 }
+SKILL_PANEL = Panel("Who learns when", "validation skill $R_m$")
 IMBALANCE_PANEL = Panel("Modality imbalance degree", "largest difference of mean $c_m$", (0.0, 1.0))
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart; the markers serve print in grey.
@@ -107,7 +108,7 @@ def plot_modulation(
     deviations: Log | None = None,
     modulated_epochs: range | None = None,
 ) -> None:
-    """Draws the means of each epoch's modulation by modality, and the imbalance degree.
+    """Draws the means of each epoch's modulation by modality, the imbalance degree, and each modality's skill.
 
     Args:
         log_history: Trainer's log history of a run with at least one modulated modality, or the means of several.
@@ -115,15 +116,16 @@ def plot_modulation(
         deviations: Of the same rows and columns, where they are means: they become bands.
         modulated_epochs: The epochs in the modulation window, counted from 0; they are shaded and their end is marked.
     """
-    prefix = "train_error_"
-    names = sorted({column.removeprefix(prefix) for row in log_history for column in row if column.startswith(prefix)})
+    names, able = _names_behind("train_error_", log_history), _names_behind("eval_skill_", log_history)
     styles = MODALITY_STYLES | dict(
-        zip(sorted({*names} - {*MODALITY_STYLES}), itertools.cycle(FURTHER_STYLES), strict=False)
+        zip(sorted({*names, *able} - {*MODALITY_STYLES}), itertools.cycle(FURTHER_STYLES), strict=False)
     )
     panels = [
         (panel, [_curve(log_history, deviations, f"train_{quantity}_{name}", name, styles[name]) for name in names])
         for quantity, panel in MODULATION_PANELS.items()
     ]
+    skills = [_curve(log_history, deviations, f"eval_skill_{name}", name, styles[name]) for name in able]
+    panels.append((SKILL_PANEL, skills))
     panels.append((IMBALANCE_PANEL, [_curve(log_history, deviations, "train_imbalance", "", (MARK_COLOR, "o"))]))
     _save_figure(panels, path, modulated_epochs=modulated_epochs)
 
@@ -146,6 +148,10 @@ def signed(value: float, digits: int = 2) -> str:
 def has_modulation(log_history: Log) -> bool:
     """Whether there is something for [`plot_modulation`] to draw."""
     return any("train_imbalance" in row for row in log_history)
+
+
+def _names_behind(prefix: str, log_history: Log) -> list[str]:
+    return sorted({column.removeprefix(prefix) for row in log_history for column in row if column.startswith(prefix)})
 
 
 def _loss_panels() -> dict[str, Panel]:

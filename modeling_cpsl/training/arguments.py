@@ -116,6 +116,14 @@ class CPSLTrainingArguments(TrainingArguments):
         },
     )
 
+    coalitions_every: int = field(
+        default=0,
+        metadata={
+            "help": "In every so many-th epoch, also log the validation skill of each coalition of modalities: M "
+            "modalities have 2^M - 1, and each costs an evaluation of what stands above the text encoder (with "
+            "architecture mag, of everything). 0: never."
+        },
+    )
     train_embeddings: str = field(
         default=TRAIN_EMBEDDINGS[0],
         metadata={
@@ -204,6 +212,10 @@ class CPSLTrainingArguments(TrainingArguments):
             rate = getattr(self, name)
             if rate is not None and not 0.0 <= rate < math.inf:
                 raise ValueError(f"{name}={rate} must be a finite number, at least 0")
+        if self.coalitions_every < 0 or (self.coalitions_every and self.eval_strategy != IntervalStrategy.EPOCH):
+            raise ValueError(
+                f"coalitions_every={self.coalitions_every} must be at least 0, and above 0 needs eval_strategy=epoch"
+            )
         self._check_early_stopping()
         self._check_modulation()
 

@@ -91,6 +91,20 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def skill(squared_error: float | np.ndarray, squared_error_of_mean: float | np.ndarray) -> float | np.ndarray:
+    """1 - `squared_error` / `squared_error_of_mean`: the share of the mean label's error that predictions avoid.
+
+    1 is perfect, 0 no better than the mean label, and below 0 worse; NaN where the mean label has no error.
+
+    Args:
+        squared_error: Mean or sum of the squared errors of predictions.
+        squared_error_of_mean: The same of the mean training label, over the same samples.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_mean = np.where(np.asarray(squared_error_of_mean) > 0, squared_error_of_mean, np.nan)
+        return 1 - np.asarray(squared_error) / of_mean
+
+
 def compute_sentiment_metrics(
     predictions: "np.ndarray | Tensor | Sequence[float]", labels: "np.ndarray | Tensor | Sequence[float]"
 ) -> dict[str, float]:
@@ -192,4 +206,4 @@ def _as_vector(name: str, values: "np.ndarray | Tensor | Sequence[float]") -> np
     return array
 
 
-__all__ = ["METRICS", "Metric", "compute_sentiment_metrics", "is_better_if_greater", "load_metric"]
+__all__ = ["METRICS", "Metric", "compute_sentiment_metrics", "is_better_if_greater", "load_metric", "skill"]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -33,7 +32,7 @@ from .checkpoints import (
 from .coalitions import squared_coalition_errors
 from .contract import TrainableModel
 from .embedding_rows import check_trained_rows, trained_embeddings, trained_rows
-from .encoding import LabelStatistics, label_statistics
+from .encoding import LabelStatistics
 from .learning_rate_mixin import LearningRateMixin
 from .loss_watch import LossWatch
 from .means import MeanTracker
@@ -49,7 +48,7 @@ from .sampling import (
     order_of,
     sample_lengths,
 )
-from .streaming import EncodedStream
+from .skill_mixin import SkillMixin
 
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ logger = logging.getLogger(__name__)
 MEANS_FILE = "running_means.pt"
 
 
-class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, Trainer):
+class CPSLTrainer(SkillMixin, SampleTableMixin, GradientModulationMixin, LearningRateMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
@@ -76,7 +75,8 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
     resumed with the same split continues bit for bit on a CPU. `docs/method.md` says more (section 9).
 
     Logged at the end of each epoch, as means over its samples or steps, with the prefix `train_`: all losses and the
-    modulation's statistics. Evaluation has the same losses with the prefix `eval_`, and [`METRICS`].
+    modulation's statistics. Evaluation has the same losses with the prefix `eval_`, [`METRICS`], and the skill of each
+    modality, see [`SkillMixin`].
 
     Args:
         model: What is trained; None with `model_init`.
@@ -92,7 +92,6 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
     """
 
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
-    _labels = LabelStatistics()
 
     def __init__(self, model: torch.nn.Module | None = None, args: CPSLTrainingArguments | None = None, **kwargs: Any):
         if not isinstance(args, CPSLTrainingArguments):
@@ -152,14 +151,13 @@ class CPSLTrainer(SampleTableMixin, GradientModulationMixin, LearningRateMixin, 
                 args.modulation_start_epoch,
             )
         groups = {name: model.modality_parameters(name) for name in names}
-        known = isinstance(self.train_dataset, Dataset | EncodedStream)
-        self._labels = label_statistics(self.train_dataset) if known else LabelStatistics()
-        scale = self._labels.deviation
+        scale = (self.training_labels or LabelStatistics()).deviation
         return GradientModulator(groups, args.modulation, rule=rule, likelihood_scale=scale, seed=args.seed)
 
     def coalition_errors(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[tuple[str, ...], Tensor]:
         """See [`GradientModulationMixin.coalition_errors`]."""
-        return squared_coalition_errors(self.unwrapped_model, inputs, self._labels.mean)
+        labels = self.training_labels or LabelStatistics()
+        return squared_coalition_errors(self.unwrapped_model, inputs, labels.mean)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Extends `Trainer.train`: only a complete checkpoint is resumed from, and True finds the latest such one.

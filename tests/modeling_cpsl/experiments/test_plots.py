@@ -122,6 +122,15 @@ def test_modulation_is_drawn_by_modality(draw):
     assert list(line.get_ydata()) == [0.2, 0.2]
 
 
+def test_who_learns_when_is_drawn_of_text_too(draw):
+    log = history(2)
+    for row in log:
+        if "eval_mae" in row:
+            row |= {"eval_skill_text": row["epoch"] / 4, "eval_skill_visual": 0.0}
+    lines = curves(draw(plot_modulation, log)["Who learns when"])
+    assert {name: list(line.get_ydata()) for name, line in lines.items()} == {"text": [0.25, 0.5], "visual": [0, 0]}
+
+
 def test_a_loss_of_the_list_has_a_panel(draw, monkeypatch):
     monkeypatch.setitem(LOSSES, "contrastive", Loss(lambda inputs: None, "contrastive loss", "nats", 0.1))
     panels = draw(plot_training_dynamics, history(2, losses=("task", "contrastive")))
