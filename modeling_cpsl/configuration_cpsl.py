@@ -13,7 +13,7 @@ from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedCon
 from .architectures_cpsl import ARCHITECTURES, check_modality_count, checked_options, describe_options
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
-from .losses_cpsl import LOSSES, TASK_LOSSES
+from .losses_cpsl import LOSSES, STATISTICAL_DISTANCES, TASK_LOSSES
 from .pooling_cpsl import POOLINGS
 from .regressor_cpsl import check_probability, check_size, check_weight, option
 from .utterances_cpsl import UTTERANCE_FIELDS
@@ -133,6 +133,12 @@ class CPSLConfigMixin(LossWeights):
         True, "Adaptive modality encoding (eq. 1): a variance head, and latent noise in training; off: Z = mean."
     )
     sl: bool = option(True, "Statistical Loss (eq. 3).")
+    sl_kind: str = option(
+        "mean_variance",
+        "What the Statistical Loss compares of latents and features: mean and variance (the paper), skewness and "
+        "kurtosis too (moments), or their distributions by a kernel (mmd).",
+        STATISTICAL_DISTANCES,
+    )
     modality_hidden_size: int = option(256, "Width of the modality encoders' and decoders' hidden layer.")
     latent_size: int = option(256, "Size d_z of the modality latents Z_m.")
     fusion_size: int = option(512, "Size d_f of the fused sequence F_av.")

@@ -44,7 +44,16 @@ class CPSLRegressor(MultimodalRegressor):
     reference = "Dai, Liang and Mai (2026), arXiv:2605.28575"
     config_fields = frozenset(
         {
-            *("ame", "sl", "modality_hidden_size", "latent_size", "fusion_size", "fusion", "residual_weight"),
+            *(
+                "ame",
+                "sl",
+                "sl_kind",
+                "modality_hidden_size",
+                "latent_size",
+                "fusion_size",
+                "fusion",
+                "residual_weight",
+            ),
             *("encoder_dropout", "classifier_dropout", "pooling", "feature_normalization"),
             *(f"{name}_weight" for name, loss in LOSSES.items() if loss.weight is not None),
         }

@@ -23,6 +23,7 @@ PAPER = {
     "use_text": True,
     "ame": True,
     "sl": True,
+    "sl_kind": "mean_variance",
     "modality_hidden_size": 256,
     "latent_size": 256,
     "fusion_size": 512,
@@ -80,7 +81,13 @@ def test_defaults_of_the_text_encoder_are_deberta_v3_base():
 @each_config
 def test_round_trip_through_json(config_class, tmp_path):
     fields = {"modality_sizes": {"visual": 3, "acoustic": 5, "timing": 6}, "ame": False, "sl": False, "fusion": "sum"}
-    fields |= {"residual_weight": 0.25, "pooling": "cls", "latent_size": 8, "feature_normalization": "none"}
+    fields |= {
+        "residual_weight": 0.25,
+        "pooling": "cls",
+        "latent_size": 8,
+        "feature_normalization": "none",
+        "sl_kind": "mmd",
+    }
     config_class(**fields).save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert type(config) is config_class

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modeling_cpsl import CPSLConfig
 from modeling_cpsl.losses_cpsl import (
+    STATISTICAL_DISTANCES,
     diversity_loss,
     kl_loss,
     loss_names,
@@ -51,6 +52,52 @@ def reference_statistical(latent_mean, latent_variance, features, mask):
     of_means = over_tokens_then_samples(lambda i, j: (mean(mu[i][j]) - mean(x[i][j])) ** 2, mask.tolist())
     of_variances = over_tokens_then_samples(lambda i, j: (mean(var[i][j]) - variance(x[i][j])) ** 2, mask.tolist())
     return 0.5 * (of_means + of_variances)
+
+
+def moments_of_a_mixture(means, variances):
+    """Scaled skewness and kurtosis of an equal mixture of normal distributions, from its raw moments about 0."""
+    parts = list(zip(means, variances, strict=True))
+    first = mean(m for m, _ in parts)
+    second = mean(m**2 + v for m, v in parts)
+    third = mean(m**3 + 3 * m * v for m, v in parts)
+    fourth = mean(m**4 + 6 * m**2 * v + 3 * v**2 for m, v in parts)
+    m_2 = second - first**2
+    m_3 = third - 3 * first * second + 2 * first**3
+    m_4 = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
+    return m_3 / math.sqrt(max(m_2 * m_4, 0) + 1e-12), m_2**2 / (m_4 + 1e-12)
+
+
+def reference_moments(latent_mean, latent_variance, features, mask):
+    mu, var, x = latent_mean.tolist(), latent_variance.tolist(), features.tolist()
+
+    def of_shapes(i, j):
+        if variance(x[i][j]) <= 1e-6:
+            return 0.0
+        own, target = moments_of_a_mixture(mu[i][j], var[i][j]), moments_of_a_mixture(x[i][j], [0.0] * len(x[i][j]))
+        return sum((p - q) ** 2 for p, q in zip(own, target, strict=True))
+
+    shapes = over_tokens_then_samples(of_shapes, mask.tolist())
+    return reference_statistical(latent_mean, latent_variance, features, mask) + 0.5 * shapes
+
+
+def reference_mmd(latent_mean, latent_variance, features, mask):
+    """Sums over all pairs, the Gaussian kernel of two normal variables being known in closed form."""
+    mu, var, x = latent_mean.tolist(), latent_variance.tolist(), features.tolist()
+
+    def of_token(i, j):
+        latents, values = list(zip(mu[i][j], var[i][j], strict=True)), [(value, 0.0) for value in x[i][j]]
+        bandwidth = mean((m - value) ** 2 + v for m, v in latents for value, _ in values) + 1e-6
+
+        def kernel(one, other):
+            total = bandwidth + one[1] + other[1]
+            return math.sqrt(bandwidth / total) * math.exp(-((one[0] - other[0]) ** 2) / (2 * total))
+
+        within = mean(kernel(p, q) for p in latents for q in latents) + mean(
+            kernel(p, q) for p in values for q in values
+        )
+        return within - 2 * mean(kernel(p, q) for p in latents for q in values)
+
+    return 0.5 * over_tokens_then_samples(of_token, mask.tolist())
 
 
 def reference_diversity(latent_variance, mask):
@@ -100,6 +147,14 @@ LOSSES = {
         lambda b: statistical_loss(b["latent_mean"], b["latent_variance"], b["features"], b["mask"]),
         lambda b: reference_statistical(b["latent_mean"], b["latent_variance"], b["features"], b["mask"]),
     ),
+    "moments": (
+        lambda b: statistical_loss(b["latent_mean"], b["latent_variance"], b["features"], b["mask"], "moments"),
+        lambda b: reference_moments(b["latent_mean"], b["latent_variance"], b["features"], b["mask"]),
+    ),
+    "mmd": (
+        lambda b: statistical_loss(b["latent_mean"], b["latent_variance"], b["features"], b["mask"], "mmd"),
+        lambda b: reference_mmd(b["latent_mean"], b["latent_variance"], b["features"], b["mask"]),
+    ),
     "diversity": (
         lambda batch: diversity_loss(batch["latent_variance"], batch["mask"]),
         lambda batch: reference_diversity(batch["latent_variance"], batch["mask"]),
@@ -117,7 +172,9 @@ each_loss = pytest.mark.parametrize("name", LOSSES)
 @given(batch=masked_batches())
 def test_equals_the_plain_loops(name, batch):
     loss, reference = LOSSES[name]
-    assert loss(batch).item() == pytest.approx(reference(batch), rel=1e-9, abs=1e-12)
+    # Moments about 0 cancel; 16 frequencies are not all of them.
+    tolerance = {"moments": 1e-6, "mmd": 1e-4}.get(name, 1e-12)
+    assert loss(batch).item() == pytest.approx(reference(batch), rel=1e-9, abs=tolerance)
     as_numbers = {**batch, "mask": batch["mask"].long()}
     assert loss(as_numbers) == loss(batch), "a 0 / 1 mask is a bool mask"
 
@@ -138,11 +195,30 @@ def test_hand_worked(name):
         "reconstruction": (2.5 + 4.0 + 0.0) / 3,
         # means: ((1 - 2)^2 + 0) / 2 = .5; (1 - 2)^2 = 1; 0.  variances: ((3 - 1)^2 + (1 - 0)^2) / 2 = 2.5; 3^2 = 9; 0
         "statistical": 0.5 * ((0.5 + 1.0) / 3 + (2.5 + 9.0) / 3),
+        # The features have no fourth moment but those of 1 and 3, m_2^2 / m_4 = 1 beside 1/3 of a normal distribution.
+        "moments": 0.5 * ((0.5 + 1.0) / 3 + (2.5 + 9.0) / 3) + 0.5 * (2 / 3) ** 2 / 2 / 3,
+        # Per token: N(1, 3) and {1, 3}, h^2 = 3 + 1 + 1; N(0, 1) and 0, h^2 = 1; N(1, 3) and 2, h^2 = 4.
+        "mmd": 0.5
+        * (
+            (
+                math.sqrt(5 / 11)
+                + (1 + math.exp(-0.4)) / 2
+                - math.sqrt(5 / 8) * (1 + math.exp(-1 / 4))
+                + math.sqrt(1 / 3)
+                + 1
+                - 2 * math.sqrt(1 / 2)
+            )
+            / 2
+            + math.sqrt(4 / 10)
+            + 1
+            - 2 * math.sqrt(4 / 7) * math.exp(-1 / 14)
+        )
+        / 3,
         # means 1 and 0, variances 3 and 1: (1 + 3 - 1 - ln 3) / 2 and 0; 1 and 3: the first again; 0
         "kl": (3 - math.log(3)) * (1 / 4 + 1 / 2) / 3,
         "diversity": -((math.log(3) + math.log(1)) / 4 + math.log(3) / 2 + math.log(2 * math.pi * math.e)) / 3,
     }[name]
-    assert LOSSES[name][0](batch).item() == pytest.approx(expected, rel=1e-6)
+    assert LOSSES[name][0](batch).item() == pytest.approx(expected, rel=1e-4)
 
 
 @each_loss
@@ -193,11 +269,32 @@ def test_a_sample_without_feature_tokens_is_counted():
     assert reconstruction_loss(torch.ones(2, 3, 4), torch.zeros(2, 3, 4), mask) == 0.5
 
 
-def test_statistical_loss_leaves_the_features_alone():
+each_kind = pytest.mark.parametrize("kind", STATISTICAL_DISTANCES)
+
+
+@each_kind
+def test_statistical_loss_leaves_the_features_alone(kind):
     latent_mean, latent_variance, features = (torch.rand(2, 3, 4, requires_grad=True) for _ in range(3))
-    statistical_loss(latent_mean, latent_variance, features, torch.ones(2, 3)).backward()
+    statistical_loss(latent_mean, latent_variance, features, torch.ones(2, 3), kind).backward()
     assert features.grad is None
     assert latent_mean.grad.abs().min() > 0 and latent_variance.grad.abs().min() > 0
+
+
+@each_kind
+def test_statistical_loss_is_zero_where_the_latents_are_the_features(kind):
+    values, mask = torch.rand(2, 3, 4), torch.ones(2, 3)
+    single = values.var(dim=-1, correction=0, keepdim=True)  # as without AME
+    assert statistical_loss(values, single, values, mask, kind).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["moments", "mmd"])
+def test_a_distance_beyond_the_variance_sees_a_skew(kind):
+    """Mean 1 and variance 3, once with a tail and once symmetric."""
+    features = torch.tensor([[[0.0, 0.0, 0.0, 4.0]]])
+    latents = 1 + 1.5**0.5 * torch.tensor([[[-2.0, 0.0, 0.0, 2.0]]])
+    single = latents.var(dim=-1, correction=0, keepdim=True)
+    assert statistical_loss(latents, single, features, torch.ones(1, 1)).item() == pytest.approx(0.0, abs=1e-6)
+    assert statistical_loss(latents, single, features, torch.ones(1, 1), kind) > 0.01
 
 
 def test_statistical_loss_takes_the_biased_variance():
@@ -318,7 +415,9 @@ def sparsity_loss(latents, mask):
     ),
 """
         model_class = edited_model_class(
-            "losses_cpsl.py", ("class Loss(NamedTuple)", function + "class Loss(NamedTuple)"), ("\n}\n", line + "}\n")
+            "losses_cpsl.py",
+            ("class Loss(NamedTuple)", function + "class Loss(NamedTuple)"),
+            ("\n}\n\n\ndef loss_names", line + "}\n\n\ndef loss_names"),
         )
         config_class = model_class.config_class
         assert config_class().sparsity_weight == 0.25
