@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from .files import one_line
 
@@ -49,6 +49,9 @@ class CommandParser(argparse.ArgumentParser):
         **kwargs: As for `argparse.ArgumentParser`.
     """
 
+    # By an option's name in earlier versions, which is refused, what has taken its place.
+    renamed_options: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs | {"allow_abbrev": False, "formatter_class": _HelpFormatter})
 
@@ -63,6 +66,8 @@ class CommandParser(argparse.ArgumentParser):
             option = argument.partition("=")[0]
             if not option.startswith("-"):
                 self.error(f"unexpected argument {argument!r}")
+            if (name := _with_underscores(option).removeprefix("--")) in self.renamed_options:
+                self.error(f"{name} is now {self.renamed_options[name]}")
             known = filter(_has_underscores, self._option_string_actions)
             self.error(f"unknown option {option}{did_you_mean(_with_underscores(option), known)}")
         return namespace, []

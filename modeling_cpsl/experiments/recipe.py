@@ -56,6 +56,11 @@ ABLATIONS = {
 }
 # Options that are not saved in the recipe that repeats a run; tokens must never be written down.
 _NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
+# Options of earlier versions, which are refused, and what has taken their place.
+RENAMED = {
+    "modality_dropout": "modality_masking=uniform with modality_masking_options probability=P; leave it out where it "
+    "was 0"
+}
 # Options of transformers that do nothing here: they are accepted, but no help shows them.
 WITHOUT_EFFECT = ("do_train", "do_eval", "do_predict", "hub_always_push", "length_column_name", "use_cache")
 
@@ -216,6 +221,8 @@ class Recipe(NamedTuple):
 
 class _RecipeParser(HfArgumentParser, CommandParser):
     """transformers' parser for dataclasses, with one spelling of options."""
+
+    renamed_options = RENAMED
 
 
 def parse_arguments(arguments: Sequence[str]) -> Recipe:
@@ -392,6 +399,8 @@ def _as_arguments(options: Mapping[str, Any], parser: _RecipeParser, *, source: 
     known = {action.dest: action for action in parser._actions}
     arguments: list[str] = []
     for name, value in options.items():
+        if name in RENAMED:
+            raise ValueError(f"{source}: {name} is now {RENAMED[name]}")
         if name not in known:
             meant = did_you_mean(str(name), known)
             raise ValueError(f"{source}: {name!r} is not an option{meant} (cpsl train --help lists them)")

@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,9 @@ from data_builders.files import check_at_least_1
 
 from ..modulation import RULES, CoefficientRule
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
+from .method_options import checked_options
 from .metrics import is_better_if_greater
+from .sample_policies import POLICIES, SamplePolicy
 
 
 LATENT_NOISES = ("batch", "sample")
@@ -39,9 +40,9 @@ MODULATION_OPTIONS = {
 
 # `__post_init__` makes a dict of a command line's texts.
 if TYPE_CHECKING:
-    BalanceOptions = dict[str, Any] | list[str] | None
+    MethodOptions = dict[str, Any] | list[str] | None
 else:
-    BalanceOptions = list[str] | None
+    MethodOptions = list[str] | None
 
 
 @dataclass
@@ -62,7 +63,7 @@ class CPSLTrainingArguments(TrainingArguments):
             "choices": list(RULES),
         },
     )
-    balance_options: BalanceOptions = field(
+    balance_options: MethodOptions = field(
         default=None,
         metadata={"help": "Options of another rule than CPSL's, as in alpha=0.3 score=likelihood; in YAML a mapping."},
     )
@@ -108,12 +109,17 @@ class CPSLTrainingArguments(TrainingArguments):
             "choices": list(LATENT_NOISES),
         },
     )
-    modality_dropout: float = field(
-        default=0.0,
+    modality_masking: str = field(
+        default="none",
         metadata={
-            "help": "Probability that a modality, text included, is left out of a training sample; each sample keeps "
-            "at least one. For a model that has to cope with missing modalities."
+            "help": "Which modalities are left out of training samples, or weakened: uniform (each with a "
+            "probability, for a model that has to cope with missing modalities), or another way (docs/balance.md).",
+            "choices": list(POLICIES),
         },
+    )
+    modality_masking_options: MethodOptions = field(
+        default=None,
+        metadata={"help": "Options of modality_masking, as in probability=0.3; in YAML a mapping."},
     )
 
     coalitions_every: int = field(
@@ -200,8 +206,7 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"train_embeddings={self.train_embeddings!r} must be one of {', '.join(TRAIN_EMBEDDINGS)}"
             )
-        if not 0.0 <= self.modality_dropout < 1.0:
-            raise ValueError(f"modality_dropout={self.modality_dropout} must be in [0, 1)")
+        self._check_modality_masking()
         if self.max_steps == 0 or self.max_steps < -1:  # -1 stands for none
             raise ValueError(f"max_steps={self.max_steps} must be above 0; leave it out to train for num_train_epochs")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
@@ -230,7 +235,15 @@ class CPSLTrainingArguments(TrainingArguments):
         """The rule that `balance` names, without what it may have kept of former steps."""
         if self.balance == "cpsl":
             return self.modulation.conflict_aware()
-        return RULES[self.balance](**_checked_options(self.balance, self.balance_options or {}))
+        return RULES[self.balance](**checked_options("balance", self.balance, RULES, self.balance_options or {}))
+
+    @property
+    def sample_policy(self) -> SamplePolicy:
+        """The policy that `modality_masking` names, without what it may have kept of former steps."""
+        given = self.modality_masking_options or {}
+        return POLICIES[self.modality_masking](
+            **checked_options("modality_masking", self.modality_masking, POLICIES, given)
+        )
 
     @property
     def last_modulated_epoch(self) -> int:
@@ -284,7 +297,12 @@ class CPSLTrainingArguments(TrainingArguments):
         if self.balance not in RULES:
             raise ValueError(f"balance={self.balance!r} must be one of {', '.join(RULES)}")
         if self.balance_options is not None:
-            self.balance_options = _checked_options(self.balance, self.balance_options)
+            if self.balance == "cpsl":
+                names = [MODULATION_OPTIONS[name] for name in ("modulate", "penalize", "alpha", "penalty_factor")]
+                raise ValueError(
+                    f"balance_options are those of another rule; the options of balance=cpsl are {', '.join(names)}"
+                )
+            self.balance_options = checked_options("balance", self.balance, RULES, self.balance_options)
         if self.balance == "cpsl":
             return
         for name in ("modulate", "penalize", "alpha", "penalty_factor"):
@@ -300,6 +318,20 @@ class CPSLTrainingArguments(TrainingArguments):
                 "with momentum or weight decay"
             )
 
+    def _check_modality_masking(self) -> None:
+        masking = self.modality_masking
+        if masking not in POLICIES:
+            raise ValueError(f"modality_masking={masking!r} must be one of {', '.join(POLICIES)}")
+        if self.modality_masking_options is not None:
+            given = self.modality_masking_options
+            self.modality_masking_options = checked_options("modality_masking", masking, POLICIES, given)
+        first_epoch = self.sample_policy.first_epoch
+        if self.max_steps <= 0 and first_epoch >= self.num_train_epochs:
+            raise ValueError(
+                f"modality_masking={masking} begins in epoch {first_epoch:g}, counted from 0, and this run has "
+                f"{self.num_train_epochs:g}; give --modality_masking_options start_epoch=N with a smaller N"
+            )
+
     def _check_modulation(self) -> None:
         self._check_balance()
         balances = self.gm or self.cp if self.balance == "cpsl" else self.balance_rule.balances
@@ -313,36 +345,6 @@ class CPSLTrainingArguments(TrainingArguments):
         except ValueError as error:
             message = re.sub(r"\w+(?==)", lambda name: MODULATION_OPTIONS.get(name[0], name[0]), str(error))
             raise ValueError(message) from None
-
-
-def _checked_options(balance: str, given: Iterable[str] | dict[str, Any]) -> dict[str, Any]:
-    """The options of a rule by name, from a mapping or from texts such as `alpha=0.3`.
-
-    Raises:
-        ValueError: An option is unknown, has no value, or one of another type or out of range.
-    """
-    if balance == "cpsl":
-        names = ", ".join(MODULATION_OPTIONS[name] for name in ("modulate", "penalize", "alpha", "penalty_factor"))
-        raise ValueError(f"balance_options are those of another rule; the options of balance=cpsl are {names}")
-    if not isinstance(given, dict):
-        if wrong := [text for text in given if "=" not in text]:
-            raise ValueError(f"balance_options: {wrong[0]!r} must be a name and a value, as in alpha=0.3")
-        given = {name: value for name, _, value in (text.partition("=") for text in given)}
-    known = {option.name: option for option in fields(RULES[balance]) if option.init}
-    checked: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in known:
-            has = f"its options are {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"balance_options: {name!r} is not an option of balance={balance}; {has}")
-        try:
-            checked[name] = float(value) if isinstance(known[name].default, float) else str(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"balance_options: {name}={value!r} must be a number") from None
-    try:
-        RULES[balance](**checked)
-    except ValueError as error:
-        raise ValueError(f"balance_options: {error}") from None
-    return checked
 
 
 __all__ = ["CPSLTrainingArguments"]

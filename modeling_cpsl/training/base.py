@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from .contract import TrainableModel
+from .means import MeanTracker
 
 
 # To a type checker a mixin is a trainer itself, since it is only ever mixed into one.
@@ -14,6 +15,9 @@ else:
 
 class TrainableModelMixin(TrainerBase):
     """A trainer of a [`TrainableModel`]."""
+
+    # Of what is logged in training, over: the run, the epoch, and the steps since the last row of the log.
+    _train_means: dict[str, MeanTracker]
 
     @property
     def unwrapped_model(self) -> TrainableModel:

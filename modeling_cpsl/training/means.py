@@ -13,14 +13,17 @@ class MeanTracker:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, float] = {}
+        self._counts: dict[str, float | Tensor] = {}
 
-    def update(self, values: dict[str, Tensor], weight: float = 1.0, count: float | None = None) -> None:
+    def update(
+        self, values: dict[str, Tensor], weight: float | Tensor = 1.0, count: float | Tensor | None = None
+    ) -> None:
         """Adds values to the means.
 
         Args:
             values: 0-dim tensors by name.
-            weight: What the values count by, such as the number of samples that they are the mean of.
+            weight: What the values count by, such as the number of samples that they are the mean of; a number or a
+                0-dim tensor on their device.
             count: By how much the divisor of the mean grows. Default: `weight`.
         """
         for name, value in values.items():
@@ -50,7 +53,9 @@ class MeanTracker:
         if not self._sums:
             return {}
         sums = torch.stack(list(self._sums.values()))
-        counts = torch.tensor(list(self._counts.values()), device=sums.device)
+        counts = torch.stack(
+            [torch.as_tensor(count, dtype=sums.dtype).to(sums.device) for count in self._counts.values()]
+        )
         totals = accelerator.reduce(torch.stack([sums, counts], dim=1), reduction="sum")
         return dict(zip(self._sums, totals, strict=True))
 

@@ -4,7 +4,6 @@ A batch is what the data collator made, with a name for each sample. All that is
 and the sample, so that it does not depend on how a step is cut into micro-batches and ranks.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers.trainer_utils import has_length
 
 from ..encoding_cpsl import pooled_feature_bounds
 from ..features_cpsl import collect_features
+from .sample_draws import sample_generator
 
 
 Batch = dict[str, Any]
@@ -119,36 +119,6 @@ def step_feature_bounds(batches: list[Batch], modalities: list[str]) -> dict[str
     }
 
 
-def sample_generator(seed: int, step: int, sample_id: str, purpose: str) -> np.random.Generator:
-    """A generator that depends on seed, step, sample and purpose, and not on how the step is cut into batches."""
-    key = f"{seed}/{step}/{sample_id}/{purpose}".encode()
-    return np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()))
-
-
-def drop_modalities(
-    batch: Batch, modalities: list[str], probability: float, seed: int, step: int
-) -> dict[str, Tensor]:
-    """Modality dropout: leaves modalities out of samples at random, but at least one in each sample that has any.
-
-    Args:
-        batch: With `ids`, `labels` (B,) and where samples lack modalities `modality_mask`.
-        modalities: Names of the modalities that may be left out.
-        probability: Of each modality and sample. Where it takes all, the one with the largest draw stays.
-        seed: Seed of the draws.
-        step: Number of the optimizer step.
-
-    Returns:
-        The batch's new `modality_mask`: (B,) bool by modality.
-    """
-    given, everywhere = batch.get("modality_mask", {}), torch.ones_like(batch["labels"], dtype=torch.bool)
-    present = torch.stack([given.get(name, everywhere) for name in modalities], dim=1)
-    generators = [sample_generator(seed, step, sample_id, "modality_dropout") for sample_id in batch["ids"]]
-    draws = torch.from_numpy(np.stack([generator.random(len(modalities)) for generator in generators]))
-    draws = draws.to(present.device).masked_fill(~present, -1.0)
-    kept = (draws >= probability) | (draws == draws.amax(dim=1, keepdim=True))
-    return dict(zip(modalities, (kept & present).unbind(dim=1), strict=True))
-
-
 def sample_noise(batch: Batch, shapes: dict[str, tuple[int, ...]], seed: int, step: int) -> dict[str, Tensor]:
     """Standard normal noise by modality, for each sample the same whatever batch it is in.
 
@@ -171,9 +141,7 @@ def sample_noise(batch: Batch, shapes: dict[str, tuple[int, ...]], seed: int, st
 
 __all__ = [
     "MicroBatch",
-    "drop_modalities",
     "drop_repetitions",
-    "sample_generator",
     "sample_noise",
     "step_feature_bounds",
     "step_weights",

@@ -17,17 +17,31 @@ SAMPLE_TABLE_FILE = "sample_table.pt"
 
 
 class SampleTableMixin(TrainableModelMixin):
-    """Keeps the `sample_columns` of a [`TrainableModel`]; for a model without any it does nothing."""
+    """Keeps what is to be remembered of each training sample: the `sample_columns` of a [`TrainableModel`] and others.
+
+    Without any column it does nothing.
+    """
 
     sample_table: SampleTable | None = None
     _micro_batch: MicroBatch | None = None  # that of the training step, None outside of one
 
+    @property
+    def sample_columns(self) -> dict[str, int]:
+        """The table's columns, the number of values of each; a mixin that remembers more extends it."""
+        return dict(self.unwrapped_model.sample_columns)
+
+    def remembered(self, ids: list[str]) -> dict[str, Tensor]:
+        """What the table holds of samples, (n, width) by column; NaN where nothing was recorded."""
+        return {} if self.sample_table is None else self.sample_table.rows(self.sample_table.indices(ids))
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[dict[str, Any]], Any]:
-        """Extends `Trainer.get_batch_samples`: from the second epoch on, adds what the table holds of the samples."""
+        """Extends `Trainer.get_batch_samples`: from the second epoch on, adds what the model wants remembered."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        if self.sample_table is not None and (self.state.epoch or 0.0) >= 1.0:
+        names = self.unwrapped_model.sample_columns
+        if names and (self.state.epoch or 0.0) >= 1.0:
             for batch in batches:
-                batch["sample_values"] = self.sample_table.rows(self.sample_table.indices(batch["ids"]))
+                remembered = self.remembered(batch["ids"])
+                batch["sample_values"] = {name: remembered[name] for name in names}
         return batches, num_items
 
     def compute_loss(
@@ -35,7 +49,7 @@ class SampleTableMixin(TrainableModelMixin):
     ) -> Tensor | tuple[Tensor, Any]:
         """Extends `Trainer.compute_loss`: in a training step, writes what the model returns of its samples down."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if self.sample_table is not None and self._micro_batch is not None:
+        if self.sample_table is not None and self._micro_batch is not None and outputs.get("sample_values"):
             samples = self._micro_batch.ids[: self._micro_batch.num_samples]
             values = {name: column[: len(samples)] for name, column in outputs["sample_values"].items()}
             self.sample_table.record(self.sample_table.indices(samples), **values)
@@ -49,12 +63,12 @@ class SampleTableMixin(TrainableModelMixin):
         """
         if self.sample_table is not None:
             self.sample_table.exchange()
-            new = self.unwrapped_model.update_sample_columns(self.sample_table.columns, num_epochs)
-            self.sample_table.replace(**new)
+            columns = {name: self.sample_table.column(name) for name in self.unwrapped_model.sample_columns}
+            self.sample_table.replace(**self.unwrapped_model.update_sample_columns(columns, num_epochs))
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        widths = self.unwrapped_model.sample_columns
+        widths = self.sample_columns
         self.sample_table = SampleTable(sample_ids(self.train_dataset), widths, self.args.device) if widths else None
         if self.sample_table is not None and resume_from_checkpoint is not None:
             state = load_training_state(resume_from_checkpoint, SAMPLE_TABLE_FILE, self.args.device)

@@ -37,9 +37,8 @@ from .learning_rate_mixin import LearningRateMixin
 from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
-from .modulation_mixin import GradientModulationMixin
 from .optimizer_step import MicroBatch
-from .sample_table_mixin import SampleTableMixin
+from .sample_policy_mixin import SamplePolicyMixin
 from .sampling import (
     EpochLengthGroupedSampler,
     LongestFirst,
@@ -57,13 +56,13 @@ logger = logging.getLogger(__name__)
 MEANS_FILE = "running_means.pt"
 
 
-class CPSLTrainer(SkillMixin, SampleTableMixin, GradientModulationMixin, LearningRateMixin, Trainer):
+class CPSLTrainer(SkillMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
     once and with the same weight (one that the sampler repeated to fill up an epoch's last batch not at all), and the
-    min-max bounds, the unimodal errors and thereby the modulation's coefficients, and the modalities that modality
-    dropout leaves out are those of the whole step. Losses that are statistics of a batch, as MISA has, are the
+    min-max bounds, the unimodal errors and thereby the modulation's coefficients, and the modalities that a policy
+    leaves out are those of the whole step. Losses that are statistics of a batch, as MISA has, are the
     exception: they are those of each micro-batch.
 
     Whether two ways of splitting a step give the same *weights* depends on what the forward pass draws at random. With
@@ -119,7 +118,6 @@ class CPSLTrainer(SkillMixin, SampleTableMixin, GradientModulationMixin, Learnin
             )
         if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
             _check_metric(args.metric_for_best_model, self.unwrapped_model)
-        # Of the losses in training, over: the run, the epoch, and the steps since the last row of the log.
         self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
         self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
@@ -192,11 +190,7 @@ class CPSLTrainer(SkillMixin, SampleTableMixin, GradientModulationMixin, Learnin
         else:
             loader = self.callback_handler.train_dataloader
             counts = optimizer_step.drop_repetitions(batches, loader, self.train_dataset, self.accelerator)
-        if args.modality_dropout:
-            for batch in batches:
-                batch["modality_mask"] = optimizer_step.drop_modalities(
-                    batch, model.modality_names, args.modality_dropout, args.seed, step
-                )
+        self.apply_policy(batches)
         if bounds := optimizer_step.step_feature_bounds(batches, model.normalized_modalities):
             model.update_feature_bounds(bounds)
             for batch in batches:
@@ -249,6 +243,7 @@ class CPSLTrainer(SkillMixin, SampleTableMixin, GradientModulationMixin, Learnin
 
     def on_modulation(self, statistics: dict[str, Tensor]) -> None:
         """Keeps the step's statistics for the log, if training is logged every few steps."""
+        super().on_modulation(statistics)
         if self.args.logging_strategy == IntervalStrategy.STEPS:
             self._train_means["log"].update(statistics)
 

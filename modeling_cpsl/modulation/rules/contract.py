@@ -58,7 +58,27 @@ class StepStatistics:
 
 
 @dataclass(kw_only=True)
-class CoefficientRule:
+class Method:
+    """A way to balance modalities: a dataclass whose fields are its options, those with `init=False` its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has kept of former steps."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if not field.init}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores a state of [`state_dict`].
+
+        Raises:
+            ValueError: The state is of another method.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(f"the state has {sorted(state)}, {type(self).__name__} needs {sorted(self.state_dict())}")
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass(kw_only=True)
+class CoefficientRule(Method):
     """Turns the statistics of a step into one factor on the gradients, or on the update, of each modality.
 
     A rule extends this class in a file of this folder, and is a line in `RULES`. Its options are the fields of a
@@ -84,21 +104,6 @@ class CoefficientRule:
     def balances(self) -> bool:
         """Whether it can give a coefficient other than 1."""
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the rule has kept of former steps."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if not field.init}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores a state of [`state_dict`].
-
-        Raises:
-            ValueError: The state is of another rule.
-        """
-        if state.keys() != self.state_dict().keys():
-            raise ValueError(f"the state has {sorted(state)}, {type(self).__name__} needs {sorted(self.state_dict())}")
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 def check_in_range(name: str, value: float, low: float, high: float) -> None:
@@ -140,6 +145,7 @@ def exponential_mean(mean: Tensor | None, values: Tensor, momentum: float) -> Te
 
 __all__ = [
     "CoefficientRule",
+    "Method",
     "StepStatistics",
     "check_in_range",
     "compare_with_others",

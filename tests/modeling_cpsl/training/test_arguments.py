@@ -145,10 +145,29 @@ def test_processes_for_gpus_that_there_are_not_are_refused(tmp_path):
     assert process.exitcode == 0, errors
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_rate_out_of_range_is_refused(tmp_path, rate):
-    with pytest.raises(ValueError, match=f"modality_dropout={rate} must be in"):
-        CPSLTrainingArguments(output_dir=str(tmp_path), modality_dropout=rate)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"modality_masking": "all"}, "modality_masking='all' must be one of none, uniform, opm"),
+        (
+            {"modality_masking": "uniform", "modality_masking_options": ["probability=1"]},
+            r"modality_masking_options: probability=1.0 must be in \[0, 1\)",
+        ),
+        (
+            {"modality_masking": "opm", "modality_masking_options": ["start_epoch=soon"]},
+            "start_epoch='soon' must be a whole number",
+        ),
+        ({"modality_masking_options": {"probability": 0.2}}, "is not an option of modality_masking=none; it has none"),
+        (
+            {"modality_masking": "opm", "num_train_epochs": 3},
+            "modality_masking=opm begins in epoch 5, counted from 0, and this run has 3; give .* start_epoch=N",
+        ),
+    ],
+)
+def test_a_masking_that_cannot_be_had_is_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        CPSLTrainingArguments(output_dir=str(tmp_path), **arguments)
+    assert "\n" not in str(error.value)
 
 
 def test_the_modulation_options_are_those_of_the_config(tmp_path):

@@ -106,7 +106,8 @@ def make_trainer(folder, **arguments):
         "gradient_accumulation_steps": 2,
         "learning_rate": 1e-2,
         "metric_for_best_model": "corr",
-        "modality_dropout": 0.1,
+        "modality_masking": "uniform",
+        "modality_masking_options": {"probability": 0.1},
         "use_cpu": True,
         "disable_tqdm": True,
     }

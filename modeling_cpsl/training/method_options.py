@@ -1,0 +1,49 @@
+"""The options of one of several methods, such as those of `--balance`, by name and with their types."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+
+def checked_options(
+    option: str, method: str, methods: Mapping[str, type], given: Iterable[str] | Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of a method by name, from a mapping or from texts such as `alpha=0.3`.
+
+    Args:
+        option: The option that names the method; that of its options is called `<option>_options`.
+        method: Its value.
+        methods: The methods by name: dataclasses whose fields are their options, and which check their values.
+        given: The options.
+
+    Raises:
+        ValueError: An option is unknown, has no value, or one of another type or out of range.
+    """
+    if not isinstance(given, Mapping):
+        if wrong := [text for text in given if "=" not in text]:
+            raise ValueError(f"{option}_options: {wrong[0]!r} must be a name and a value, as in alpha=0.3")
+        given = {name: value for name, _, value in (text.partition("=") for text in given)}
+    defaults = {field.name: field.default for field in fields(methods[method]) if field.init}
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in defaults:
+            has = f"its options are {', '.join(defaults)}" if defaults else "it has none"
+            raise ValueError(f"{option}_options: {name!r} is not an option of {option}={method}; {has}")
+        try:
+            checked[name] = _converted(value, type(defaults[name]))
+        except (KeyError, TypeError, ValueError):
+            kind = {bool: "true or false", int: "a whole number"}.get(type(defaults[name]), "a number")
+            raise ValueError(f"{option}_options: {name}={value!r} must be {kind}") from None
+    try:
+        methods[method](**checked)
+    except ValueError as error:
+        raise ValueError(f"{option}_options: {error}") from None
+    return checked
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """A value as the type of the option's default; an error where it is none."""
+    return {"true": True, "false": False}[str(value).lower()] if kind is bool else kind(value)
+
+
+__all__ = ["checked_options"]
