@@ -12,6 +12,7 @@ from .late_cpsl import LateRegressor
 from .mag_cpsl import MAGRegressor
 from .misa_cpsl import MISARegressor
 from .mult_cpsl import MulTRegressor
+from .primary_cpsl import PrimaryRegressor
 from .regressor_cpsl import MultimodalRegressor
 from .self_mm_cpsl import SelfMMRegressor
 
@@ -24,6 +25,7 @@ ARCHITECTURES: dict[str, type[MultimodalRegressor]] = {
     "self_mm": SelfMMRegressor,
     "misa": MISARegressor,
     "mult": MulTRegressor,
+    "primary": PrimaryRegressor,
 }
 
 

@@ -73,6 +73,37 @@ class AttentionFusion(nn.Module):
         return (weights * values).sum(dim=-2), weights.squeeze(-1)
 
 
+class AttentionGateFusion(nn.Module):
+    """What the modalities attend to at a token is a gate: F = sum_m g_m h_m, h_m = tanh(W_m Z_m).
+
+    Each modality attends to all that are present, itself among them: a_nm = softmax_m(W_q h_n . W_k h_m / sqrt(d_f)).
+    The gate g_m is the mean of a_nm over those that attend, so that no attended values are made: a map of attention
+    only says how much of each modality is let through. After Chumachenko et al. (2022), *Self-attention fusion for
+    audiovisual emotion recognition with incomplete data*, whose modalities attend along time; here they are aligned,
+    and attend to each other at each token.
+
+    Args and forward as [`GatedFusion`].
+    """
+
+    def __init__(self, names: list[str], latent_size: int, fusion_size: int):
+        super().__init__()
+        self.names = names
+        self.transforms = nn.ModuleDict({name: nn.Linear(latent_size, fusion_size) for name in names})
+        self.query = nn.Linear(fusion_size, fusion_size) if len(names) > 1 else None
+        # No bias: it would shift a query's scores equally, which cancels in the softmax.
+        self.key = nn.Linear(fusion_size, fusion_size, bias=False) if len(names) > 1 else None
+
+    def forward(self, latents: dict[str, Tensor], presence: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """See [`GatedFusion.forward`]."""
+        values, present = _stack_values(self, latents, presence)
+        scores = torch.zeros_like(values @ values.mT)
+        if self.query is not None and self.key is not None:
+            scores = self.query(values) @ self.key(values).mT / values.shape[-1] ** 0.5
+        attention = _masked_softmax(scores.mT, present) * present.mT  # (B, L, attended, attending)
+        weights = attention.sum(dim=-1, keepdim=True) / present.sum(dim=-2, keepdim=True).clamp(min=1)
+        return (weights * values).sum(dim=-2), weights.squeeze(-1)
+
+
 class SumFusion(nn.Module):
     """F = sum of h_m = tanh(W_m Z_m) over the modalities that are present. Args and forward as [`GatedFusion`]."""
 
@@ -110,6 +141,7 @@ FUSION_BLOCKS: dict[str, Callable[[list[str], int, int], nn.Module]] = {
     "concat": ConcatFusion,
     "sum": SumFusion,
     "attention": AttentionFusion,
+    "attention_gate": AttentionGateFusion,
 }
 
 

@@ -11,7 +11,7 @@ from modeling_cpsl.fusion_cpsl import FUSION_BLOCKS, ResidualInjection
 
 
 LATENT, FUSED = 4, 6
-each_block = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention"])
+each_block = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention", "attention_gate"])
 each_count = pytest.mark.parametrize("count", [1, 2, 3])
 
 
@@ -39,7 +39,7 @@ def transformed(block, name, latent):
 
 
 def test_the_blocks_are_those_of_the_method():
-    assert set(FUSION_BLOCKS) == {"gated", "concat", "sum", "attention"}
+    assert set(FUSION_BLOCKS) == {"gated", "concat", "sum", "attention", "attention_gate"}
 
 
 def test_gated_fusion_of_two_is_the_gated_multimodal_unit():
@@ -62,7 +62,7 @@ def test_gated_fusion_of_two_is_the_gated_multimodal_unit():
             assert weights[sample, token].tolist() == pytest.approx([mean_gate, 1 - mean_gate], abs=1e-5)
 
 
-@pytest.mark.parametrize("fusion", ["gated", "sum", "attention"])
+@pytest.mark.parametrize("fusion", ["gated", "sum", "attention", "attention_gate"])
 def test_one_modality_is_its_transform(fusion):
     block, latents = make(fusion, ["acoustic"]), make_latents(["acoustic"])
     fused, weights = block(latents, all_present(["acoustic"]))
@@ -70,7 +70,7 @@ def test_one_modality_is_its_transform(fusion):
     assert (weights == 1).all() and weights.shape == (3, 5, 1)
 
 
-@pytest.mark.parametrize("fusion", ["gated", "attention"])
+@pytest.mark.parametrize("fusion", ["gated", "attention", "attention_gate"])
 @each_count
 def test_gates_are_a_softmax_over_modalities(fusion, count):
     """They sum to 1, and with equal transforms the fused value is that transform whatever the gates are."""
@@ -119,6 +119,28 @@ def test_sum_and_concat_and_attention_by_hand():
     assert_close(weights, torch.stack(attention, dim=-1))
 
 
+@pytest.mark.parametrize("present", [("acoustic", "timing", "visual"), ("acoustic", "visual")])
+def test_the_gate_is_what_the_modalities_attend_to(present):
+    """Place by place: each one that is present attends to those that are, and a gate is the mean it is attended to."""
+    names = names_of(3)
+    block, latents = make("attention_gate", names), make_latents(names)
+    presence = {name: torch.full((3,), name in present) for name in names}
+    fused, weights = (values.tolist() for values in block(latents, presence))
+    w_q, b_q, w_k = block.query.weight.detach(), block.query.bias.detach(), block.key.weight.detach()
+    for sample in range(3):
+        for token in range(5):
+            values = {name: transformed(block, name, latents[name][sample, token]).detach() for name in present}
+            gates = dict.fromkeys(names, 0.0)
+            for attending in present:
+                query = w_q @ values[attending] + b_q
+                powers = {name: math.exp(query @ (w_k @ values[name]) / FUSED**0.5) for name in present}
+                for name in present:
+                    gates[name] += powers[name] / sum(powers.values()) / len(present)
+            assert weights[sample][token] == pytest.approx([gates[name] for name in names], abs=1e-5)
+            expected = sum(gates[name] * values[name] for name in present)
+            assert fused[sample][token] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
 @each_block
 @each_count
 def test_every_token_is_fused_by_itself(fusion, count):
@@ -156,7 +178,7 @@ def test_a_missing_modality_has_weight_zero_and_no_say(fusion, count, missing, g
         assert_close(fused[sample], block(latents, all_present(names))[0][sample])
 
 
-@pytest.mark.parametrize("fusion", ["gated", "attention"])
+@pytest.mark.parametrize("fusion", ["gated", "attention", "attention_gate"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_others_share_the_part_of_a_missing_modality(fusion, count):
     names = names_of(count)
@@ -229,7 +251,14 @@ class ProductFusion(SumFusion):
     )
     config_class = model_class.config_class
     option = next(option for option in dataclasses.fields(config_class) if option.name == "fusion")
-    assert [*option.metadata["choices"]] == ["gated", "concat", "sum", "attention", "product"]  # the command line's
+    assert [*option.metadata["choices"]] == [
+        "gated",
+        "concat",
+        "sum",
+        "attention",
+        "attention_gate",
+        "product",
+    ]  # the command line's
     with pytest.raises(ValueError, match=r"fusion='tensor' is unknown; choose one of .*, product"):
         config_class(fusion="tensor")
     fields = {"modality_sizes": {"acoustic": 5, "visual": 3}, "fusion": "product"}

@@ -14,7 +14,7 @@ from modeling_cpsl.processing_cpsl import CPSLProcessor
 
 
 each_backbone = pytest.mark.parametrize("backbone", ["deberta", "bert", "mpnet"])
-each_fusion = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention"])
+each_fusion = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention", "attention_gate"])
 each_missing = pytest.mark.parametrize("missing", ["text", "acoustic", "visual"])
 ARGUMENTS = {"text": "input_ids", "acoustic": "acoustic", "visual": "visual"}
 
@@ -154,7 +154,7 @@ class TestMissing:
             assert_close(together.logits[sample], alone.logits[0], rtol=0, atol=1e-5)
             weights = {name: together.fusion_weights[name][sample] for name in ("acoustic", "visual")}
             assert {name for name, weight in weights.items() if weight > 0} == subset - {"text"}
-            if fusion in ("gated", "attention") and subset != {"text"}:
+            if fusion in ("gated", "attention", "attention_gate") and subset != {"text"}:
                 assert_close(sum(weights.values()), torch.tensor(1.0))
 
     @pytest.mark.parametrize("use_text", [True, False])

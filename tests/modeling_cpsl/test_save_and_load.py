@@ -21,7 +21,7 @@ from modeling_cpsl.modeling_cpsl import CPSL_MODELS
 
 THREE = {"acoustic": 5, "timing": 2, "visual": 3}
 each_backbone = pytest.mark.parametrize("backbone", ["deberta", "bert", "mpnet"])
-each_fusion = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention"])
+each_fusion = pytest.mark.parametrize("fusion", ["gated", "concat", "sum", "attention", "attention_gate"])
 HEADS = {
     "encoder": AutoModel,
     "masked_lm": AutoModelForMaskedLM,
@@ -216,7 +216,7 @@ def test_weights_of_modalities_by_their_place_are_new_for_other_modalities(make_
         assert all(f"multimodal.encoders.{part}.trunk.0.weight" not in info["missing_keys"] for part in kept)
 
 
-@pytest.mark.parametrize(("architecture", "part"), [("mult", "memories"), ("ithp", "levels")])
+@pytest.mark.parametrize(("architecture", "part"), [("mult", "memories"), ("ithp", "levels"), ("primary", "selector")])
 def test_parts_that_read_others_by_their_place_are_new_for_other_modalities(make_model, tmp_path, architecture, part):
     before = make_model(architecture=architecture, modality_sizes={"acoustic": 5, "visual": 5})
     before.save_pretrained(tmp_path)

@@ -45,7 +45,7 @@ TINY_DEBERTA = {
 }
 NO_DROPOUT = {"encoder_dropout": 0.0, "classifier_dropout": 0.0}
 # Options of architectures, where they have one of that name.
-SMALL_OPTIONS = {"size": 10, "hidden_size": 9, "bottleneck_size": 6, "num_layers": 1}
+SMALL_OPTIONS = {"size": 10, "hidden_size": 9, "bottleneck_size": 6, "num_layers": 1, "num_heads": 2}
 SAMPLE_WORDS = ["this", "movie", "was", "really", "great", "but", "the", "wonderful", "ending", "felt", "terrible"]
 
 
