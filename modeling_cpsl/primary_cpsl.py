@@ -33,8 +33,13 @@ class PrimaryOptions:
     @property
     def attention(self) -> MulTOptions:
         """The same as options of a layer of crossmodal attention."""
-        dropouts = dict.fromkeys(("attention_dropout", "relu_dropout", "residual_dropout"), self.dropout)
-        return MulTOptions(size=self.size, num_heads=self.num_heads, **dropouts)
+        return MulTOptions(
+            size=self.size,
+            num_heads=self.num_heads,
+            attention_dropout=self.dropout,
+            relu_dropout=self.dropout,
+            residual_dropout=self.dropout,
+        )
 
 
 class PrimaryRegressor(MultimodalRegressor):
