@@ -35,9 +35,14 @@ _LAUNCHED = (
     "MASTER_ADDR",
     "MASTER_PORT",
 )
-# Each run forks from a process that has imported what a training needs, which takes seconds.
+# Each run forks from a process that has imported what a training, its metrics and its plots need, which takes seconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["modeling_cpsl.experiments.run", "modeling_cpsl.evidence.records"])
+_CONTEXT.set_forkserver_preload(
+    [
+        *("modeling_cpsl.experiments.run", "modeling_cpsl.evidence.records", "evaluate", "scipy.stats"),
+        *("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg", "transformers.trainer"),
+    ]
+)
 
 
 class Place(NamedTuple):
