@@ -103,6 +103,10 @@ class MAGRegressor(MultimodalRegressor):
         """The parameters of a modality's gate."""
         return [*self.gate.gates[name].parameters(), *self.gate.shifts[name].parameters()]
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Those of the gate: ten times the encoder's rate would move the embeddings faster than it can follow."""
+        return list(self.gate.parameters())
+
     @contextlib.contextmanager
     def shifted_embeddings(
         self,

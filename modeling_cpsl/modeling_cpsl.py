@@ -239,6 +239,11 @@ class CPSLModelMixin(_Model):
             raise ValueError(f"no modality {name!r}; the model has {', '.join(self.modality_names)}")
         return list(self.base_model.parameters()) if name == "text" else self.multimodal.modality_parameters(name)
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the text encoder, and those of the other modalities that work inside it, as MAG's do."""
+        text = self.modality_parameters("text") if "text" in self.modality_names else []
+        return [*text, *self.multimodal.encoder_parameters()]
+
     @can_return_tuple
     def forward(
         self,

@@ -185,6 +185,10 @@ class MultimodalRegressor(nn.Module):
         """The parameters that encode a non-text modality and nothing else; empty where there are none."""
         raise NotImplementedError
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The parameters of this part that work inside the text encoder, and are trained at its rate; mostly none."""
+        return []
+
     def shifted_embeddings(
         self,
         embeddings: nn.Module,

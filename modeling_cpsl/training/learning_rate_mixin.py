@@ -50,10 +50,7 @@ class LearningRateMixin(TrainableModelMixin):
 
     def _split(self, optimizer: torch.optim.Optimizer, rates: dict[str, float]) -> None:
         """Splits the groups of an optimizer that has not made a step yet; those of the encoder come first."""
-        model = self.unwrapped_model
-        encoder = (
-            {id(weight) for weight in model.modality_parameters("text")} if "text" in model.modality_names else {}
-        )
+        encoder = {id(weight) for weight in self.unwrapped_model.encoder_parameters()}
         groups, parts = [], []
         for part, rate in rates.items():
             for group in optimizer.param_groups:

@@ -44,6 +44,9 @@ class LateFusion(nn.Module):
     def modality_parameters(self, name):
         return list(self.encoders[name].parameters())
 
+    def encoder_parameters(self):
+        return []
+
     def update_feature_bounds(self, bounds):
         raise AssertionError("there is no modality to normalise")
 

@@ -42,6 +42,13 @@ def test_only_the_parts_with_a_rate_move(tmp_path):
     assert moved and all(name.startswith("multimodal.") for name in moved)
 
 
+def test_the_gate_of_mag_has_the_rate_of_the_encoder_that_it_is_in(tmp_path):
+    trainer = make_trainer(tmp_path, config_fields={"architecture": "mag"}, train_embeddings="all", **RATES, **SHORT)
+    trainer.train()
+    for name, (rate, _) in groups_by_part(trainer).items():
+        assert rate == (1e-3 if name.startswith(("deberta.", "multimodal.gate.")) else 1e-2), name
+
+
 def test_the_same_rate_for_both_is_one_rate(tmp_path):
     weights = []
     for options in ({}, {"head_learning_rate": 1e-2}):
