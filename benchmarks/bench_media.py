@@ -3,8 +3,9 @@
 `python benchmarks/bench_media.py [--asr MODEL] [--face_model FILE] [--seconds 60] [--minutes 60] [--repetitions 2]
 [--quick] [--json OUT]`, with the extra `media` and Debian's espeak-ng. The clips are generated, see talking_clip.py:
 one of 720p for the speed, and a minute of 180p again and again for the memory. `--asr` is a model of faster-whisper
-(tiny.en) and `--face_model` MediaPipe's FaceLandmarker; without them their stages are left out. Words of the long clip
-are aligned with its text. A stage that needs sound or pictures decodes them itself, except for `face, decoded before`.
+(tiny.en) and `--face_model` MediaPipe's FaceLandmarker; without them their stages are left out, and words of the long
+clip are aligned with its text. A stage that needs sound or pictures decodes them itself, except for `face, decoded
+before`.
 """
 
 import itertools
@@ -59,23 +60,27 @@ def stages(
     return found
 
 
-def extraction_peak(clip: Path, text: Path, face_model: Path | None) -> dict[str, float]:
+def extraction_peak(clip: Path, text: Path, asr: str | None, face_model: Path | None) -> dict[str, float]:
     """The peak memory of this process when it has extracted a clip."""
-    settings = ExtractionSettings(("acoustic", "visual") if face_model else ("acoustic",), face_model=face_model)
-    extract_clip(clip, settings, transcript=text)
+    modalities = ("acoustic", "visual") if face_model else ("acoustic",)
+    settings = ExtractionSettings(modalities, asr=asr, face_model=face_model)
+    extract_clip(clip, settings, transcript=None if asr else text)
     return {"megabytes": peak_megabytes()}
 
 
-def measure_memory(folder: Path, minutes: int, height: int, face_model: Path | None) -> dict[str, float]:
+def measure_memory(
+    folder: Path, minutes: int, height: int, asr: str | None, face_model: Path | None
+) -> dict[str, float]:
     """The peak memory of a minute's extraction and of a long clip's, each in a process of its own."""
     peaks = {}
-    minute = folder / "minute.mkv"
+    minute = folder / "minute.mp4"
     said = write_talking_clip(minute, 60, height)
     for name, times in (("minute", 1), ("long", minutes)):
         clip, text = folder / f"{name}-clip.mkv", folder / f"{name}.txt"
         repeat_clip(minute, times, clip)
         text.write_text(" ".join([said] * times))
-        peaks[name] = in_fresh_process(__file__, "--peak", str(clip), str(text), str(face_model or ""))["megabytes"]
+        given = (clip, text, asr or "", face_model or "")
+        peaks[name] = in_fresh_process(__file__, "--peak", *map(str, given))["megabytes"]
     return {
         "minutes": minutes,
         "megabytes_of_a_minute": peaks["minute"],
@@ -93,19 +98,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-media-") as name:
         clip, text = Path(name, "clip.mp4"), Path(name, "clip.txt")
         text.write_text(write_talking_clip(clip, seconds, height))
-        variants = stages(clip, text, seconds, options.asr and str(options.asr), options.face_model)
+        asr = options.asr and str(options.asr)
+        variants = stages(clip, text, seconds, asr, options.face_model)
         rows = {}
         for stage, turns in by_turns({stage: run for stage, (run, _) in variants.items()}, repetitions).items():
             cpu = min(turn["cpu"] for turn in turns)
             rows[stage] = {"cpu_seconds": cpu, "times_real_time": variants[stage][1] / cpu}
-        memory = {} if options.quick else measure_memory(Path(name), options.minutes, 180, options.face_model)
+        memory = {} if options.quick else measure_memory(Path(name), options.minutes, 180, asr, options.face_model)
     results = {"words_and_voice_times_real_time": rows["words and voice"]["times_real_time"], **memory}
     report(f"Extraction of a clip of {height}p", rows, results, options.json)
 
 
 if __name__ == "__main__":
     if "--peak" in sys.argv:
-        given, transcript, model = sys.argv[sys.argv.index("--peak") + 1 :]
-        print(json.dumps(extraction_peak(Path(given), Path(transcript), Path(model) if model else None)))
+        media, transcript, recogniser, model = sys.argv[sys.argv.index("--peak") + 1 :]
+        peak = extraction_peak(Path(media), Path(transcript), recogniser or None, Path(model) if model else None)
+        print(json.dumps(peak))
     else:
         main()

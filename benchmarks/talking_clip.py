@@ -18,6 +18,7 @@ from data_builders.media.decoding import audio_chunks
 
 
 PICTURES_PER_SECOND = 30
+_GAP = 0.1  # seconds between the turns of a clip: its first packets are decoded a little before it begins
 _SUBJECTS = ("the plot", "the young actor", "her second film", "this quiet drama", "the last scene", "his new comedy")
 _VERBS = ("was dull", "made us laugh", "felt far too slow", "surprised everyone", "looks beautiful", "left me cold")
 _ENDINGS = ("and I would see it again", "so we left early", "although my friends liked it", "when the lights came on")
@@ -55,7 +56,13 @@ def write_talking_clip(path: Path, seconds: int, height: int) -> str:
 
 
 def repeat_clip(source: Path, times: int, target: Path) -> None:
-    """Writes a clip several times, one after the other, without encoding it again."""
+    """Writes a clip several times, one after the other, without encoding it again.
+
+    Args:
+        source: An MP4 file; others need not say when a packet is decoded, and the first picture would be lost.
+        times: How often.
+        target: The file that is written.
+    """
     with av.open(str(target), "w") as output:
         streams: dict[int, av.stream.Stream] = {}
         for turn in range(times):
@@ -64,9 +71,9 @@ def repeat_clip(source: Path, times: int, target: Path) -> None:
                     if stream.index not in streams:
                         streams[stream.index] = output.add_stream_from_template(stream)
                 for packet in container.demux():
-                    if packet.dts is None:
+                    if packet.dts is None:  # the end of a stream
                         continue
-                    shift = round(turn * container.duration / 1e6 / packet.time_base)
+                    shift = round(turn * (container.duration / 1e6 + _GAP) / packet.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = streams[packet.stream.index]
                     output.mux(packet)
