@@ -143,6 +143,11 @@ class CPSLConfigMixin(LossWeights):
     latent_size: int = option(256, "Size d_z of the modality latents Z_m.")
     fusion_size: int = option(512, "Size d_f of the fused sequence F_av.")
     fusion: str = option("gated", "Fusion block.", FUSION_BLOCKS)
+    boosted_heads: int = option(
+        1,
+        "Most unimodal heads of a modality. Above 1, the modality that predicts worst on validation gets another one "
+        "after an epoch, which learns what its former ones have left over.",
+    )
     residual_weight: float | int = option(1.0, "beta of eq. 2: weight of the injected shift.")
     encoder_dropout: float | int = option(0.3, "Dropout in the modality encoders.")
     classifier_dropout: float | int = option(0.5, "Dropout before the task head and the unimodal heads.")
@@ -212,7 +217,7 @@ class CPSLConfigMixin(LossWeights):
                 raise ValueError(
                     f"{field.name}={value!r} has no effect with architecture={self.architecture!r}; leave it out"
                 )
-        for field_name in ("modality_hidden_size", "latent_size", "fusion_size"):
+        for field_name in ("modality_hidden_size", "latent_size", "fusion_size", "boosted_heads"):
             check_size(field_name, getattr(self, field_name))
         for field_name in ("encoder_dropout", "classifier_dropout"):
             check_probability(field_name, getattr(self, field_name))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
 
-from .encoding_cpsl import INITIAL_VARIANCE_BIAS, AdaptiveModalityEncoder, ModalityDecoder, UnimodalHead
+from .encoding_cpsl import INITIAL_VARIANCE_BIAS, AdaptiveModalityEncoder, BoostedHead, ModalityDecoder, UnimodalHead
 from .fusion_cpsl import FUSION_BLOCKS, ResidualInjection
 from .losses_cpsl import LOSSES, LossInputs, ModalityState, compute_losses, loss_names, loss_weights
 from .pooling_cpsl import token_mean
@@ -54,7 +54,7 @@ class CPSLRegressor(MultimodalRegressor):
                 "fusion",
                 "residual_weight",
             ),
-            *("encoder_dropout", "classifier_dropout", "pooling", "feature_normalization"),
+            *("encoder_dropout", "classifier_dropout", "pooling", "feature_normalization", "boosted_heads"),
             *(f"{name}_weight" for name, loss in LOSSES.items() if loss.weight is not None),
         }
     )
@@ -66,6 +66,7 @@ class CPSLRegressor(MultimodalRegressor):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.loss_weights = loss_weights(config)
+        self.most_heads = config.boosted_heads
         sizes, hidden_size = config.modality_sizes, config.hidden_size
         self.encoders = nn.ModuleDict(
             {
@@ -83,9 +84,9 @@ class CPSLRegressor(MultimodalRegressor):
         )
         head_sizes = {"text": hidden_size} if config.use_text else {}
         head_sizes |= dict.fromkeys(sizes, config.latent_size)
-        self.unimodal_heads = nn.ModuleDict(
-            {name: UnimodalHead(size, config.classifier_dropout) for name, size in head_sizes.items()}
-        )
+        self.unimodal_heads = nn.ModuleDict({name: self._new_head(size) for name, size in head_sizes.items()})
+        if self.most_heads > 1:
+            self.boosted_out_proj = nn.Linear(config.modality_hidden_size, 1)
         if sizes:
             self.fusion = FUSION_BLOCKS[config.fusion](list(sizes), config.latent_size, config.fusion_size)
             self.injection = ResidualInjection(config.fusion_size, hidden_size, config.residual_weight)
@@ -111,6 +112,15 @@ class CPSLRegressor(MultimodalRegressor):
         """(L, d_z) by non-text modality; empty without AME."""
         return dict.fromkeys(self.config.modality_sizes, (length, self.config.latent_size)) if self.config.ame else {}
 
+    @property
+    def head_counts(self) -> dict[str, int]:
+        """See [`MultimodalRegressor.head_counts`]."""
+        return {name: int(head.num_active) for name, head in self._boosted_heads().items()}
+
+    def add_head(self, name: str) -> None:
+        """See [`MultimodalRegressor.add_head`]."""
+        self._boosted_heads()[name].num_active += 1
+
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's AME encoder."""
         return list(self.encoders[name].parameters())
@@ -121,22 +131,25 @@ class CPSLRegressor(MultimodalRegressor):
         modalities = self._encode(inputs)
         latents = {name: modality.latents for name, modality in modalities.items()}
         logits, weights = self._regress(hidden, latents, presence, mask)
+        heads = self._head_logits(hidden, mask, modalities)
         regression = Regression(
             logits,
-            unimodal_logits=self._unimodal_logits(hidden, mask, modalities),
+            unimodal_logits={name: predictions.sum(dim=0) for name, predictions in heads.items()},
             fusion_weights={name: token_mean(weights[..., index], mask) for index, name in enumerate(modalities)},
         )
         if inputs.num_samples > 1:
             draws = self._draw_logits(hidden, modalities, presence, mask, inputs.num_samples)
             regression.logits, regression.logits_std = draws.mean(dim=0), draws.std(dim=0)
         if inputs.labels is not None:
-            regression.losses = compute_losses(self._loss_inputs(regression, inputs, modalities))
+            regression.losses = compute_losses(self._loss_inputs(regression, inputs, modalities, heads))
         return regression
 
     @torch.no_grad()
     def initialize_module(self, module: nn.Module) -> None:
         """See [`MultimodalRegressor.initialize_module`]; variances start at those of the features."""
         super().initialize_module(module)
+        if isinstance(module, BoostedHead):
+            module.reset_buffers()
         if module in {encoder.variance_head for encoder in self.encoders.values() if encoder.variance_head}:
             init.constant_(module.bias, INITIAL_VARIANCE_BIAS)
 
@@ -168,13 +181,22 @@ class CPSLRegressor(MultimodalRegressor):
         pooled = self.classifier_dropout(torch.tanh(self.dense(pooled)))
         return self.out_proj(pooled).squeeze(-1), weights
 
-    def _unimodal_logits(
-        self, hidden: Tensor, mask: Tensor, modalities: dict[str, EncodedModality]
-    ) -> dict[str, Tensor]:
-        """The sentiment (B,) predicted from each modality alone."""
+    def _new_head(self, size: int) -> nn.Module:
+        dropout, config = self.config.classifier_dropout, self.config
+        if self.most_heads > 1:
+            return BoostedHead(size, config.modality_hidden_size, dropout, self.most_heads)
+        return UnimodalHead(size, dropout)
+
+    def _boosted_heads(self) -> dict[str, BoostedHead]:
+        return {name: head for name, head in self.unimodal_heads.items() if isinstance(head, BoostedHead)}
+
+    def _head_logits(self, hidden: Tensor, mask: Tensor, modalities: dict[str, EncodedModality]) -> dict[str, Tensor]:
+        """What each head predicts from one modality alone, by modality: (number of heads, B)."""
         pooled = {"text": self._pool(hidden, mask)} if self.config.use_text else {}
         pooled |= {name: token_mean(modality.latents, modality.mask) for name, modality in modalities.items()}
-        return {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
+        if self.most_heads > 1:
+            return {name: head(pooled[name], self.boosted_out_proj) for name, head in self.unimodal_heads.items()}
+        return {name: head(pooled[name]).mT for name, head in self.unimodal_heads.items()}
 
     def _draw_logits(
         self,
@@ -195,7 +217,11 @@ class CPSLRegressor(MultimodalRegressor):
         return torch.stack(draws)
 
     def _loss_inputs(
-        self, regression: Regression, inputs: RegressorInputs, modalities: dict[str, EncodedModality]
+        self,
+        regression: Regression,
+        inputs: RegressorInputs,
+        modalities: dict[str, EncodedModality],
+        heads: dict[str, Tensor],
     ) -> LossInputs:
         assert inputs.labels is not None
         states = {}
@@ -215,6 +241,8 @@ class CPSLRegressor(MultimodalRegressor):
             unimodal_logits={name: prediction.float() for name, prediction in regression.unimodal_logits.items()},
             presence=inputs.presence,
             modalities=states,
+            newest_logits={n: head.newest(heads[n].float()) for n, head in self._boosted_heads().items()},
+            has_several_heads={n: head.num_active > 1 for n, head in self._boosted_heads().items()},
         )
 
 

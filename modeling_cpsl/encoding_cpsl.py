@@ -166,9 +166,46 @@ class UnimodalHead(nn.Sequential):
         super().__init__(nn.Dropout(dropout), nn.Linear(input_size, 1))
 
 
+class BoostedHead(nn.Module):
+    """Several heads over one modality's pooled representation, whose predictions add up (boosting, AUG).
+
+    Each has a hidden layer of its own, and all modalities' heads share the last one, which is given. At first one head
+    is active; an idle one predicts 0 and gets gradients of 0, so that no parameter is ever added to an optimizer.
+
+    Args:
+        input_size: Size of the representation.
+        hidden_size: Width of each hidden layer.
+        dropout: Dropout before it.
+        count: Number of heads, active and idle.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float, count: int):
+        super().__init__()
+        self.hidden = nn.ModuleList(
+            nn.Sequential(nn.Dropout(dropout), nn.Linear(input_size, hidden_size), nn.ReLU()) for _ in range(count)
+        )
+        self.register_buffer("num_active", torch.ones((), dtype=torch.long))
+
+    def reset_buffers(self) -> None:
+        """Sets the buffer to its initial value; called by the model's `_init_weights`."""
+        init.ones_(self.num_active)
+
+    def forward(self, values: Tensor, output: nn.Linear) -> Tensor:
+        """Returns what each head adds to the prediction, (K, B), from the representations `values` (B, d)."""
+        predictions = torch.stack([output(hidden(values)).squeeze(-1) for hidden in self.hidden])
+        places = torch.arange(len(self.hidden), device=predictions.device)
+        return torch.where((places < self.num_active)[:, None], predictions, 0.0)
+
+    def newest(self, predictions: Tensor) -> Tensor:
+        """Of what each head adds (K, B), that of the one that was activated last, (B,)."""
+        places = torch.arange(len(self.hidden), device=predictions.device)
+        return torch.where((places == self.num_active - 1)[:, None], predictions, 0.0).sum(dim=0)
+
+
 __all__ = [
     "FEATURE_NORMALIZATIONS",
     "AdaptiveModalityEncoder",
+    "BoostedHead",
     "FeatureNormalizer",
     "ModalityDecoder",
     "UnimodalHead",

@@ -64,6 +64,9 @@ class LossInputs(NamedTuple):
         unimodal_logits: (B,) by modality, the predictions from that modality alone.
         presence: (B,) bool by modality.
         modalities: The non-text modalities by name.
+        newest_logits: (B,) by modality, what the head that was added last adds to the prediction from that modality
+            alone; empty where each has one head only.
+        has_several_heads: 0-dim bool by modality, whether it has more than one by now; as `newest_logits`.
     """
 
     config: PreTrainedConfig
@@ -72,6 +75,8 @@ class LossInputs(NamedTuple):
     unimodal_logits: dict[str, Tensor]
     presence: dict[str, Tensor]
     modalities: dict[str, ModalityState]
+    newest_logits: dict[str, Tensor] = {}
+    has_several_heads: dict[str, Tensor] = {}
 
 
 def regression_loss(predictions: Tensor, labels: Tensor, kind: str = "mse", presence: Tensor | None = None) -> Tensor:
@@ -104,6 +109,25 @@ def unimodal_loss(unimodal_logits: dict[str, Tensor], labels: Tensor, presence: 
     losses = [
         regression_loss(logits.float(), labels, presence=presence[name]) for name, logits in unimodal_logits.items()
     ]
+    return torch.stack(losses).sum()
+
+
+def boosting_loss(inputs: LossInputs) -> Tensor:
+    """What boosted heads add to L_uni (AUG, arXiv:2502.20120, lambda = 1), over modalities that have several.
+
+    The newest head learns what the former ones have left over, and these go on learning the label: with p the newest
+    head's part and s the sum of the others', mean (p - r)^2 + mean (s - y)^2, r = y - s without gradient.
+
+    Returns:
+        Scalar, 0 as long as each modality has one head.
+    """
+    losses = [inputs.logits.new_zeros(())]
+    for name, newest in inputs.newest_logits.items():
+        others = inputs.unimodal_logits[name] - newest
+        # Of the first head alone, the sum of the others would be the constant 0.
+        counts = inputs.presence[name] & inputs.has_several_heads[name]
+        losses.append(regression_loss(newest, (inputs.labels - others).detach(), presence=counts))
+        losses.append(regression_loss(others, inputs.labels, presence=counts))
     return torch.stack(losses).sum()
 
 
@@ -295,7 +319,7 @@ LOSSES: dict[str, Loss] = {
         weight=None,
     ),
     "unimodal": Loss(
-        lambda inputs: unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence),
+        lambda inputs: unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence) + boosting_loss(inputs),
         title="unimodal loss",
         unit="sum of mean squared errors",
         weight=0.5,
@@ -371,6 +395,7 @@ __all__ = [
     "LossInputs",
     "LossTerm",
     "ModalityState",
+    "boosting_loss",
     "compute_losses",
     "diversity_loss",
     "kl_loss",

@@ -214,6 +214,20 @@ class CPSLModelMixin(_Model):
         """
         return self.multimodal.update_sample_columns(columns, num_epochs)
 
+    @property
+    def most_heads(self) -> int:
+        """The most heads that may add up to the prediction from one modality alone; 1 where none is ever added."""
+        return self.multimodal.most_heads
+
+    @property
+    def head_counts(self) -> dict[str, int]:
+        """How many heads do so now, by modality; empty where `most_heads` is 1."""
+        return self.multimodal.head_counts
+
+    def add_head(self, name: str) -> None:
+        """Gives a modality another head, which learns what its former ones have left over."""
+        self.multimodal.add_head(name)
+
     def prepare_for_training(self) -> None:
         """Forgets a calibration, which will not hold for the new weights; a trainer calls this when it starts."""
         self.forget_calibration()

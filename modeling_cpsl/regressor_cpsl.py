@@ -158,6 +158,8 @@ class MultimodalRegressor(nn.Module):
     most_modalities: ClassVar[int | None] = None
     # Whether each modality also has a prediction of its own.
     has_unimodal_heads: ClassVar[bool] = False
+    # The most heads that may add up to the prediction from one modality alone.
+    most_heads: int = 1
     # The fewest samples for which all losses are computed; above 1 where some are statistics of a batch.
     smallest_batch_size: ClassVar[int] = 1
     # Whether it reads one row a word, so that the processor has to say where words start.
@@ -239,6 +241,15 @@ class MultimodalRegressor(nn.Module):
             num_epochs: Number of epochs that are done.
         """
         return {}
+
+    @property
+    def head_counts(self) -> dict[str, int]:
+        """How many heads add up to the prediction from one modality alone, where more may be added; mostly nowhere."""
+        return {}
+
+    def add_head(self, name: str) -> None:
+        """Gives a modality another head."""
+        raise NotImplementedError
 
     def latent_noise_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
         """The shape of one sample's noise by name, for an input of `length` tokens; empty where none is drawn."""

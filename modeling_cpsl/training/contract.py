@@ -86,6 +86,17 @@ class TrainableModel(Protocol):
         Only what is changed here, and not by steps, is for all batches of an epoch what it was when the epoch began.
         """
 
+    @property
+    def most_heads(self) -> int:
+        """The most heads that may add up to the prediction from one modality alone; 1 where none is ever added."""
+
+    @property
+    def head_counts(self) -> dict[str, int]:
+        """How many heads do so now, by modality; empty where `most_heads` is 1."""
+
+    def add_head(self, name: str) -> None:
+        """Called between two epochs to give a modality another head, of which it then has at most `most_heads`."""
+
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters that encode a modality, which gradient modulation scales; ValueError for an unknown name."""
 

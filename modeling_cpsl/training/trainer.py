@@ -22,6 +22,7 @@ from data_builders.files import DataError, counted, replacing_files, write_error
 from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
+from .boosting import BoostingMixin
 from .callbacks import EarlyStopping, EpochBoundaries
 from .checkpoints import (
     check_training_state,
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 MEANS_FILE = "running_means.pt"
 
 
-class CPSLTrainer(SkillMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
+class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts

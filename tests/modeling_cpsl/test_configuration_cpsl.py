@@ -28,6 +28,7 @@ PAPER = {
     "latent_size": 256,
     "fusion_size": 512,
     "fusion": "gated",
+    "boosted_heads": 1,
     "residual_weight": 1.0,
     "encoder_dropout": 0.3,
     "classifier_dropout": 0.5,

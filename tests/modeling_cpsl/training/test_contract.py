@@ -31,6 +31,8 @@ class LateFusion(nn.Module):
     smallest_batch_size = 1
     normalized_modalities = []
     sample_columns = {}
+    most_heads = 1
+    head_counts = {}
 
     def __init__(self):
         super().__init__()
