@@ -66,8 +66,9 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
             "interval excludes 0.",
             table_lines(["row", *metrics], differences),
             "This design cannot tell differences below "
-            + ", ".join(f"{_largest_smallest(compared, name):.3f} in {name}" for name in metrics)
-            + ": a true difference of that size is found in four of five repetitions.",
+            + ", ".join(f"{_smallest(compared, name)} in {name}" for name in metrics)
+            + ": a true difference of that size is found in four of five repetitions. It depends on how unlike the "
+            "reference a row is; `table.csv` has it for each.",
         ]
     parts += _contributions(summary)
     parts += _published(published)
@@ -167,8 +168,10 @@ def _difference(difference: Difference, p: float, metric: str) -> str:
     return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], {verdict}p {p:.3f}"
 
 
-def _largest_smallest(rows: Sequence[Row], metric: str) -> float:
-    return max(row.differences[metric].smallest for row in rows)
+def _smallest(rows: Sequence[Row], metric: str) -> str:
+    """The smallest difference that can be told, or the range of it over the rows."""
+    values = [row.differences[metric].smallest for row in rows]
+    return " to ".join(dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values))))
 
 
 def _ranks(values: Sequence[float], metric: str) -> list[int]:
