@@ -104,7 +104,7 @@ class MAGRegressor(MultimodalRegressor):
         return [*self.gate.gates[name].parameters(), *self.gate.shifts[name].parameters()]
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Those of the gate: ten times the encoder's rate would move the embeddings faster than it can follow."""
+        """Those of the gate."""
         return list(self.gate.parameters())
 
     @contextlib.contextmanager
