@@ -11,6 +11,7 @@ from torch import nn
 from transformers import BertConfig, DebertaV2Config, MPNetConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .architectures_cpsl import ARCHITECTURES, check_modality_count, checked_options, describe_options
+from .decision_cpsl import check_decision_weights
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .losses_cpsl import LOSSES, STATISTICAL_DISTANCES, TASK_LOSSES
@@ -80,6 +81,9 @@ if TYPE_CHECKING:
 else:
     ModalitySizes = dict[str, int] | None
     ArchitectureOptions = dict[str, Any] | None
+
+# Fields that are fitted to a model's weights on held-out samples, and hold for no others.
+FITTED_FIELDS = ("interval_half_widths", "interval_coverage", "decision_weights")
 
 # One field `<name>_weight` for each loss that has a weight.
 LossWeights: Any = make_dataclass(
@@ -167,6 +171,11 @@ class CPSLConfigMixin(LossWeights):
         "held-out samples, not by hand.",
     )
     interval_coverage: float | None = option(None, "The coverage that interval_half_widths were calibrated for.")
+    decision_weights: dict[str, dict[str, list[float]]] | None = option(
+        None,
+        "How evaluation weighs the fused prediction and those from one modality alone: weight, offset and slope of "
+        "each, by the modalities that the utterance has; set by fitting on held-out samples, not by hand.",
+    )
 
     def __post_init__(self, **kwargs: Any) -> None:
         sizes = DEFAULT_MODALITY_SIZES if self.modality_sizes is None else self.modality_sizes
@@ -223,6 +232,7 @@ class CPSLConfigMixin(LossWeights):
             check_probability(field_name, getattr(self, field_name))
         for field in dataclass_fields(LossWeights):
             check_weight(field.name, getattr(self, field.name))
+        check_decision_weights(self.decision_weights or {})
         if not math.isfinite(self.residual_weight):
             raise ValueError(f"residual_weight={self.residual_weight} must be finite")
         if self.num_hidden_layers > MOST_LAYERS:
@@ -285,4 +295,4 @@ class CPSLMPNetConfig(CPSLConfigMixin, MPNetConfig):
     model_type = "cpsl-mpnet"
 
 
-__all__ = ["CPSLBertConfig", "CPSLConfig", "CPSLConfigMixin", "CPSLMPNetConfig"]
+__all__ = ["FITTED_FIELDS", "CPSLBertConfig", "CPSLConfig", "CPSLConfigMixin", "CPSLMPNetConfig"]

@@ -19,7 +19,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import DebertaV2PreTrain
 from transformers.utils import can_return_tuple
 
 from .architectures_cpsl import ARCHITECTURES
-from .configuration_cpsl import CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPSLMPNetConfig
+from .configuration_cpsl import FITTED_FIELDS, CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPSLMPNetConfig
 from .features_cpsl import collect_features
 from .packing_cpsl import encode_packed, packing_pays
 from .pipeline_cpsl import MultimodalSentimentPipeline  # noqa: F401 - so that its code is saved with a model's
@@ -89,10 +89,10 @@ class CPSLModelMixin(_Model):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As [`~transformers.PreTrainedModel.from_pretrained`], with the same arguments.
 
-        A text encoder that is not used (`use_text=False`) stays frozen. Prediction intervals that were calibrated with
-        other weights or options than those of this model are forgotten, whether the options are given one by one or as
-        a `config`, and so are bounds of features of another size. Where the modalities are others than before, weights
-        of the fusion block that belong to modalities by their place are new.
+        A text encoder that is not used (`use_text=False`) stays frozen. Prediction intervals and decision weights that
+        were fitted with other weights or options than those of this model are forgotten, whether the options are given
+        one by one or as a `config`, and so are bounds of features of another size. Where the modalities are others
+        than before, weights of the fusion block that belong to modalities by their place are new.
         """
         model, info = super().from_pretrained(*args, **{**kwargs, "output_loading_info": True})
         model._freeze_unused()
@@ -100,7 +100,7 @@ class CPSLModelMixin(_Model):
         if saved is not None and saved.modality_sizes.keys() != model.config.modality_sizes.keys():
             info["missing_keys"] = {*info["missing_keys"], *model._restart_fusion()}
         new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-        options = _OPTIONS - {"interval_half_widths", "interval_coverage"}
+        options = _OPTIONS - {*FITTED_FIELDS}
         changed = saved is not None and any(getattr(saved, name) != getattr(model.config, name) for name in options)
         if new or info["unexpected_keys"] or changed:
             model.forget_calibration()
@@ -150,8 +150,9 @@ class CPSLModelMixin(_Model):
         self.config.interval_half_widths, self.config.interval_coverage = half_widths, coverage
 
     def forget_calibration(self) -> None:
-        """Removes the prediction intervals: the weights are no longer those that they were fitted to."""
-        self.config.interval_half_widths = self.config.interval_coverage = None
+        """Removes prediction intervals and decision weights, which do not hold for other weights of the model."""
+        for name in FITTED_FIELDS:
+            setattr(self.config, name, None)
 
     def _attach_regressor(self) -> None:
         self.multimodal = ARCHITECTURES[self.config.architecture](self.config)

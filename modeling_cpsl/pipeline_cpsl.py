@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_cpsl import PIPELINE_TASK, check_tokenizer
+from .decision_cpsl import Candidates
 from .explanation_cpsl import word_shares
 from .processing_cpsl import CPSLProcessor, EncodedUtterance, warn_truncated
 from .task_cpsl import checked_label, clip_sentiment
@@ -85,6 +86,8 @@ class MultimodalSentimentPipeline(Pipeline):
               it alone, which not every architecture has. With `explain` also `delta`, by how much the score changes
               through that modality (the score minus the score without it; None where it is the only one), and for
               those other than text `weight`, its mean share in the fusion, where the architecture has one;
+            - `decision_weights`, with `explain`: the weight of the `fused` prediction and of each recalibrated one
+              from a modality alone, whose sum is `prediction`; None where the fused one counts alone;
             - `word_shares`, with `explain="words"`: for each word by how much the score changes through it and its
               features (the score minus the score without them). None for a word that is the only one, was cut off or
               has no subword, and in place of the list where the text is missing;
@@ -250,9 +253,15 @@ class MultimodalSentimentPipeline(Pipeline):
                 name: _modality_result(name, index, model_outputs) if present[index] else None
                 for name, present in model_outputs["modality_presence"].items()
             }
+            if "deltas" in model_outputs:
+                weights = self._decision_weights(result)
+                result["decision_weights"] = weights and {name: weight for name, (weight, _, _) in weights.items()}
             result["uncertainty"] = self._uncertainty(result, index, model_outputs)
             results.append(result)
         return results
+
+    def _decision_weights(self, result: Mapping[str, Any]) -> Candidates | None:
+        return (self.model.config.decision_weights or {}).get(_modality_set(result))
 
     def _uncertainty(self, result: dict[str, Any], index: int, outputs: dict[str, Any]) -> dict[str, Any] | None:
         uncertainty: dict[str, Any] = {}

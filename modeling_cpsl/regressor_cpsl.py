@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .decision_cpsl import combine, combine_deviation
 from .encoding_cpsl import FeatureNormalizer
 from .losses_cpsl import TASK_TERM, Loss, LossTerm, regression_loss, total_loss
 from .pooling_cpsl import POOLINGS
@@ -23,7 +24,7 @@ class CPSLOutput(ModelOutput):
 
     Args:
         loss: Scalar, the objective (of CPSL's own architecture: eq. 4); given with `labels`.
-        logits: (B,), the predicted sentiment.
+        logits: (B,), the predicted sentiment; in evaluation re-weighted, if the config has `decision_weights`.
         logits_std: (B,), its standard deviation over latent draws; given with `num_samples > 1`.
         losses: The parts of `loss` before weighting, scalars by name; given with `labels`.
         unimodal_logits: M -> (B,), the sentiment predicted from that modality alone; None where the architecture has
@@ -301,6 +302,11 @@ class MultimodalRegressor(nn.Module):
         )
         regression, presence = self.regress(inputs), inputs.presence
         values: dict[str, Any] = {**vars(regression), "modality_presence": presence}
+        weights = None if self.training else self.config.decision_weights
+        if weights and regression.unimodal_logits:
+            values["logits"] = combine(regression.logits, regression.unimodal_logits, presence, weights)
+            if regression.logits_std is not None:
+                values["logits_std"] = combine_deviation(regression.logits_std, presence, weights)
         if inputs.labels is not None:
             values["loss"] = total_loss(regression.losses, self.loss_weights)
             values["modality_errors"] = self._modality_errors(regression, inputs)

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..configuration_cpsl import CPSLConfigMixin
+from ..configuration_cpsl import FITTED_FIELDS, CPSLConfigMixin
 from ..processing_cpsl import CPSLProcessor
 
 
@@ -75,7 +75,7 @@ def kept_and_new(
         "other feature statistics": _with_other_statistics(processor, trained),
         "other options": [
             f"{name} {getattr(trained_config, name)} -> {getattr(model.config, name)}"
-            for name in (option.name for option in fields(CPSLConfigMixin) if not option.name.startswith("interval_"))
+            for name in (option.name for option in fields(CPSLConfigMixin) if option.name not in FITTED_FIELDS)
             if getattr(trained_config, name) != getattr(model.config, name)
         ],
     }

@@ -337,6 +337,8 @@ def _table_columns(call: _Call) -> dict[str, pa.DataType]:
     if call.options["explain"]:
         columns |= {f"weight_{name}": NUMBER for name in others}
         columns |= {f"delta_{name}": NUMBER for name in call.modalities}
+        weighed = itertools.chain.from_iterable((call.sentiment.model.config.decision_weights or {}).values())
+        columns |= {f"decision_weight_{name}": NUMBER for name in sorted({*weighed})}
     if call.options["explain"] == "words":
         columns["word_shares"] = NUMBERS
     if call.options["num_samples"] > 1:
@@ -351,6 +353,8 @@ def result_columns(result: dict[str, Any]) -> dict[str, Any]:
     columns["sentiment"] = result["label"]
     if "word_shares" in result:
         columns["word_shares"] = result["word_shares"]
+    for name, weight in (result.get("decision_weights") or {}).items():
+        columns[f"decision_weight_{name}"] = weight
     for modality, part in result["modalities"].items():
         columns |= {f"{name}_{modality}": value for name, value in (part or {}).items() if name != "score"}
     uncertainty = dict(result["uncertainty"] or {})

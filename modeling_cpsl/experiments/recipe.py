@@ -16,7 +16,7 @@ from data_builders.command_line import CommandParser, UsageError, comma_separate
 from data_builders.files import DataError, broken_files_are_data_errors, one_line
 
 from ..architectures_cpsl import ARCHITECTURES
-from ..configuration_cpsl import CPSLConfigMixin
+from ..configuration_cpsl import FITTED_FIELDS, CPSLConfigMixin
 from ..modulation import RULES
 from ..modulation.rules import ConflictAware
 from ..training.arguments import CPSLTrainingArguments
@@ -167,7 +167,7 @@ def _command_line_type(annotation: Any) -> Any:
 
 
 # The data and the calibration decide these fields, not the command line.
-_DECIDED_FIELDS = ("modality_sizes", "use_text", "interval_half_widths", "interval_coverage")
+_DECIDED_FIELDS = ("modality_sizes", "use_text", *FITTED_FIELDS)
 ModelArguments = make_dataclass(
     "ModelArguments",
     [
@@ -331,6 +331,11 @@ def _parse(parser: _RecipeParser, *sources: Sequence[str]) -> Recipe:
             if option.default is None and getattr(part, option.name) in ("", [""]):
                 setattr(part, option.name, None)
     if not ARCHITECTURES[recipe.model.architecture].has_unimodal_heads:
+        if recipe.training.decision_weights:
+            raise ValueError(
+                "decision_weights: it weighs predictions from one modality alone, and architecture="
+                f"{recipe.model.architecture!r} has none; leave it out"
+            )
         _switch_balancing_off(recipe, arguments)
     return recipe
 

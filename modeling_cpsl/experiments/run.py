@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import itertools
 import logging
 import os
 import shlex
@@ -11,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HTTPError
@@ -30,6 +32,7 @@ from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
 from . import plots, records
 from .assembly import prepare
 from .console import Console, quiet_libraries
+from .decision import calibration_samples, fit_decision
 from .model_card import write_model_card
 from .recipe import Recipe, read_recipe
 
@@ -126,6 +129,11 @@ def starting_point(output_dir: str, checkpoint: str | None) -> str | None:
 def _train(recipe: Recipe) -> dict[str, float]:
     options = recipe.resolved()
     trainer, dataset = prepare(recipe)
+    if trainer.args.decision_weights and "validation" not in dataset:
+        raise ValueError(
+            f"decision_weights: {recipe.data.dataset} has no validation split to fit them on; leave it out, or "
+            "cut one with --fold 0/5"
+        )
     with Console(trainer, options) as console:
         checkpoint = trainer.args.resume_from_checkpoint
         if checkpoint is not None:
@@ -134,6 +142,8 @@ def _train(recipe: Recipe) -> dict[str, float]:
         trainer.save_model(_internal_call=True)  # without the push, which comes last
         if trainer.is_world_process_zero() and trainer.state.best_model_checkpoint is not None:
             link_equal_weights(trainer.args.output_dir, trainer.state.best_model_checkpoint)
+        if trainer.args.decision_weights:
+            fit_decision(trainer, dataset["validation"], recipe.data.fold_group)
         metrics |= evaluate_splits(trainer, dataset)
         if trainer.is_world_process_zero():
             write_records(trainer, metrics, options, dataset)
@@ -172,7 +182,9 @@ def write_records(
     args, state = trainer.args, trainer.state
     folder, history = Path(args.output_dir), state.log_history
     if "validation" in dataset:
-        calibrate(trainer, dataset["validation"])
+        calibrate(
+            trainer, dataset["validation"], calibration_samples(args, dataset["validation"], options["fold_group"])
+        )
     records.write_resolved_config(options, folder)
     plots.plot_training_dynamics(history, folder / records.TRAINING_PLOT, best_step=state.best_global_step)
     if plots.has_modulation(history):
@@ -183,15 +195,21 @@ def write_records(
     write_model_card(folder, dataset)
 
 
-def calibrate(trainer: CPSLTrainer, split: Any) -> None:
-    """Fits the model's prediction intervals on the validation split, which was not trained on, and saves them."""
+def calibrate(trainer: CPSLTrainer, split: Any, samples: np.ndarray) -> None:
+    """Fits the model's prediction intervals on samples of the validation split, which was not trained on; saves them.
+
+    Args:
+        trainer: The trainer of a run, which has left its predictions.
+        split: The validation split.
+        samples: Which of its samples are used, (N,) bool.
+    """
     validation = records.read_predictions(trainer.args.output_dir, "validation")
     model = trainer.accelerator.unwrap_model(trainer.model)
     try:
         half_widths = conformal_half_widths(
-            clip_sentiment(validation["prediction"]),
-            validation["label"],
-            modality_sets(split, trainer.processing_class),
+            clip_sentiment(validation["prediction"])[samples],
+            validation["label"][samples],
+            [*itertools.compress(modality_sets(split, trainer.processing_class), samples)],
         )
     except ValueError as error:
         logger.warning("the model gets no prediction intervals: %s", error)

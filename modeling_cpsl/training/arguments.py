@@ -122,6 +122,13 @@ class CPSLTrainingArguments(TrainingArguments):
         metadata={"help": "Options of modality_masking, as in probability=0.3; in YAML a mapping."},
     )
 
+    decision_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "After training, fit how the fused prediction and those from one modality alone are weighed, on "
+            "half the validation groups (videos); intervals are then fitted on the other half."
+        },
+    )
     coalitions_every: int = field(
         default=0,
         metadata={

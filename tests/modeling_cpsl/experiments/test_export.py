@@ -12,6 +12,7 @@ from modeling_cpsl import CPSLProcessor
 from modeling_cpsl.experiments.export import export_model
 
 
+WEIGHTS = {"acoustic+text+visual": {"fused": [0.4, 0.0, 1.0], "text": [0.6, 0.5, 2.0]}}
 STATISTICS = {"acoustic": {"mean": [1.0, -2.0, 0.5, 0.0, 3.0], "std": [0.5, 2.0, 1.0, 0.1, 1.5]}}
 
 
@@ -70,7 +71,7 @@ def export(tmp_path, model, **options):
     [
         *((backbone, {}) for backbone in CLASSES),
         ("deberta", {"use_text": False}),
-        ("bert", {"architecture": "self_mm"}),
+        ("bert", {"architecture": "self_mm", "decision_weights": WEIGHTS}),
     ],
 )
 def test_logits_are_those_of_the_model_at_other_shapes(tmp_path, backbone, fields):

@@ -150,6 +150,8 @@ def test_without_unimodal_heads_nothing_is_balanced_and_balancing_is_not_to_be_a
     for option in (*balance, {"modulated_modalities": ["acoustic"]}):
         with pytest.raises(ValueError, match="architecture='mag' has none; leave it out, or set --balance none"):
             recipe.read_recipe("sample", **peer, **option)
+    with pytest.raises(ValueError, match=r"^decision_weights: .*architecture='mag' has none; leave it out$"):
+        recipe.read_recipe("sample", **peer, decision_weights=True)
     assert recipe.read_recipe("sample", **peer, balance="shapley").training.balance == "shapley"
     assert recipe.read_recipe("sample", architecture="late", cp=True).training.cp
 
