@@ -159,8 +159,7 @@ class MultimodalRegressor(nn.Module):
     most_modalities: ClassVar[int | None] = None
     # Whether each modality also has a prediction of its own.
     has_unimodal_heads: ClassVar[bool] = False
-    # The most heads that may add up to the prediction from one modality alone.
-    most_heads: int = 1
+    most_heads: int = 1  # that may add up to the prediction from one modality alone
     # The fewest samples for which all losses are computed; above 1 where some are statistics of a batch.
     smallest_batch_size: ClassVar[int] = 1
     # Whether it reads one row a word, so that the processor has to say where words start.
@@ -249,8 +248,7 @@ class MultimodalRegressor(nn.Module):
         return {}
 
     def add_head(self, name: str) -> None:
-        """Gives a modality another head."""
-        raise NotImplementedError
+        """Gives a modality another head; called only where `most_heads` is above 1."""
 
     def latent_noise_shapes(self, length: int) -> dict[str, tuple[int, ...]]:
         """The shape of one sample's noise by name, for an input of `length` tokens; empty where none is drawn."""

@@ -188,7 +188,8 @@ def write_records(
     records.write_resolved_config(options, folder)
     plots.plot_training_dynamics(history, folder / records.TRAINING_PLOT, best_step=state.best_global_step)
     if plots.has_modulation(history):
-        window = range(args.modulation_start_epoch, args.last_modulated_epoch + 1)
+        config = args.modulation if trainer.modulator is None else trainer.modulator.config
+        window = range(config.start_epoch, config.end_epoch + 1)
         modulated_epochs = window if args.gm or args.cp else None  # without them it only shows statistics
         plots.plot_modulation(history, folder / records.MODULATION_PLOT, modulated_epochs=modulated_epochs)
     records.write_results(metrics, folder)

@@ -87,6 +87,13 @@ class CPSLTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Last epoch with modulation, included. Default: 25/30 of num_train_epochs."},
     )
+    adaptive_window: bool = field(
+        default=False,
+        metadata={
+            "help": "End the window of modulation earlier, as soon as the imbalance of validation skill has not "
+            "fallen in two evaluations."
+        },
+    )
     modulation_target: str = field(
         default=ModulationConfig.target,
         metadata={
@@ -346,6 +353,11 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"modulation_start_epoch={self.modulation_start_epoch} must be below num_train_epochs="
                 f"{self.num_train_epochs:g}; set --balance none to train without modulation"
+            )
+        if self.adaptive_window and not (balances and self.eval_strategy != IntervalStrategy.NO):
+            raise ValueError(
+                "adaptive_window=True needs evaluations, and modulation that it can end; set eval_strategy to epoch "
+                "and balance to another one than none, or leave it out"
             )
         try:
             _ = self.modulation

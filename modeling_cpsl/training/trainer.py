@@ -23,7 +23,7 @@ from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
 from .boosting import BoostingMixin
-from .callbacks import EarlyStopping, EpochBoundaries
+from .callbacks import AdaptiveWindow, EarlyStopping, EpochBoundaries
 from .checkpoints import (
     check_training_state,
     last_complete_checkpoint,
@@ -123,6 +123,8 @@ class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixi
         self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
         self.add_callback(EpochBoundaries(self.log_epoch_means, self.update_sample_table))
+        if args.adaptive_window:
+            self.add_callback(AdaptiveWindow(lambda: self.modulator))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
 
