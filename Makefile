@@ -1,15 +1,17 @@
 # make train: set up and train on the embedded sample corpus.   make test: set up and test.   See README.md.
 # make test T=tests/modeling_cpsl/training: test one room.   make test-all: the slow tests too.
 # make test-nightly: many more damaged files for each boundary that takes foreign ones.
+# make bench OUT=folder: what benchmarks/RESULTS.md says of speed, as JSON and tables; 25 minutes of a quiet machine.
 PYTHON ?= python3
 BIN := .venv/bin
 T ?= tests
+OUT ?= outputs/benchmarks
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 INSTALLED := .venv/installed
 TRANSFORMERS := transformers-$(shell sed -n 's/^transformers==//p' constraints.txt)
 
-.PHONY: setup train test test-all test-nightly lint
+.PHONY: setup train test test-all test-nightly lint bench
 
 setup: $(INSTALLED)
 
@@ -43,3 +45,15 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+BENCH = OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$(1).py --json $(OUT)/$(1).json $(2) > $(OUT)/$(1).txt && \
+	cat $(OUT)/$(1).txt
+
+bench: setup
+	mkdir -p $(OUT)
+	$(call BENCH,import)
+	$(call BENCH,step,--repetitions 3 --plot $(OUT)/step_time.png)
+	$(call BENCH,epoch,--repetitions 1 --samples 120)
+	$(call BENCH,memory)
+	$(call BENCH,inference,--repetitions 1)
+	$(call BENCH,scale)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -47,3 +48,11 @@ def test_a_benchmark_runs_and_writes_its_results(tmp_path, name):
 def test_every_benchmark_is_tried():
     names = {path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks").glob("bench_*.py")}
     assert names == RESULTS.keys() | {"data"}
+
+
+def test_make_bench_runs_what_is_said_of_speed(tmp_path):
+    command = ["make", "-C", ROOT, "--dry-run", "--assume-old=.venv/installed", "bench", f"OUT={tmp_path}"]
+    planned = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"benchmarks/bench_(\w+)\.py --json", planned)
+    assert names == ["import", "step", "epoch", "memory", "inference", "scale"]
+    assert all(f"{tmp_path}/{name}.json" in planned for name in names)
