@@ -29,11 +29,11 @@ def shapley_values(values: Mapping[tuple[str, ...], Tensor], names: Sequence[str
     ```
 
     Args:
-        values: What each of [`coalitions`] is worth, 0-dim tensors.
+        values: What each of [`coalitions`] is worth, tensors of one shape: 0-dim, or (B,) for samples.
         names: The modalities.
 
     Returns:
-        (M,).
+        (M, ...), of that shape for each modality.
     """
     total = len(names)
     shares = []
@@ -43,7 +43,7 @@ def shapley_values(values: Mapping[tuple[str, ...], Tensor], names: Sequence[str
             if name in coalition:
                 rest = tuple(member for member in coalition if member != name)
                 gains.append(shapley_weight(len(rest), total) * (values[coalition] - (values[rest] if rest else 0)))
-        shares.append(torch.stack(gains).sum())
+        shares.append(torch.stack(gains).sum(dim=0))
     return torch.stack(shares)
 
 

@@ -16,6 +16,7 @@ from ..modulation import RULES, CoefficientRule
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
 from .method_options import checked_options
 from .metrics import is_better_if_greater
+from .resampling import RESAMPLING, Resampling
 from .sample_policies import POLICIES, SamplePolicy
 
 
@@ -144,6 +145,19 @@ class CPSLTrainingArguments(TrainingArguments):
             "architecture mag, of everything). 0: never."
         },
     )
+    resample: str = field(
+        default="none",
+        metadata={
+            "help": "Which training samples an epoch draws more often: those from whose weaker modality there is more "
+            "to learn (contribution), those that are rare in which modality predicts them better (discrepancy), or "
+            "none (docs/balance.md).",
+            "choices": list(RESAMPLING),
+        },
+    )
+    resample_options: MethodOptions = field(
+        default=None, metadata={"help": "Options of resample, as in start_epoch=2; in YAML a mapping."}
+    )
+
     train_embeddings: str = field(
         default=TRAIN_EMBEDDINGS[0],
         metadata={
@@ -236,6 +250,7 @@ class CPSLTrainingArguments(TrainingArguments):
                 f"coalitions_every={self.coalitions_every} must be at least 0, and above 0 needs eval_strategy=epoch"
             )
         self._check_early_stopping()
+        self._check_resampling()
         self._check_modulation()
 
     @property
@@ -257,6 +272,13 @@ class CPSLTrainingArguments(TrainingArguments):
         given = self.modality_masking_options or {}
         return POLICIES[self.modality_masking](
             **checked_options("modality_masking", self.modality_masking, POLICIES, given)
+        )
+
+    @property
+    def resampling(self) -> Resampling:
+        """How `resample` weighs samples."""
+        return RESAMPLING[self.resample](
+            **checked_options("resample", self.resample, RESAMPLING, self.resample_options or {})
         )
 
     @property
@@ -344,6 +366,18 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"modality_masking={masking} begins in epoch {first_epoch:g}, counted from 0, and this run has "
                 f"{self.num_train_epochs:g}; give --modality_masking_options start_epoch=N with a smaller N"
+            )
+
+    def _check_resampling(self) -> None:
+        if self.resample not in RESAMPLING:
+            raise ValueError(f"resample={self.resample!r} must be one of {', '.join(RESAMPLING)}")
+        if self.resample_options is not None:
+            self.resample_options = checked_options("resample", self.resample, RESAMPLING, self.resample_options)
+        start_epoch = self.resampling.start_epoch
+        if self.max_steps <= 0 and 0 < self.num_train_epochs <= start_epoch:
+            raise ValueError(
+                f"resample={self.resample} begins in epoch {start_epoch} and this run has {self.num_train_epochs:g}; "
+                "give --resample_options start_epoch=N with a smaller N"
             )
 
     def _check_modulation(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modeling_cpsl import CPSLModelMixin
-from ..modulation.contributions import coalitions
+from ..modulation.contributions import coalitions, shapley_values
 from ..regressor_cpsl import MultimodalRegressor
 from .contract import TrainableModel, TrainableOutput
 
@@ -24,11 +24,8 @@ def coalition_logits(model: TrainableModel, inputs: dict[str, Any]) -> dict[tupl
         inputs: A batch; `modality_mask`, if it has one, by modality.
     """
     assert isinstance(model, nn.Module)
-    given = inputs.get("modality_mask") or {}
+    present = _presence(model, inputs)
     inputs = {name: value for name, value in inputs.items() if name not in ("labels", "modality_mask", "ids")}
-    size, device = len(inputs["attention_mask"]), inputs["attention_mask"].device
-    everywhere = torch.ones(size, dtype=torch.bool, device=device)
-    present = {name: given.get(name, everywhere) for name in model.modality_names}
     logits = {}
     with _evaluating(model):
         predict = _above_text_encoder(model, inputs) if _reads_states_alone(model) else model
@@ -39,22 +36,56 @@ def coalition_logits(model: TrainableModel, inputs: dict[str, Any]) -> dict[tupl
     return logits
 
 
-def squared_coalition_errors(
+def coalition_errors(
     model: TrainableModel, inputs: dict[str, Any], mean_label: float
 ) -> dict[tuple[str, ...], Tensor]:
-    """Squared errors (B,) of [`coalition_logits`], and of the mean label for the empty coalition.
+    """Absolute errors (B,) of [`coalition_logits`], and of the mean label for the empty coalition.
 
     A sample without any of a coalition's modalities has the mean label's error, one without any modality has none.
     """
-    labels, given = inputs["labels"].float(), inputs.get("modality_mask") or {}
-    alone = (labels - mean_label).square()
-    present = {name: given.get(name, torch.ones_like(labels)).bool() for name in model.modality_names}
+    labels, present = inputs["labels"].float(), _presence(model, inputs)
+    alone = (labels - mean_label).abs()
     anything = torch.stack([*present.values()]).any(dim=0)
     errors: dict[tuple[str, ...], Tensor] = {(): torch.where(anything, alone, 0)}
     for coalition, logits in coalition_logits(model, inputs).items():
         known = torch.stack([present[name] for name in coalition]).any(dim=0)
-        errors[coalition] = torch.where(anything, torch.where(known, (logits - labels).square(), alone), 0)
+        errors[coalition] = torch.where(anything, torch.where(known, (logits - labels).abs(), alone), 0)
     return errors
+
+
+def squared_coalition_errors(
+    model: TrainableModel, inputs: dict[str, Any], mean_label: float
+) -> dict[tuple[str, ...], Tensor]:
+    """The squares (B,) of [`coalition_errors`]."""
+    return {coalition: error.square() for coalition, error in coalition_errors(model, inputs, mean_label).items()}
+
+
+def sample_contributions(model: TrainableModel, inputs: dict[str, Any], mean_label: float) -> Tensor:
+    """How much each modality contributes to the prediction of each sample: Shapley values.
+
+    A coalition is worth by how much its prediction is nearer to the label than the mean label is, so that the values
+    of a sample add up to what all its modalities are worth.
+
+    Args:
+        model: The model.
+        inputs: A batch with `labels` (B,).
+        mean_label: What is predicted without any modality.
+
+    Returns:
+        (B, M) in units of the labels, in the order of the model's modalities; NaN where a sample lacks one.
+    """
+    errors = coalition_errors(model, inputs, mean_label)
+    worth = {coalition: errors[()] - error for coalition, error in errors.items() if coalition}
+    shares = shapley_values(worth, model.modality_names)
+    present = torch.stack([*_presence(model, inputs).values()])
+    return torch.where(present, shares, torch.nan).T
+
+
+def _presence(model: TrainableModel, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """Which samples (B,) have each of the model's modalities."""
+    given = inputs.get("modality_mask") or {}
+    everywhere = torch.ones(len(inputs["attention_mask"]), dtype=torch.bool, device=inputs["attention_mask"].device)
+    return {name: given.get(name, everywhere).bool() for name in model.modality_names}
 
 
 def _reads_states_alone(model: nn.Module) -> bool:
@@ -90,4 +121,4 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-__all__ = ["coalition_logits", "squared_coalition_errors"]
+__all__ = ["coalition_errors", "coalition_logits", "sample_contributions", "squared_coalition_errors"]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, IntervalStrategy, TrainOutput, has_length
@@ -39,15 +39,9 @@ from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import METRICS, load_metric
 from .optimizer_step import MicroBatch
+from .resampling_mixin import ResamplingMixin
 from .sample_policy_mixin import SamplePolicyMixin
-from .sampling import (
-    EpochLengthGroupedSampler,
-    LongestFirst,
-    in_data_order,
-    longest_first,
-    order_of,
-    sample_lengths,
-)
+from .sampling import LongestFirst, in_data_order, longest_first, order_of
 from .skill_mixin import SkillMixin
 
 
@@ -57,7 +51,7 @@ logger = logging.getLogger(__name__)
 MEANS_FILE = "running_means.pt"
 
 
-class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
+class CPSLTrainer(BoostingMixin, SkillMixin, ResamplingMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
@@ -268,6 +262,7 @@ class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixi
         means = self._train_means["epoch"].pop(self.accelerator)
         if not means:
             return
+        means |= self.resampling_statistics()
         if self.modulator is not None:
             statistics = {name: value.item() for name, value in self.modulator.pop_statistics().items()}
             means |= {name: value for name, value in statistics.items() if not math.isnan(value)}
@@ -323,16 +318,6 @@ class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixi
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
             self.args.dataloader_drop_last = drop_last
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        args = self.args
-        if args.train_sampling_strategy != "group_by_length" or not has_length(train_dataset):
-            return super()._get_train_sampler(train_dataset)
-        return EpochLengthGroupedSampler(
-            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            sample_lengths(train_dataset),
-            args.seed if args.data_seed is None else args.data_seed,
-        )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> LongestFirst | None:
         return longest_first(eval_dataset) if self.args.eval_do_concat_batches else None

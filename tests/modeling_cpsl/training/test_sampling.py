@@ -38,6 +38,7 @@ def test_samples_of_like_length_share_a_batch(tmp_path, use_text):
 def steps_of(rows, num_processes, batch_size, accumulation):
     """The samples of each optimizer step of an epoch that is cut like this, as all ranks together see them."""
     args = SimpleNamespace(
+        resample="none",
         train_sampling_strategy="group_by_length",
         train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
