@@ -1,10 +1,12 @@
 """Which samples an epoch draws: those from which the modalities have most to learn more often."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -16,7 +18,7 @@ from ..modulation.rules.contract import check_in_range
 _CONTRIBUTION_CLASSES = (0.0, 0.25, 1.0)
 
 
-def contribution_copies(contributions: np.ndarray) -> np.ndarray:
+def contribution_copies(contributions: Tensor) -> tuple[Tensor, Tensor]:
     """How many copies of each sample SMV adds for its weakest modality, the one that contributes least.
 
     Three where it harms the prediction (below 0), two below .25, one below 1, else none.
@@ -26,12 +28,38 @@ def contribution_copies(contributions: np.ndarray) -> np.ndarray:
             modality or nothing is known of it.
 
     Returns:
-        (N,), 0 where fewer than two modalities are known: none of them is the weaker one then.
+        The copies (N,), 0 where fewer than two modalities are known: none of them is the weaker one then; and the
+        number of the weakest modality (N,).
     """
-    known = np.isfinite(contributions)
-    weakest = np.where(known, contributions, np.inf).min(axis=1)
-    copies = len(_CONTRIBUTION_CLASSES) - np.digitize(weakest, _CONTRIBUTION_CLASSES)
-    return np.where(known.sum(axis=1) > 1, copies, 0)
+    known = contributions.isfinite()
+    least, weakest = contributions.masked_fill(~known, math.inf).min(dim=1)
+    classes = torch.tensor(_CONTRIBUTION_CLASSES, device=least.device, dtype=least.dtype)
+    copies = len(classes) - torch.bucketize(least, classes, right=True)
+    return torch.where(known.sum(dim=1) > 1, copies, 0), weakest
+
+
+@dataclass(kw_only=True)
+class ContributionSchedule:
+    """When contributions are computed, which costs an evaluation of the training data.
+
+    Args:
+        start_epoch: The first epoch that goes by contributions, those of the model that has been trained until then.
+        every: After so many epochs contributions are computed anew.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    start_epoch: int = 5
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        check_in_range("start_epoch", self.start_epoch, 1, 10_000)
+        check_in_range("every", self.every, 1, 10_000)
+
+    def is_due(self, num_epochs: int) -> bool:
+        """Whether contributions are computed when so many epochs are done."""
+        return num_epochs >= self.start_epoch and (num_epochs - self.start_epoch) % self.every == 0
 
 
 class Resampling:
@@ -62,35 +90,16 @@ class NoResampling(Resampling):
 
 
 @dataclass(kw_only=True)
-class ByContribution(Resampling):
+class ByContribution(ContributionSchedule, Resampling):
     """A sample is drawn once for itself and once for each copy that its weakest modality needs.
 
     Sample-level valuation (SMV, arXiv:2309.06255) in its released code adds copies to the data; its contributions are
     of right and wrong classes, and ours of errors, see [`contribution_copies`].
-
-    Args:
-        start_epoch: The first epoch that is drawn by weights, from contributions of the model that has been trained
-            until then.
-        every: After so many epochs contributions are computed anew.
-
-    Raises:
-        ValueError: An option is out of its range.
     """
-
-    start_epoch: int = 5
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        check_in_range("start_epoch", self.start_epoch, 1, 10_000)
-        check_in_range("every", self.every, 1, 10_000)
 
     def weights(self, values: np.ndarray) -> np.ndarray:
         """See [`Resampling.weights`]; the values are contributions in mean absolute deviations of the labels."""
-        return 1.0 + contribution_copies(values)
-
-    def is_due(self, num_epochs: int) -> bool:
-        """Whether contributions are computed when so many epochs are done."""
-        return num_epochs >= self.start_epoch and (num_epochs - self.start_epoch) % self.every == 0
+        return 1.0 + contribution_copies(torch.from_numpy(values))[0].numpy()
 
 
 @dataclass(kw_only=True)
@@ -231,6 +240,7 @@ __all__ = [
     "RESAMPLING",
     "ByContribution",
     "ByDiscrepancy",
+    "ContributionSchedule",
     "EpochSampler",
     "NoResampling",
     "Resampling",

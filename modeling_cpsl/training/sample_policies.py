@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..modulation.rules.contract import Method, check_in_range
 from ..modulation.rules.ogm import mean_ratios
+from .resampling import ContributionSchedule, contribution_copies
 from .sample_draws import sample_generator
 
 
@@ -157,6 +158,40 @@ class OPM(SamplePolicy):
         return self.start_epoch
 
 
+@dataclass(kw_only=True)
+class ContributionMasking(ContributionSchedule, SamplePolicy):
+    """Shows a sample's weakest modality without the others, as the copies of it that SMV (arXiv:2309.06255) adds do.
+
+    A sample of c copies, see [`contribution_copies`], is shown so with the probability c / (1 + c). The text stays
+    beside the weakest modality unless `mask_text`. Contributions are remembered in the column `contributions`.
+
+    Args:
+        start_epoch: See [`ContributionSchedule`].
+        every: See there.
+        mask_text: Whether the text is left out too.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    mask_text: bool = False
+
+    def __call__(self, samples: StepSamples) -> Tensor:
+        """See [`SamplePolicy.__call__`]."""
+        copies, weakest = contribution_copies(samples.remembered["contributions"])
+        generators = [sample_generator(samples.seed, samples.step, name, "contribution") for name in samples.ids]
+        draws = torch.tensor([generator.random() for generator in generators]).to(copies.device)
+        shown = torch.arange(len(samples.modalities), device=copies.device) == weakest[:, None]
+        if "text" in samples.modalities and not self.mask_text:
+            shown[:, samples.modalities.index("text")] = True
+        return samples.presence & (shown | (draws >= copies / (1 + copies))[:, None])
+
+    @property
+    def first_epoch(self) -> float:
+        """See [`SamplePolicy.first_epoch`]."""
+        return self.start_epoch
+
+
 def leave_out(samples: StepSamples, probabilities: float | Tensor) -> Tensor:
     """Leaves modalities out of samples at random, one by one, but at least one stays in each sample that has any.
 
@@ -188,7 +223,21 @@ def keep_one(samples: StepSamples, kept: Tensor, preference: Tensor) -> Tensor:
 
 
 # By the name that the option `modality_masking` gives it.
-POLICIES: dict[str, type[SamplePolicy]] = {"none": SamplePolicy, "uniform": UniformMasking, "opm": OPM}
+POLICIES: dict[str, type[SamplePolicy]] = {
+    "none": SamplePolicy,
+    "uniform": UniformMasking,
+    "opm": OPM,
+    "contribution": ContributionMasking,
+}
 
 
-__all__ = ["OPM", "POLICIES", "SamplePolicy", "StepSamples", "UniformMasking", "keep_one", "leave_out"]
+__all__ = [
+    "OPM",
+    "POLICIES",
+    "ContributionMasking",
+    "SamplePolicy",
+    "StepSamples",
+    "UniformMasking",
+    "keep_one",
+    "leave_out",
+]

@@ -38,7 +38,7 @@ NAN = float("nan")
 )
 def test_the_weakest_modality_asks_for_copies(contributions, copies):
     values = np.array([contributions])
-    assert contribution_copies(values).tolist() == [copies]
+    assert contribution_copies(torch.from_numpy(values))[0].tolist() == [copies]
     assert RESAMPLING["contribution"]().weights(values).tolist() == [1 + copies]
 
 

@@ -38,9 +38,9 @@ def test_contributions_decide_what_is_drawn(contribution_run):
     ids = [str(row["id"]) for row in contribution_run.train_dataset]
     assert sorted(first) == sorted(ids)
     # those of the third epoch are of the model after the second
-    contributions = contribution_run.contributions.column("contributions").numpy()
+    contributions = contribution_run.sample_table.column("contributions").numpy()
     assert np.isfinite(contributions).all() and contributions.shape == (30, 3)
-    weights = 1 + contribution_copies(contributions)
+    weights = 1 + contribution_copies(torch.from_numpy(contributions))[0].numpy()
     counts = Counter(third)
     expected = weights / weights.sum() * 30
     assert max(abs(counts[name] - share) for name, share in zip(ids, expected, strict=True)) < 1
@@ -51,7 +51,7 @@ def test_contributions_are_shapley_values_in_deviations_of_the_labels(contributi
     trainer, labels = contribution_run, label_statistics(contribution_run.train_dataset)
     batch = trainer.data_collator([trainer.train_dataset[index] for index in (3, 0)])
     trainer._compute_contributions()
-    recorded = trainer.contributions.column("contributions")[[3, 0]]
+    recorded = trainer.sample_table.column("contributions")[[3, 0]]
     assert trainer.model.training
     batch.pop("ids")
     values = sample_contributions(trainer.model, batch, labels.mean)
@@ -83,23 +83,23 @@ def test_a_checkpoint_without_contributions_is_refused(contribution_run, tmp_pat
     plain = make_trainer(tmp_path, save_strategy="epoch", num_train_epochs=1)
     plain.train()
     trainer = make_trainer(tmp_path, **CONTRIBUTION)
-    with pytest.raises(ValueError, match=r"contributions\.pt"):
+    with pytest.raises(ValueError, match=r"sample_table\.pt"):
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(plain.args.output_dir))
 
 
 def test_two_ranks_find_what_one_finds(contribution_run, monkeypatch):
-    expected = contribution_run.contributions.column("contributions").clone()
+    expected = contribution_run.sample_table.column("contributions").clone()
     calls = []
     for rank in range(2):
-        contribution_run.contributions.column("contributions").fill_(torch.nan)
+        contribution_run.sample_table.column("contributions").fill_(torch.nan)
         args = SimpleNamespace(process_index=rank, world_size=2, per_device_eval_batch_size=4)
         with monkeypatch.context() as patched:
             patched.setattr(contribution_run, "args", args)
             patched.setattr(contribution_run, "_prepare_inputs", lambda batch: batch)
-            contribution_run.contributions._num_calls = 0
+            contribution_run.sample_table._num_calls = 0
             contribution_run._compute_contributions()
         calls.append(
-            (contribution_run.contributions._num_calls, contribution_run.contributions.column("contributions").clone())
+            (contribution_run.sample_table._num_calls, contribution_run.sample_table.column("contributions").clone())
         )
     assert calls[0][0] == calls[1][0]
     together = torch.where(calls[0][1].isnan(), calls[1][1], calls[0][1])
@@ -118,7 +118,7 @@ def test_discrepancy_draws_by_predictions_from_one_modality_alone(tmp_path, stra
     names = [str(row["id"]) for row in trainer.train_dataset]
     expected = weights / weights.sum() * 90
     assert max(abs(counts[name] - share) for name, share in zip(names, expected, strict=True)) < 3
-    assert trainer.contributions is None
+    assert trainer.sample_table is None
 
 
 def test_a_stream_cannot_be_drawn_from(tmp_path):
