@@ -22,6 +22,7 @@ COMMANDS = {
     "experiment": Command("modeling_cpsl.evidence.commands:experiment", "train a grid of runs and compare its rows"),
     "search": Command("modeling_cpsl.evidence.commands:search", "search for better options of a recipe"),
     "report": Command("modeling_cpsl.evidence.commands:report", "compare finished runs: tables, figures, intervals"),
+    "diagnose": Command("modeling_cpsl.evidence.commands:diagnose", "look into the decision of a trained model"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),

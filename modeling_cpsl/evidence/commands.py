@@ -125,6 +125,26 @@ def report(arguments: Sequence[str]) -> None:
     print(report_on_runs(options.paths, options.split, options.metrics))
 
 
+def diagnose(arguments: Sequence[str]) -> None:
+    """Look into the decision of a trained model: what it makes of each modality, and what it leaves unused.
+
+    Every split but train is diagnosed; tables are printed, and written with a JSON file and a picture.
+    """
+    parser = CommandParser(prog="cpsl diagnose", description=diagnose.__doc__)
+    parser.add_argument("model", help="folder or Hub id of a CPSL model")
+    parser.add_argument("data", help="labelled data of any known format, or the name of a data set")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for JSON, tables and picture")
+    parser.add_argument("--data_dir", help="where the files of a data set given by name are")
+    parser.add_argument("--format", help="the data's format, where its content does not tell it")
+    parser.add_argument("--group", default="video_id", help="column of what a sample is from, for the intervals")
+    parser.add_argument("--batch_size", type=int, default=32, help="utterances in a forward pass")
+    parser.add_argument("--device", help="such as cpu or cuda:1; default: the first accelerator")
+    options = parser.parse_args(arguments)
+    from .diagnosis_report import write_diagnosis
+
+    print(write_diagnosis(**vars(options)))
+
+
 def _numbers(text: str) -> list[int]:
     numbers = comma_separated(text)
     if not all(map(str.isdecimal, numbers)):

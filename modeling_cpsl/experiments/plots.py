@@ -6,7 +6,7 @@ What all pictures have in common is here too: their style, their colours and how
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -117,9 +117,7 @@ def plot_modulation(
         modulated_epochs: The epochs in the modulation window, counted from 0; they are shaded and their end is marked.
     """
     names, able = _names_behind("train_error_", log_history), _names_behind("eval_skill_", log_history)
-    styles = MODALITY_STYLES | dict(
-        zip(sorted({*names, *able} - {*MODALITY_STYLES}), itertools.cycle(FURTHER_STYLES), strict=False)
-    )
+    styles = modality_styles([*names, *able])
     panels = [
         (panel, [_curve(log_history, deviations, f"train_{quantity}_{name}", name, styles[name]) for name in names])
         for quantity, panel in MODULATION_PANELS.items()
@@ -128,6 +126,12 @@ def plot_modulation(
     panels.append((SKILL_PANEL, skills))
     panels.append((IMBALANCE_PANEL, [_curve(log_history, deviations, "train_imbalance", "", (MARK_COLOR, "o"))]))
     _save_figure(panels, path, modulated_epochs=modulated_epochs)
+
+
+def modality_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The colour and marker of each modality, of those in `names` too that have none of their own."""
+    others = sorted({*names} - {*MODALITY_STYLES})
+    return MODALITY_STYLES | dict(zip(others, itertools.cycle(FURTHER_STYLES), strict=False))
 
 
 def sentiment_color(value: float) -> str:
