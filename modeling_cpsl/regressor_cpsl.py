@@ -16,6 +16,7 @@ from .decision_cpsl import combine, combine_deviation
 from .encoding_cpsl import FeatureNormalizer
 from .losses_cpsl import TASK_TERM, Loss, LossTerm, regression_loss, total_loss
 from .pooling_cpsl import POOLINGS
+from .task_cpsl import label_vector
 
 
 @dataclass
@@ -292,7 +293,7 @@ class MultimodalRegressor(nn.Module):
             feature_mask,
             modality_mask,
             word_starts,
-            labels=None if labels is None else _label_vector(labels, len(feature_mask)),
+            labels=None if labels is None else label_vector(labels, len(feature_mask)),
             bounds=feature_bounds or {},
             noise=latent_noise or {},
             sample_values=sample_values or {},
@@ -432,15 +433,6 @@ class MultimodalRegressor(nn.Module):
 def _output_field(value: Any) -> Any:
     """A dict of an output as transformers' pipelines can cut it into samples; None for an empty one."""
     return (ModelOutput(value) if value else None) if isinstance(value, dict) else value
-
-
-def _label_vector(labels: Tensor, size: int) -> Tensor:
-    """(B,) float32 labels from (B,) or (B, 1); other shapes would broadcast against other samples' logits."""
-    if labels.shape == (size, 1):
-        labels = labels.squeeze(-1)
-    if labels.shape != (size,):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {(size,)}, one per sample")
-    return labels.float()
 
 
 __all__ = [

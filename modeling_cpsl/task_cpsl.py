@@ -103,11 +103,21 @@ def decode_sentiment(logits: torch.Tensor | np.ndarray | Sequence[float]) -> lis
     ]
 
 
+def label_vector(labels: torch.Tensor, size: int) -> torch.Tensor:
+    """(B,) float32 labels from (B,) or (B, 1); other shapes would broadcast against other samples' logits."""
+    if labels.shape == (size, 1):
+        labels = labels.squeeze(-1)
+    if labels.shape != (size,):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {(size,)}, one per sample")
+    return labels.float()
+
+
 __all__ = [
     "SENTIMENT_CLASSES",
     "SENTIMENT_RANGE",
     "checked_label",
     "clip_sentiment",
     "decode_sentiment",
+    "label_vector",
     "sentiment_class",
 ]
