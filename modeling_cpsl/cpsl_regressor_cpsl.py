@@ -243,6 +243,7 @@ class CPSLRegressor(MultimodalRegressor):
             modalities=states,
             newest_logits={n: head.newest(heads[n].float()) for n, head in self._boosted_heads().items()},
             has_several_heads={n: head.num_active > 1 for n, head in self._boosted_heads().items()},
+            weights=inputs.weights,
         )
 
 

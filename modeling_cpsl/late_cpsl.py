@@ -66,8 +66,8 @@ class LateRegressor(MultimodalRegressor):
         regression = Regression(logits, unimodal_logits=unimodal)
         if inputs.labels is not None:
             regression.losses = {
-                "task": self._task_loss(logits, inputs.labels),
-                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence),
+                "task": self._task_loss(logits, inputs),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights),
             }
         return regression
 

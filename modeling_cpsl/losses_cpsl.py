@@ -67,6 +67,7 @@ class LossInputs(NamedTuple):
         newest_logits: (B,) by modality, what the head that was added last adds to the prediction from that modality
             alone; empty where each has one head only.
         has_several_heads: 0-dim bool by modality, whether it has more than one by now; as `newest_logits`.
+        weights: (B,), what each sample counts by; None where all count alike.
     """
 
     config: PreTrainedConfig
@@ -77,9 +78,28 @@ class LossInputs(NamedTuple):
     modalities: dict[str, ModalityState]
     newest_logits: dict[str, Tensor] = {}
     has_several_heads: dict[str, Tensor] = {}
+    weights: Tensor | None = None
 
 
-def regression_loss(predictions: Tensor, labels: Tensor, kind: str = "mse", presence: Tensor | None = None) -> Tensor:
+def sample_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean (scalar) of a loss over samples; 0 where the weights of all are 0.
+
+    Args:
+        values: (B,).
+        weights: (B,), at least 0, what each sample counts by. Default: all count alike.
+    """
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def regression_loss(
+    predictions: Tensor,
+    labels: Tensor,
+    kind: str = "mse",
+    presence: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Regression loss over the samples of a batch.
 
     Args:
@@ -87,27 +107,31 @@ def regression_loss(predictions: Tensor, labels: Tensor, kind: str = "mse", pres
         labels: (B,).
         kind: A name of `TASK_LOSSES`: `mse`, `l1` or `smooth_l1`.
         presence: (B,) bool; a sample where it is False contributes 0 and is counted. Default: all present.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar.
     """
     losses = TASK_LOSSES[kind](predictions, labels, reduction="none")
-    return losses.mean() if presence is None else torch.where(presence, losses, 0.0).mean()
+    return sample_mean(losses if presence is None else torch.where(presence, losses, 0.0), weights)
 
 
-def unimodal_loss(unimodal_logits: dict[str, Tensor], labels: Tensor, presence: dict[str, Tensor]) -> Tensor:
+def unimodal_loss(
+    unimodal_logits: dict[str, Tensor], labels: Tensor, presence: dict[str, Tensor], weights: Tensor | None = None
+) -> Tensor:
     """L_uni: the sum of the unimodal heads' mean squared errors; a missing modality contributes 0 and is counted.
 
     Args:
         unimodal_logits: (B,) by modality.
         labels: (B,).
         presence: (B,) bool by modality.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar.
     """
     losses = [
-        regression_loss(logits.float(), labels, presence=presence[name]) for name, logits in unimodal_logits.items()
+        regression_loss(head.float(), labels, "mse", presence[name], weights) for name, head in unimodal_logits.items()
     ]
     return torch.stack(losses).sum()
 
@@ -121,17 +145,17 @@ def boosting_loss(inputs: LossInputs) -> Tensor:
     Returns:
         Scalar, 0 as long as each modality has one head.
     """
-    losses = [inputs.logits.new_zeros(())]
+    losses, weights = [inputs.logits.new_zeros(())], inputs.weights
     for name, newest in inputs.newest_logits.items():
         others = inputs.unimodal_logits[name] - newest
         # Of the first head alone, the sum of the others would be the constant 0.
         counts = inputs.presence[name] & inputs.has_several_heads[name]
-        losses.append(regression_loss(newest, (inputs.labels - others).detach(), presence=counts))
-        losses.append(regression_loss(others, inputs.labels, presence=counts))
+        losses.append(regression_loss(newest, (inputs.labels - others).detach(), presence=counts, weights=weights))
+        losses.append(regression_loss(others, inputs.labels, presence=counts, weights=weights))
     return torch.stack(losses).sum()
 
 
-def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """One modality's part of L_recon: |X - X^|^2 as the mean over features, feature tokens and samples.
 
     The objective averages it over modalities, which for two is the paper's factor 1/2.
@@ -140,12 +164,13 @@ def reconstruction_loss(reconstruction: Tensor, target: Tensor, mask: Tensor) ->
         reconstruction: (B, L, d_m), the decoder's output.
         target: (B, L, d_m), the normalised input.
         mask: (B, L), 1 at feature tokens.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar.
     """
     error = masked(reconstruction - target, mask.bool()[..., None])
-    return token_mean(error.square().mean(dim=-1), mask).mean()
+    return sample_mean(token_mean(error.square().mean(dim=-1), mask), weights)
 
 
 def mean_variance_distances(latent_mean: Tensor, latent_variance: Tensor, features: Tensor) -> Tensor:
@@ -212,7 +237,12 @@ STATISTICAL_DISTANCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def statistical_loss(
-    latent_mean: Tensor, latent_variance: Tensor, features: Tensor, mask: Tensor, kind: str = "mean_variance"
+    latent_mean: Tensor,
+    latent_variance: Tensor,
+    features: Tensor,
+    mask: Tensor,
+    kind: str = "mean_variance",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """One modality's half of the Statistical Loss: 1/2 (MSE of means + MSE of variances), eq. 3, or another distance.
 
@@ -226,6 +256,7 @@ def statistical_loss(
         features: (B, L, d_m), the normalised input.
         mask: (B, L), 1 at feature tokens.
         kind: A name of `STATISTICAL_DISTANCES`.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar.
@@ -235,25 +266,26 @@ def statistical_loss(
         masked(values, kept) for values in (features.detach(), latent_mean, latent_variance)
     )
     distances = STATISTICAL_DISTANCES[kind](latent_mean, latent_variance, features)
-    return 0.5 * token_mean(distances, mask).mean()
+    return 0.5 * sample_mean(token_mean(distances, mask), weights)
 
 
-def diversity_loss(latent_variance: Tensor, mask: Tensor) -> Tensor:
+def diversity_loss(latent_variance: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """One modality's L_div = -H: the negated entropy of the latent posterior, averaged over its dimensions.
 
     Args:
         latent_variance: (B, L, d_z) or (B, L, 1).
         mask: (B, L), 1 at feature tokens.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar; its negative is logged as `feature_entropy`, in nats.
     """
     variance = masked(latent_variance, mask.bool()[..., None])
     entropy = 0.5 * torch.log(2 * math.pi * math.e * (variance + 1e-6))
-    return -token_mean(entropy.mean(dim=-1), mask).mean()
+    return -sample_mean(token_mean(entropy.mean(dim=-1), mask), weights)
 
 
-def kl_loss(latent_mean: Tensor, latent_variance: Tensor, mask: Tensor) -> Tensor:
+def kl_loss(latent_mean: Tensor, latent_variance: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """One modality's KL divergence of the latent posterior from N(0, I), averaged over its dimensions.
 
     It is what the multimodal information bottleneck (Mai et al., 2022, *Multimodal Information Bottleneck: Learning
@@ -263,6 +295,7 @@ def kl_loss(latent_mean: Tensor, latent_variance: Tensor, mask: Tensor) -> Tenso
         latent_mean: (B, L, d_z), mu_m.
         latent_variance: (B, L, d_z).
         mask: (B, L), 1 at feature tokens.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar.
@@ -270,7 +303,7 @@ def kl_loss(latent_mean: Tensor, latent_variance: Tensor, mask: Tensor) -> Tenso
     kept = mask.bool()[..., None]
     mean, variance = masked(latent_mean, kept), masked(latent_variance, kept) + 1e-6
     divergence = 0.5 * (mean.square() + variance - 1 - torch.log(variance))
-    return token_mean(divergence.mean(dim=-1), mask).mean()
+    return sample_mean(token_mean(divergence.mean(dim=-1), mask), weights)
 
 
 class LossTerm(NamedTuple):
@@ -304,8 +337,8 @@ class Loss(NamedTuple):
 TASK_TERM = LossTerm("task loss", "regression loss")
 
 
-def _mean_over_modalities(loss: Callable[[ModalityState], Tensor]) -> Callable[[LossInputs], Tensor]:
-    return lambda inputs: torch.stack([loss(modality) for modality in inputs.modalities.values()]).mean()
+def _mean_over_modalities(loss: Callable[[ModalityState, LossInputs], Tensor]) -> Callable[[LossInputs], Tensor]:
+    return lambda inputs: torch.stack([loss(modality, inputs) for modality in inputs.modalities.values()]).mean()
 
 
 def _has_modalities(config: PreTrainedConfig) -> bool:
@@ -314,41 +347,48 @@ def _has_modalities(config: PreTrainedConfig) -> bool:
 
 LOSSES: dict[str, Loss] = {
     "task": Loss(
-        lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss),
+        lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss, weights=inputs.weights),
         *TASK_TERM,
         weight=None,
     ),
     "unimodal": Loss(
-        lambda inputs: unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence) + boosting_loss(inputs),
+        lambda inputs: (
+            unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence, inputs.weights)
+            + boosting_loss(inputs)
+        ),
         title="unimodal loss",
         unit="sum of mean squared errors",
         weight=0.5,
     ),
     "reconstruction": Loss(
-        _mean_over_modalities(lambda m: reconstruction_loss(m.reconstruction, m.features, m.mask)),
+        _mean_over_modalities(
+            lambda m, inputs: reconstruction_loss(m.reconstruction, m.features, m.mask, inputs.weights)
+        ),
         title="reconstruction loss",
         unit="mean squared error",
         weight=1.0,
         applies=_has_modalities,
     ),
     "diversity": Loss(
-        _mean_over_modalities(lambda m: diversity_loss(m.variance, m.mask)),
+        _mean_over_modalities(lambda m, inputs: diversity_loss(m.variance, m.mask, inputs.weights)),
         title="diversity loss",
         unit="nats",
         weight=0.1,
         applies=_has_modalities,
     ),
     "statistical": Loss(
-        lambda inputs: _mean_over_modalities(
-            lambda m: statistical_loss(m.mean, m.variance, m.features, m.mask, kind=inputs.config.sl_kind)
-        )(inputs),
+        _mean_over_modalities(
+            lambda m, inputs: statistical_loss(
+                m.mean, m.variance, m.features, m.mask, inputs.config.sl_kind, inputs.weights
+            )
+        ),
         title="statistical loss",
         unit="mean squared error",
         weight=0.1,
         applies=lambda config: config.sl and _has_modalities(config),
     ),
     "kl": Loss(
-        _mean_over_modalities(lambda m: kl_loss(m.mean, m.variance, m.mask)),
+        _mean_over_modalities(lambda m, inputs: kl_loss(m.mean, m.variance, m.mask, inputs.weights)),
         title="KL divergence",
         unit="nats",
         weight=0.0,
@@ -403,6 +443,7 @@ __all__ = [
     "loss_weights",
     "reconstruction_loss",
     "regression_loss",
+    "sample_mean",
     "statistical_loss",
     "total_loss",
     "unimodal_loss",

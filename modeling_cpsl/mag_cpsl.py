@@ -138,7 +138,7 @@ class MAGRegressor(MultimodalRegressor):
         pooled = torch.tanh(self.dense(self._pool(inputs.hidden, inputs.mask)))
         regression = Regression(self.out_proj(self.dropout(pooled)).squeeze(-1))
         if inputs.labels is not None:
-            regression.losses = {"task": self._task_loss(regression.logits, inputs.labels)}
+            regression.losses = {"task": self._task_loss(regression.logits, inputs)}
         return regression
 
 

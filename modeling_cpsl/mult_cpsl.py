@@ -211,7 +211,7 @@ class MulTRegressor(MultimodalRegressor):
             last.append(masked(final, inputs.presence[target][:, None]))
         regression = Regression(self.fusion(torch.cat(last, dim=-1)))
         if inputs.labels is not None:
-            regression.losses = {"task": self._task_loss(regression.logits, inputs.labels)}
+            regression.losses = {"task": self._task_loss(regression.logits, inputs)}
         return regression
 
     def _tokens(self, inputs: RegressorInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

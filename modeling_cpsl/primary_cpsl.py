@@ -99,8 +99,8 @@ class PrimaryRegressor(MultimodalRegressor):
         regression = Regression(prediction, unimodal_logits=unimodal, fusion_weights=fusion_weights)
         if inputs.labels is not None:
             regression.losses = {
-                "task": self._task_loss(prediction, inputs.labels),
-                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence),
+                "task": self._task_loss(prediction, inputs),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights),
             }
         return regression
 

@@ -67,6 +67,7 @@ class RegressorInputs:
         bounds: (2,) by modality, see [`FeatureNormalizer`].
         noise: Standard normal noise for latents in training, by the names and shapes of `latent_noise_shapes`.
         sample_values: (B, width) by [`sample_columns`], what a trainer remembers of the samples; empty for nothing.
+        weights: (B,), what each sample counts by in the losses; None where all count alike.
         num_samples: Number of latent draws to average in evaluation.
     """
 
@@ -79,6 +80,7 @@ class RegressorInputs:
     bounds: dict[str, Tensor] = field(default_factory=dict)
     noise: dict[str, Tensor] = field(default_factory=dict)
     sample_values: dict[str, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
     num_samples: int = 1
 
 
@@ -264,6 +266,7 @@ class MultimodalRegressor(nn.Module):
         feature_bounds: dict[str, Tensor] | None = None,
         latent_noise: dict[str, Tensor] | None = None,
         sample_values: dict[str, Tensor] | None = None,
+        sample_weight: Tensor | None = None,
         num_samples: int = 1,
         word_starts: Tensor | None = None,
     ) -> CPSLOutput:
@@ -278,6 +281,7 @@ class MultimodalRegressor(nn.Module):
             feature_bounds: (2,) by name, see [`FeatureNormalizer`].
             latent_noise: Standard normal noise by name, see [`latent_noise_shapes`]. Default: fresh noise.
             sample_values: (B, width) by name, see [`sample_columns`]. Default: nothing is known of the samples.
+            sample_weight: (B,), at least 0, what each sample counts by in the losses. Default: all count alike.
             num_samples: Number of latent draws to average in evaluation.
             word_starts: (B, L), 1 at the first feature token of each word. Default: each feature token is a word.
 
@@ -296,6 +300,7 @@ class MultimodalRegressor(nn.Module):
             bounds=feature_bounds or {},
             noise=latent_noise or {},
             sample_values=sample_values or {},
+            weights=sample_weight,
             num_samples=num_samples,
         )
         regression, presence = self.regress(inputs), inputs.presence
@@ -363,8 +368,9 @@ class MultimodalRegressor(nn.Module):
         """Whether a modality's encoder has frozen weights, be it whole or under an adapter."""
         return not all(parameter.requires_grad for parameter in self.modality_parameters(name))
 
-    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return regression_loss(logits.float(), labels, self.config.task_loss)
+    def _task_loss(self, logits: Tensor, inputs: RegressorInputs) -> Tensor:
+        assert inputs.labels is not None
+        return regression_loss(logits.float(), inputs.labels, self.config.task_loss, weights=inputs.weights)
 
     def _modality_errors(self, regression: Regression, inputs: RegressorInputs) -> dict[str, Tensor]:
         """|unimodal logit - label| (B,) by modality, 0 where the modality is missing."""

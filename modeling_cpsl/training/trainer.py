@@ -40,6 +40,7 @@ from .means import MeanTracker
 from .metrics import METRICS, load_metric
 from .optimizer_step import MicroBatch
 from .sample_policy_mixin import SamplePolicyMixin
+from .sample_weights_mixin import SampleWeightsMixin
 from .sampling import (
     EpochLengthGroupedSampler,
     LongestFirst,
@@ -57,7 +58,7 @@ logger = logging.getLogger(__name__)
 MEANS_FILE = "running_means.pt"
 
 
-class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
+class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, SampleWeightsMixin, LearningRateMixin, Trainer):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
@@ -202,9 +203,10 @@ class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixi
             for batch in batches:
                 if shapes := model.latent_noise_shapes(batch["feature_mask"].shape[1]):
                     batch["latent_noise"] = optimizer_step.sample_noise(batch, shapes, args.seed, step)
-        weights = optimizer_step.step_weights(counts, self.accelerator, args.device)
-        for batch, count, weight in zip(batches, counts, weights, strict=True):
-            batch["micro_batch"] = MicroBatch(batch.pop("ids"), count, weight)
+        totals = self.weigh_samples(batches, counts)
+        weights = optimizer_step.step_weights(totals, self.accelerator, args.device)
+        for batch, count, total, weight in zip(batches, counts, totals, weights, strict=True):
+            batch["micro_batch"] = MicroBatch(batch.pop("ids"), count, total, weight)
         return batches, num_items
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -223,7 +225,7 @@ class CPSLTrainer(BoostingMixin, SkillMixin, SamplePolicyMixin, LearningRateMixi
     ) -> Tensor | tuple[Tensor, Any]:
         """The model's loss, weighted in a training step by the micro-batch's share of the optimizer step's samples."""
         micro_batch = self._micro_batch
-        count = len(inputs["labels"]) if micro_batch is None else micro_batch.num_samples
+        count = len(inputs["labels"]) if micro_batch is None else micro_batch.total_weight
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         losses = {"loss": loss} | _logged_losses(outputs["losses"])
         if model.training:

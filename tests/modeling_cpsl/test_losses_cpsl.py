@@ -411,7 +411,7 @@ def sparsity_loss(latents, mask):
 """
         line = """
     "sparsity": Loss(
-        _mean_over_modalities(lambda m: sparsity_loss(m.latents, m.mask)), title="sparsity loss", unit="", weight=0.25
+        _mean_over_modalities(lambda m, _: sparsity_loss(m.latents, m.mask)), title="sparsity", unit="", weight=0.25
     ),
 """
         model_class = edited_model_class(
