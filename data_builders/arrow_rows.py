@@ -21,6 +21,7 @@ def row_features(
     *,
     labels: bool | None = True,
     feature_extractors: Mapping[str, str] = MappingProxyType({}),
+    weighted: bool = False,
 ) -> Features:
     """The columns of a dataset in the row format.
 
@@ -29,6 +30,7 @@ def row_features(
         timed: Whether rows have the times of segments and words.
         labels: Whether rows have labels; None if some may.
         feature_extractors: The program that extracted a modality's features, where it is known.
+        weighted: Whether rows have weights.
     """
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
     features |= {
@@ -37,6 +39,8 @@ def row_features(
     }
     if labels is not False:
         features["label"] = Value("float32")
+    if weighted:
+        features["weight"] = Value("float32")
     if timed:
         features |= {"start": Value("float32"), "end": Value("float32")}
         features |= {"word_start": List(Value("float32")), "word_end": List(Value("float32"))}

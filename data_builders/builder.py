@@ -38,7 +38,7 @@ from .rows import (
 logger = logging.getLogger(__name__)
 
 # Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
-READER_VERSION = "1.9.0"
+READER_VERSION = "1.10.0"
 
 
 class LeftOut(NamedTuple):
@@ -146,7 +146,11 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         )
         sizes = wanted_sizes(source, self.config.modalities)
         self.info.features = row_features(
-            sizes, source.timed, labels=self.config.labels, feature_extractors=source.feature_extractors
+            sizes,
+            source.timed,
+            labels=self.config.labels,
+            feature_extractors=source.feature_extractors,
+            weighted=source.weighted,
         )
         self.info.config_name = source.format
         self.info.description = columns_left_out(source)

@@ -90,6 +90,7 @@ class Source(NamedTuple):
         feature_extractors: The program that extracted the features, for modalities whose source names it.
         count_rows: Says about how many rows there are, without reading them; None where each shard is one row.
         left_out: The columns that are no part of the rows, each with the reason.
+        weighted: Whether rows have a `weight`, a number.
     """
 
     path: Path
@@ -101,6 +102,7 @@ class Source(NamedTuple):
     feature_extractors: Mapping[str, str] = MappingProxyType({})
     count_rows: Callable[[], int] | None = None
     left_out: Mapping[str, str] = MappingProxyType({})
+    weighted: bool = False
 
 
 def split_name(name: Any, where: object) -> str:
@@ -275,6 +277,8 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
     check_text(row["id"], row["video_id"], *words)
     if labels:
         checked["label"] = checked_label(row["label"])
+    if "weight" in row and not 0.0 <= row["weight"] < math.inf:
+        raise DataError(f"weight {row['weight']:g} is not a finite number, at least 0; correct it, or leave it empty")
     for name in ("word_start", "word_end"):
         if len(row.get(name, ())):
             _check_one_a_word(len(row[name]), f"values of {name}", len(words))

@@ -14,7 +14,8 @@ from .architectures_cpsl import ARCHITECTURES, check_modality_count, checked_opt
 from .decision_cpsl import check_decision_weights
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
-from .losses_cpsl import LOSSES, STATISTICAL_DISTANCES, TASK_LOSSES
+from .latent_losses_cpsl import STATISTICAL_DISTANCES
+from .losses_cpsl import LOSSES, TASK_LOSSES
 from .pooling_cpsl import POOLINGS
 from .regressor_cpsl import check_probability, check_size, check_weight, option
 from .utterances_cpsl import UTTERANCE_FIELDS

@@ -11,8 +11,9 @@ from transformers import initialization as init
 from .encoding_cpsl import INITIAL_VARIANCE_BIAS, AdaptiveModalityEncoder, BoostedHead, ModalityDecoder, UnimodalHead
 from .fusion_cpsl import FUSION_BLOCKS, ResidualInjection
 from .losses_cpsl import LOSSES, LossInputs, ModalityState, compute_losses, loss_names, loss_weights
+from .outputs_cpsl import Regression, RegressorInputs
 from .pooling_cpsl import token_mean
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs
+from .regressor_cpsl import MultimodalRegressor
 
 
 class EncodedModality(NamedTuple):
@@ -243,6 +244,7 @@ class CPSLRegressor(MultimodalRegressor):
             modalities=states,
             newest_logits={n: head.newest(heads[n].float()) for n, head in self._boosted_heads().items()},
             has_several_heads={n: head.num_active > 1 for n, head in self._boosted_heads().items()},
+            weights=inputs.weights,
         )
 
 

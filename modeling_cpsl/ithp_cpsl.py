@@ -10,17 +10,11 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
 
-from .losses_cpsl import TASK_TERM, LossTerm, reconstruction_loss
-from .pooling_cpsl import masked, token_mean
-from .regressor_cpsl import (
-    MultimodalRegressor,
-    Regression,
-    RegressorInputs,
-    check_probability,
-    check_size,
-    check_weight,
-    option,
-)
+from .latent_losses_cpsl import reconstruction_loss
+from .losses_cpsl import TASK_TERM, LossTerm
+from .outputs_cpsl import Regression, RegressorInputs
+from .pooling_cpsl import masked, sample_mean, token_mean
+from .regressor_cpsl import MultimodalRegressor, check_probability, check_size, check_weight, option
 
 
 # Codes are drawn in training, and in evaluation they are their means. From a variance of 1 the noise would be as
@@ -95,13 +89,14 @@ class Bottleneck(nn.Module):
         return Code(mean, log_variance, mean + noise * torch.exp(0.5 * log_variance))
 
 
-def compression_loss(mean: Tensor, log_variance: Tensor, mask: Tensor) -> Tensor:
+def compression_loss(mean: Tensor, log_variance: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """KL(N(mean, variance) | N(0, I)), averaged over dimensions, a sample's tokens and samples.
 
     Args:
         mean: (B, L, d).
         log_variance: (B, L, d).
         mask: (B, L), 1 at the tokens that count.
+        weights: (B,), what each sample counts by. Default: all count alike.
 
     Returns:
         Scalar, in nats.
@@ -109,7 +104,7 @@ def compression_loss(mean: Tensor, log_variance: Tensor, mask: Tensor) -> Tensor
     kept = mask.bool()[..., None]
     mean, log_variance = masked(mean, kept), masked(log_variance, kept)
     divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0)
-    return token_mean(divergence.mean(dim=-1), mask).mean()
+    return sample_mean(token_mean(divergence.mean(dim=-1), mask), weights)
 
 
 class ITHPRegressor(MultimodalRegressor):
@@ -184,7 +179,7 @@ class ITHPRegressor(MultimodalRegressor):
             logits = torch.stack(draws)
             regression.logits, regression.logits_std = logits.mean(dim=0), logits.std(dim=0)
         if inputs.labels is not None:
-            task = self._task_loss(regression.logits, inputs.labels)
+            task = self._task_loss(regression.logits, inputs)
             regression.losses = {"task": task} | self._chain_losses(inputs, codes)
         return regression
 
@@ -214,9 +209,10 @@ class ITHPRegressor(MultimodalRegressor):
             prediction = self.levels[name].predictor(code.drawn).float()
             level_weight = options.later_level_weight if index else 1.0
             target_weight = options.later_target_weight if index else options.first_target_weight
-            error = reconstruction_loss(prediction, features, present & with_text)
+            error = reconstruction_loss(prediction, features, present & with_text, inputs.weights)
             compression.append(
-                level_weight * compression_loss(code.mean.float(), code.log_variance.float(), with_text)
+                level_weight
+                * compression_loss(code.mean.float(), code.log_variance.float(), with_text, inputs.weights)
             )
             target.append(level_weight * target_weight * error)
         return {"compression": torch.stack(compression).sum(), "target": torch.stack(target).sum()}

@@ -6,8 +6,9 @@ from transformers import PreTrainedConfig
 
 from .encoding_cpsl import AdaptiveModalityEncoder, UnimodalHead
 from .losses_cpsl import LOSSES, TASK_TERM, unimodal_loss
+from .outputs_cpsl import Regression, RegressorInputs
 from .pooling_cpsl import token_mean
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs
+from .regressor_cpsl import MultimodalRegressor
 
 
 class LateRegressor(MultimodalRegressor):
@@ -66,8 +67,8 @@ class LateRegressor(MultimodalRegressor):
         regression = Regression(logits, unimodal_logits=unimodal)
         if inputs.labels is not None:
             regression.losses = {
-                "task": self._task_loss(logits, inputs.labels),
-                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence),
+                "task": self._task_loss(logits, inputs),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights),
             }
         return regression
 

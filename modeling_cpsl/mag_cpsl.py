@@ -9,14 +9,8 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from .regressor_cpsl import (
-    MultimodalRegressor,
-    Regression,
-    RegressorInputs,
-    check_probability,
-    check_weight,
-    option,
-)
+from .outputs_cpsl import Regression, RegressorInputs
+from .regressor_cpsl import MultimodalRegressor, check_probability, check_weight, option
 
 
 @strict
@@ -138,7 +132,7 @@ class MAGRegressor(MultimodalRegressor):
         pooled = torch.tanh(self.dense(self._pool(inputs.hidden, inputs.mask)))
         regression = Regression(self.out_proj(self.dropout(pooled)).squeeze(-1))
         if inputs.labels is not None:
-            regression.losses = {"task": self._task_loss(regression.logits, inputs.labels)}
+            regression.losses = {"task": self._task_loss(regression.logits, inputs)}
         return regression
 
 

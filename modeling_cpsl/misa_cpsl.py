@@ -10,15 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .losses_cpsl import TASK_TERM, LossTerm
-from .pooling_cpsl import masked, token_mean
-from .regressor_cpsl import (
-    MultimodalRegressor,
-    Regression,
-    RegressorInputs,
-    check_probability,
-    check_weight,
-    option,
-)
+from .outputs_cpsl import Regression, RegressorInputs
+from .pooling_cpsl import masked, sample_mean, token_mean
+from .regressor_cpsl import MultimodalRegressor, check_probability, check_weight, option
 from .rows_cpsl import RowLSTM, left_aligned
 
 
@@ -117,8 +111,8 @@ class MISARegressor(MultimodalRegressor):
 
     u_m is the mean text state or the last states of LSTMs over one row a word, projected; p_m = sigmoid(W_m u_m),
     c_m = sigmoid(W_c u_m). These pass one transformer layer together and are concatenated. The similarity and
-    difference losses are **statistics of a batch**: how samples are cut into batches changes them, and they are 0 for
-    a batch of fewer than 4 samples.
+    difference losses are **statistics of a batch**: how samples are cut into batches changes them, they are 0 for a
+    batch of fewer than 4 samples, and in them all samples count alike, whatever their weights.
 
     Args:
         config: The model's configuration.
@@ -182,9 +176,9 @@ class MISARegressor(MultimodalRegressor):
         regression = Regression(self.fusion(mixed.flatten(1)).squeeze(-1))
         if inputs.labels is not None:
             regression.losses = {
-                "task": self._task_loss(regression.logits, inputs.labels),
+                "task": self._task_loss(regression.logits, inputs),
                 **self._batch_losses(private, shared, inputs.presence),
-                "reconstruction": self._reconstruction_loss(utterances, private, shared, inputs.presence),
+                "reconstruction": self._reconstruction_loss(utterances, private, shared, inputs),
             }
         return regression
 
@@ -215,13 +209,13 @@ class MISARegressor(MultimodalRegressor):
         utterances: dict[str, Tensor],
         private: dict[str, Tensor],
         shared: dict[str, Tensor],
-        presence: dict[str, Tensor],
+        inputs: RegressorInputs,
     ) -> Tensor:
         """Mean squared error of u_m rebuilt from p_m + c_m; a missing modality contributes 0 and is counted."""
         losses = []
         for name, vector in utterances.items():
             error = (self.decoders[name](private[name] + shared[name]) - vector).float()
-            losses.append(masked(error.square().mean(dim=-1), presence[name]).mean())
+            losses.append(sample_mean(masked(error.square().mean(dim=-1), inputs.presence[name]), inputs.weights))
         return torch.stack(losses).mean()
 
 

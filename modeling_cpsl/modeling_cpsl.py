@@ -21,9 +21,9 @@ from transformers.utils import can_return_tuple
 from .architectures_cpsl import ARCHITECTURES
 from .configuration_cpsl import FITTED_FIELDS, CPSLBertConfig, CPSLConfig, CPSLConfigMixin, CPSLMPNetConfig
 from .features_cpsl import collect_features
+from .outputs_cpsl import CPSLOutput
 from .packing_cpsl import encode_packed, packing_pays
 from .pipeline_cpsl import MultimodalSentimentPipeline  # noqa: F401 - so that its code is saved with a model's
-from .regressor_cpsl import CPSLOutput
 from .relative_positions_cpsl import use_reachable_positions
 
 
@@ -273,6 +273,7 @@ class CPSLModelMixin(_Model):
         feature_bounds: dict[str, Tensor] | None = None,
         latent_noise: dict[str, Tensor] | None = None,
         sample_values: dict[str, Tensor] | None = None,
+        sample_weight: Tensor | None = None,
         num_samples: int = 1,
         word_starts: Tensor | None = None,
         token_type_ids: Tensor | None = None,
@@ -300,6 +301,7 @@ class CPSLModelMixin(_Model):
                 who pooled them over a whole optimizer step. Default: those of the batch over all ranks.
             latent_noise: (B, L, d_z) standard normal noise by modality for AME in training. Default: fresh noise.
             sample_values: (B, width) by [`sample_columns`], what a trainer remembers of the samples. Default: nothing.
+            sample_weight: (B,), at least 0, what each sample counts by in the losses. Default: all count alike.
             num_samples: Above 1, evaluation averages over that many latent draws and returns their deviation.
             word_starts: (B, L), 1 at the first token of each word, for architectures that read one feature row a word.
                 Default: each token with a feature row is a word.
@@ -346,6 +348,7 @@ class CPSLModelMixin(_Model):
             feature_bounds=feature_bounds,
             latent_noise=latent_noise,
             sample_values=sample_values,
+            sample_weight=sample_weight,
             num_samples=num_samples,
             word_starts=word_starts,
         )

@@ -9,15 +9,9 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from .outputs_cpsl import Regression, RegressorInputs
 from .pooling_cpsl import masked
-from .regressor_cpsl import (
-    MultimodalRegressor,
-    Regression,
-    RegressorInputs,
-    check_probability,
-    check_size,
-    option,
-)
+from .regressor_cpsl import MultimodalRegressor, check_probability, check_size, option
 from .rows_cpsl import left_aligned
 
 
@@ -211,7 +205,7 @@ class MulTRegressor(MultimodalRegressor):
             last.append(masked(final, inputs.presence[target][:, None]))
         regression = Regression(self.fusion(torch.cat(last, dim=-1)))
         if inputs.labels is not None:
-            regression.losses = {"task": self._task_loss(regression.logits, inputs.labels)}
+            regression.losses = {"task": self._task_loss(regression.logits, inputs)}
         return regression
 
     def _tokens(self, inputs: RegressorInputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Pooling: from the tokens of a sequence to one vector per sample."""
+"""Means: from the tokens of a sequence to one vector per sample, and over samples to one loss."""
 
 from collections.abc import Callable
 
@@ -25,6 +25,18 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     return masked(values, mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
+def sample_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean (scalar) of a loss over samples; 0 where the weights of all are 0.
+
+    Args:
+        values: (B,).
+        weights: (B,), at least 0, what each sample counts by. Default: all count alike.
+    """
+    if weights is None:
+        return values.mean()
+    return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
 def first_token(values: Tensor, mask: Tensor) -> Tensor:
     """The sequence's first token, whatever the mask says of it; arguments as [`token_mean`]."""
     return values[:, 0]
@@ -33,4 +45,4 @@ def first_token(values: Tensor, mask: Tensor) -> Tensor:
 # By the name that the config's `pooling` gives it.
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": token_mean, "cls": first_token}
 
-__all__ = ["POOLINGS", "first_token", "masked", "token_mean"]
+__all__ = ["POOLINGS", "first_token", "masked", "sample_mean", "token_mean"]

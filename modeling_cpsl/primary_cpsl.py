@@ -10,8 +10,9 @@ from transformers import PreTrainedConfig
 from .encoding_cpsl import UnimodalHead
 from .losses_cpsl import LOSSES, TASK_TERM, unimodal_loss
 from .mult_cpsl import CrossmodalLayer, MulTOptions
+from .outputs_cpsl import Regression, RegressorInputs
 from .pooling_cpsl import masked, token_mean
-from .regressor_cpsl import MultimodalRegressor, Regression, RegressorInputs, check_probability, check_size, option
+from .regressor_cpsl import MultimodalRegressor, check_probability, check_size, option
 
 
 @strict
@@ -99,8 +100,8 @@ class PrimaryRegressor(MultimodalRegressor):
         regression = Regression(prediction, unimodal_logits=unimodal, fusion_weights=fusion_weights)
         if inputs.labels is not None:
             regression.losses = {
-                "task": self._task_loss(prediction, inputs.labels),
-                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence),
+                "task": self._task_loss(prediction, inputs),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights),
             }
         return regression
 

@@ -8,16 +8,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from .losses_cpsl import TASK_LOSSES, TASK_TERM, LossTerm
-from .pooling_cpsl import masked
-from .regressor_cpsl import (
-    MultimodalRegressor,
-    Regression,
-    RegressorInputs,
-    check_probability,
-    check_size,
-    check_weight,
-    option,
-)
+from .outputs_cpsl import Regression, RegressorInputs
+from .pooling_cpsl import masked, sample_mean
+from .regressor_cpsl import MultimodalRegressor, check_probability, check_size, check_weight, option
 from .rows_cpsl import RowLSTM, left_aligned
 from .task_cpsl import clip_sentiment
 
@@ -147,7 +140,7 @@ class SelfMMRegressor(MultimodalRegressor):
         regression = Regression(logits, unimodal_logits={name: prediction for name, (_, prediction) in heads.items()})
         if inputs.labels is not None:
             regression.losses = {
-                "task": self._task_loss(logits, inputs.labels),
+                "task": self._task_loss(logits, inputs),
                 "unimodal": self._unimodal_loss(regression.unimodal_logits, inputs, inputs.labels),
             }
             unimodal = {
@@ -164,7 +157,7 @@ class SelfMMRegressor(MultimodalRegressor):
         for prediction, label, name in zip(logits.values(), own.unbind(dim=1), logits, strict=True):
             weight = torch.tanh((label - labels).abs()).nan_to_num(0.0)
             loss = TASK_LOSSES[self.config.task_loss](prediction.float(), label.nan_to_num(0.0), reduction="none")
-            losses.append(torch.where(inputs.presence[name], weight * loss, 0.0).mean())
+            losses.append(sample_mean(torch.where(inputs.presence[name], weight * loss, 0.0), inputs.weights))
         return torch.stack(losses).sum()
 
     def _modality_errors(self, regression: Regression, inputs: RegressorInputs) -> dict[str, Tensor]:

@@ -72,6 +72,7 @@ class _Table(NamedTuple):
     modalities: tuple[str, ...]
     timed: bool
     labelled: bool | None
+    weighted: bool
 
 
 def recognizes(path: Path, head: Head) -> bool:
@@ -137,11 +138,13 @@ def read(path: Path, options: ReadOptions) -> Source:
     timed = all(found >= TIME_COLUMNS for found in columns.values())
     if not timed and (times := TIME_COLUMNS.intersection(itertools.chain(*columns.values()))):
         left_out |= dict.fromkeys(times, f"times are read where all files have {', '.join(sorted(TIME_COLUMNS))}")
-    table = _Table(frozenset((*ROW_COLUMNS, *sizes, "features")), tuple(sizes), timed, labelled=options.labels)
+    # Weights are for training, so whoever needs no labels needs none.
+    weighted = bool(options.labels) and any("weight" in found for found in columns.values())
+    table = _Table(frozenset((*ROW_COLUMNS, *sizes, "features")), tuple(sizes), timed, options.labels, weighted)
     rows, count = functools.partial(_rows, table), functools.partial(count_rows, kinds)
     notes = [datasets_info(file) if kind == "parquet" else {} for file, kind in kinds.items()]
     extractors = _feature_extractors(notes, sizes)
-    return Source(path, _converted_from(notes), sizes, timed, splits, rows, extractors, count, left_out)
+    return Source(path, _converted_from(notes), sizes, timed, splits, rows, extractors, count, left_out, weighted)
 
 
 def _has_rows(splits: dict[str, list[Shard]]) -> bool:
@@ -247,6 +250,8 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
     row: Row = {"id": name, "video_id": video, "words": words}
     if table.labelled is not False:
         row["label"] = label_of_cell(cells.get("label"))
+    if table.weighted:
+        row["weight"] = 1.0 if is_blank(cells.get("weight")) else number_of_cell(cells["weight"], "weight")
     if table.timed:
         row |= {name: number_of_cell(cells.get(name), name) for name in ("start", "end")}
         for name in ("word_start", "word_end"):

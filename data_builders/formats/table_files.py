@@ -24,7 +24,7 @@ from ..rows import LABEL_RANGE, MAX_VALUES, SPLIT_ALIASES, split_name
 
 TEXT_COLUMNS = frozenset(("words", "text"))
 TIME_COLUMNS = frozenset(("start", "end", "word_start", "word_end"))
-ROW_COLUMNS = frozenset(("id", "video_id", "label", "split")) | TEXT_COLUMNS | TIME_COLUMNS
+ROW_COLUMNS = frozenset(("id", "video_id", "label", "split", "weight")) | TEXT_COLUMNS | TIME_COLUMNS
 
 _RECOGNIZED = frozenset(("id", "label", *TEXT_COLUMNS))  # one of these makes a line the header of a CSV file
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}

@@ -18,6 +18,7 @@ from .method_options import checked_options
 from .metrics import is_better_if_greater
 from .resampling import RESAMPLING, Resampling
 from .sample_policies import POLICIES, SamplePolicy
+from .sample_weights import SAMPLE_WEIGHTS, SampleWeights
 
 
 LATENT_NOISES = ("batch", "sample")
@@ -157,6 +158,17 @@ class CPSLTrainingArguments(TrainingArguments):
     resample_options: MethodOptions = field(
         default=None, metadata={"help": "Options of resample, as in start_epoch=2; in YAML a mapping."}
     )
+    sample_weights: str = field(
+        default="none",
+        metadata={
+            "help": "What training samples count by in the losses: none (all alike), column (the data's column "
+            "weight), or weights that follow the training (docs/balance.md).",
+            "choices": list(SAMPLE_WEIGHTS),
+        },
+    )
+    sample_weights_options: MethodOptions = field(
+        default=None, metadata={"help": "Options of sample_weights, as in strength=0.5; in YAML a mapping."}
+    )
 
     train_embeddings: str = field(
         default=TRAIN_EMBEDDINGS[0],
@@ -235,6 +247,7 @@ class CPSLTrainingArguments(TrainingArguments):
                 f"train_embeddings={self.train_embeddings!r} must be one of {', '.join(TRAIN_EMBEDDINGS)}"
             )
         self._check_modality_masking()
+        self._check_sample_weights()
         if self.max_steps == 0 or self.max_steps < -1:  # -1 stands for none
             raise ValueError(f"max_steps={self.max_steps} must be above 0; leave it out to train for num_train_epochs")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
@@ -279,6 +292,14 @@ class CPSLTrainingArguments(TrainingArguments):
         """How `resample` weighs samples."""
         return RESAMPLING[self.resample](
             **checked_options("resample", self.resample, RESAMPLING, self.resample_options or {})
+        )
+
+    @property
+    def sample_weighting(self) -> SampleWeights:
+        """The way to weigh samples that `sample_weights` names."""
+        given = self.sample_weights_options or {}
+        return SAMPLE_WEIGHTS[self.sample_weights](
+            **checked_options("sample_weights", self.sample_weights, SAMPLE_WEIGHTS, given)
         )
 
     @property
@@ -379,6 +400,13 @@ class CPSLTrainingArguments(TrainingArguments):
                 f"resample={self.resample} begins in epoch {start_epoch} and this run has {self.num_train_epochs:g}; "
                 "give --resample_options start_epoch=N with a smaller N"
             )
+
+    def _check_sample_weights(self) -> None:
+        if self.sample_weights not in SAMPLE_WEIGHTS:
+            raise ValueError(f"sample_weights={self.sample_weights!r} must be one of {', '.join(SAMPLE_WEIGHTS)}")
+        if self.sample_weights_options is not None:
+            given = self.sample_weights_options
+            self.sample_weights_options = checked_options("sample_weights", self.sample_weights, SAMPLE_WEIGHTS, given)
 
     def _check_modulation(self) -> None:
         self._check_balance()

@@ -15,6 +15,7 @@ class TrainableOutput(Protocol):
         modality_errors: (B,) for each of [`TrainableModel.unimodal_names`], the absolute error of the prediction from
             that modality alone; 0 where the sample lacks the modality. None where there are no such predictions, or
             none that are trained in this step: they then have no part in gradient modulation.
+        unimodal_logits: (B,) for each of them, the predictions; read for `sample_weights` that follow the training.
         modality_presence: (B,) bool by modality, whether the sample has it; None if every sample has all.
         sample_values: (B, width) for those of [`TrainableModel.sample_columns`] that a step writes; else None.
     """
@@ -23,6 +24,7 @@ class TrainableOutput(Protocol):
     logits: Tensor
     losses: dict[str, Tensor]
     modality_errors: dict[str, Tensor] | None
+    unimodal_logits: dict[str, Tensor] | None
     modality_presence: dict[str, Tensor] | None
     sample_values: dict[str, Tensor] | None
 
@@ -33,7 +35,8 @@ class TrainableModel(Protocol):
     Its `forward` takes a batch of the data collator (but for `ids`, the names of the samples, which the trainer keeps
     to itself) and returns a [`TrainableOutput`]. The trainer may add `modality_mask` (which samples have a modality,
     (B,) bool by modality) and in training, for a model that asks for them, `feature_bounds`, `latent_noise` and
-    `sample_values`. A `forward` that takes `**kwargs` needs the class attribute `accepts_loss_kwargs = False`.
+    `sample_values`, and with `sample_weights` a `sample_weight` (B,), by which samples count in all losses that are
+    means over them. A `forward` that takes `**kwargs` needs the class attribute `accepts_loss_kwargs = False`.
     """
 
     @property

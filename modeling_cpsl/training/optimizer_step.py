@@ -4,6 +4,7 @@ A batch is what the data collator made, with a name for each sample. All that is
 and the sample, so that it does not depend on how a step is cut into micro-batches and ranks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,13 @@ class MicroBatch:
         ids: Names of the samples.
         num_samples: Number of samples that count. It is 0 where a rank has nothing left to do in the last step of an
             epoch, and takes part with one sample that has no modality.
+        total_weight: The sum of what they count by, without weights their number: a number or a scalar tensor.
         weight: Scalar tensor, the factor on the micro-batch's mean loss.
     """
 
     ids: list[str]
     num_samples: int
+    total_weight: float | Tensor
     weight: Tensor
 
 
@@ -85,13 +88,13 @@ def _without_modalities(batch: Batch) -> Batch:
     return batch | {"modality_mask": dict.fromkeys(names, absent)}
 
 
-def step_weights(counts: list[int], accelerator: Accelerator, device: torch.device) -> list[Tensor]:
+def step_weights(counts: Sequence[float | Tensor], accelerator: Accelerator, device: torch.device) -> list[Tensor]:
     """The factor on each micro-batch's mean loss that makes the step's loss a mean over all its samples.
 
     Trainer averages over micro-batches and DDP over ranks, whatever number of samples they have.
 
     Args:
-        counts: Number of samples that count in each micro-batch of this rank.
+        counts: Number of samples that count in each micro-batch of this rank, or the sum of their weights.
         accelerator: Sums over ranks.
         device: Where the losses are.
 
@@ -99,7 +102,10 @@ def step_weights(counts: list[int], accelerator: Accelerator, device: torch.devi
         A scalar tensor for each micro-batch.
     """
     # `torch.full` fills on the device, where `torch.tensor` would copy from the host and wait
-    total = accelerator.reduce(torch.full((), float(sum(counts)), device=device), reduction="sum")
+    own = sum(counts)
+    own = own if isinstance(own, Tensor) else torch.full((), float(own), device=device)
+    # where all weights of a step are 0, so is its loss
+    total = accelerator.reduce(own, reduction="sum").clamp(min=torch.finfo(torch.float32).tiny)
     return [count * len(counts) * accelerator.num_processes / total for count in counts]
 
 

@@ -41,6 +41,7 @@ from .metrics import METRICS, load_metric
 from .optimizer_step import MicroBatch
 from .resampling_mixin import ResamplingMixin
 from .sample_policy_mixin import SamplePolicyMixin
+from .sample_weights_mixin import SampleWeightsMixin
 from .sampling import LongestFirst, in_data_order, longest_first, order_of
 from .skill_mixin import SkillMixin
 
@@ -51,7 +52,9 @@ logger = logging.getLogger(__name__)
 MEANS_FILE = "running_means.pt"
 
 
-class CPSLTrainer(BoostingMixin, SkillMixin, ResamplingMixin, SamplePolicyMixin, LearningRateMixin, Trainer):
+class CPSLTrainer(
+    BoostingMixin, SkillMixin, ResamplingMixin, SamplePolicyMixin, SampleWeightsMixin, LearningRateMixin, Trainer
+):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
@@ -196,9 +199,10 @@ class CPSLTrainer(BoostingMixin, SkillMixin, ResamplingMixin, SamplePolicyMixin,
             for batch in batches:
                 if shapes := model.latent_noise_shapes(batch["feature_mask"].shape[1]):
                     batch["latent_noise"] = optimizer_step.sample_noise(batch, shapes, args.seed, step)
-        weights = optimizer_step.step_weights(counts, self.accelerator, args.device)
-        for batch, count, weight in zip(batches, counts, weights, strict=True):
-            batch["micro_batch"] = MicroBatch(batch.pop("ids"), count, weight)
+        totals = self.weigh_samples(batches, counts)
+        weights = optimizer_step.step_weights(totals, self.accelerator, args.device)
+        for batch, count, total, weight in zip(batches, counts, totals, weights, strict=True):
+            batch["micro_batch"] = MicroBatch(batch.pop("ids"), count, total, weight)
         return batches, num_items
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -217,7 +221,7 @@ class CPSLTrainer(BoostingMixin, SkillMixin, ResamplingMixin, SamplePolicyMixin,
     ) -> Tensor | tuple[Tensor, Any]:
         """The model's loss, weighted in a training step by the micro-batch's share of the optimizer step's samples."""
         micro_batch = self._micro_batch
-        count = len(inputs["labels"]) if micro_batch is None else micro_batch.num_samples
+        count = len(inputs["labels"]) if micro_batch is None else micro_batch.total_weight
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         losses = {"loss": loss} | _logged_losses(outputs["losses"])
         if model.training:

@@ -20,6 +20,32 @@ def test_jsonl(tmp_path, cache):
     check(load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", map(as_lists, rows)), cache_dir=cache), rows)
 
 
+def test_weights_are_read_where_there_are_any(tmp_path, cache):
+    rows = [row | {"weight": weight} for row, weight in zip(example_rows(4), (0.5, None, 0, 2), strict=True)]
+    file = write_jsonl(tmp_path / "mine.jsonl", map(as_lists, rows))
+    splits = load_aligned_dataset(file, cache_dir=cache)
+    read = {
+        name: weight for split in splits.values() for name, weight in zip(split["id"], split["weight"], strict=True)
+    }
+    assert [read[row["id"]] for row in rows] == [0.5, 1.0, 0.0, 2.0]
+    assert "weight" not in load_aligned_dataset(file, labels=False, cache_dir=cache)["train"].column_names
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (-1, "weight -1 is not a finite number, at least 0"),
+        ("inf", "weight inf is"),
+        ("much", "weight 'much' is not a"),
+    ],
+)
+def test_a_wrong_weight_is_named(tmp_path, cache, weight, message):
+    rows = [row | {"weight": weight} for row in example_rows()]
+    file = write_jsonl(tmp_path / "mine.jsonl", map(as_lists, rows))
+    with pytest.raises(DataError, match=f"v0_0.*{message}"):
+        load_aligned_dataset(file, cache_dir=cache)
+
+
 def test_csv_with_features_by_path(tmp_path, cache):
     rows = example_rows()
     with (tmp_path / "mine.csv").open("w", newline="") as file:

@@ -49,6 +49,29 @@ def test_shapes(architecture, backbone):
     assert {*output.modality_presence} == {"text", *SIZES}
 
 
+def test_a_weight_counts_a_sample_so_many_times(architecture):
+    """Of losses that are means over samples; those over the batch count all alike."""
+    model = make_model("deberta", architecture=architecture)
+    batch = whole_batch(model.config)
+    counts = torch.tensor([2, 0, 1, 3])
+    repeated = {
+        name: (
+            {key: rows.repeat_interleave(counts, dim=0) for key, rows in value.items()}
+            if isinstance(value, dict)
+            else value.repeat_interleave(counts, dim=0)
+        )
+        for name, value in batch.items()
+    }
+    weighted = in_eval(model, {**batch, "sample_weight": counts.float()})
+    several, plain = in_eval(model, repeated), in_eval(model, batch)
+    for name, loss in weighted.losses.items():
+        over_batch = architecture == "misa" and name in ("difference", "similarity")
+        assert_close(loss, (plain if over_batch else several).losses[name], rtol=1e-4, atol=1e-5)
+    assert_close(weighted.logits, plain.logits)
+    nothing = in_eval(model, {**batch, "sample_weight": torch.zeros(4)})
+    assert nothing.losses["task"] == 0 and nothing.loss.isfinite()
+
+
 @each_backbone
 def test_every_parameter_changes_in_one_step(architecture, backbone):
     model = make_model(backbone, architecture=architecture).train()

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 
 from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments, GradientModulationMixin
 from modeling_cpsl.modeling_cpsl import CPSLModelMixin
-from modeling_cpsl.regressor_cpsl import CPSLOutput
+from modeling_cpsl.outputs_cpsl import CPSLOutput
 from modeling_cpsl.training import modulation_mixin, sample_table_mixin
 from modeling_cpsl.training import trainer as trainer_module
 from modeling_cpsl.training.contract import TrainableModel, TrainableOutput

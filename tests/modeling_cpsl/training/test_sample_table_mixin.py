@@ -97,7 +97,7 @@ def test_a_repeated_sample_is_not_recorded(tmp_path):
     ids = trainer.train_dataset["id"][:2]
     rows = [trainer.train_dataset[index] for index in range(2)]
     batch = trainer.data_collator(rows)
-    trainer._micro_batch = MicroBatch(batch.pop("ids"), 1, torch.ones(()))
+    trainer._micro_batch = MicroBatch(batch.pop("ids"), 1, 1, torch.ones(()))
     trainer.model.train()
     trainer.compute_loss(trainer.model, batch)
     changed = (table.column("fused") != before["fused"]).any(dim=1).nonzero().flatten()
