@@ -24,6 +24,7 @@ COMMANDS = {
     "report": Command("modeling_cpsl.evidence.commands:report", "compare finished runs: tables, figures, intervals"),
     "diagnose": Command("modeling_cpsl.evidence.commands:diagnose", "look into the decision of a trained model"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
+    "extract_encoder": Command("modeling_cpsl.experiments.commands:extract_encoder", "write a model's text encoder"),
     "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),
     "inspect": Command("data_builders.commands:inspect", "report what a data file or folder holds"),
     "convert": Command("data_builders.commands:convert", "convert data into sharded Parquet with a dataset card"),

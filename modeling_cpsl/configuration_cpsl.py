@@ -263,6 +263,17 @@ class CPSLConfigMixin(LossWeights):
         inherited = {name: value for name, value in backbone.to_dict().items() if name not in left_out}
         return cls(**{**inherited, **fields})
 
+    def backbone_config(self) -> PreTrainedConfig:
+        """The configuration of the plain text encoder, of the class that this one extends."""
+        plain = next(
+            base
+            for base in type(self).__mro__
+            if issubclass(base, PreTrainedConfig) and not issubclass(base, CPSLConfigMixin)
+        )
+        left_out = {"custom_pipelines", *_BACKBONE_IDENTITY, *_BACKBONE_TASK}
+        left_out |= {field.name for field in dataclass_fields(CPSLConfigMixin)}
+        return plain(**{name: value for name, value in self.to_dict().items() if name not in left_out})
+
 
 @strict
 class CPSLConfig(CPSLConfigMixin, DebertaV2Config):

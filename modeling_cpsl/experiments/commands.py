@@ -140,6 +140,23 @@ def export(arguments: Sequence[str]) -> None:
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.0f} MB")
 
 
+def extract_encoder(arguments: Sequence[str]) -> None:
+    """Write the text encoder of a model, with what it has learnt, as a plain one for use elsewhere."""
+    parser = CommandParser(prog="cpsl extract_encoder", description=extract_encoder.__doc__)
+    parser.add_argument("model", help="folder or Hub id of a CPSL model")
+    parser.add_argument("out", type=Path, help="the folder to make, for transformers' AutoModel and AutoTokenizer")
+    options = parser.parse_args(arguments)
+    from .console import quiet_libraries
+    from .encoder_extraction import write_encoder
+    from .loading import load_pipeline
+
+    with quiet_libraries():
+        sentiment = load_pipeline(options.model, "cpu")
+        write_encoder(sentiment.model, sentiment.processor.tokenizer, options.out)
+    encoder = sentiment.model.base_model
+    print(f"{options.out}: {type(encoder).__name__}, {encoder.num_parameters() / 1e6:.1f} million parameters")
+
+
 def demo(arguments: Sequence[str]) -> None:
     """Show a local page to try a model on: type a sentence, or drop or record a clip."""
     parser = CommandParser(prog="cpsl demo", description=demo.__doc__)
