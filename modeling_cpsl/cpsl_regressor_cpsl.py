@@ -63,6 +63,7 @@ class CPSLRegressor(MultimodalRegressor):
     needs_text = False
     fewest_modalities = 1
     has_unimodal_heads = True
+    weakens_modalities = True
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
@@ -130,8 +131,9 @@ class CPSLRegressor(MultimodalRegressor):
         """Encodes each modality, fuses them and injects what is fused (eq. 1, 2), with the losses of eq. 4."""
         hidden, mask, presence = inputs.hidden, inputs.mask, inputs.presence
         modalities = self._encode(inputs)
-        latents = {name: modality.latents for name, modality in modalities.items()}
-        logits, weights = self._regress(hidden, latents, presence, mask)
+        # heads and losses of the latents see a weakened modality as it is
+        latents = {name: inputs.weakened(name, modality.latents) for name, modality in modalities.items()}
+        logits, weights = self._regress(inputs.weakened("text", hidden), latents, presence, mask)
         heads = self._head_logits(hidden, mask, modalities)
         regression = Regression(
             logits,

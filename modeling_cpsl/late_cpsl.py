@@ -32,6 +32,7 @@ class LateRegressor(MultimodalRegressor):
     loss_terms = {"task": TASK_TERM, "unimodal": LOSSES["unimodal"]}
     needs_text = False
     has_unimodal_heads = True
+    weakens_modalities = True
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
@@ -62,7 +63,8 @@ class LateRegressor(MultimodalRegressor):
             values, present = self._normalize(name, inputs)
             latents, _ = encoder(values.to(self.fusion.weight.dtype))
             pooled[name] = token_mean(latents, present)
-        logits = self.fusion(self.dropout(torch.cat(list(pooled.values()), dim=-1))).squeeze(-1)
+        fused = [inputs.weakened(name, values) for name, values in pooled.items()]
+        logits = self.fusion(self.dropout(torch.cat(fused, dim=-1))).squeeze(-1)
         unimodal = {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
         regression = Regression(logits, unimodal_logits=unimodal)
         if inputs.labels is not None:

@@ -216,6 +216,11 @@ class CPSLModelMixin(_Model):
         return self.multimodal.update_sample_columns(columns, num_epochs)
 
     @property
+    def weakens_modalities(self) -> bool:
+        """Whether `modality_mask` may be a number from 0 to 1, how much of a modality is fused."""
+        return self.multimodal.weakens_modalities
+
+    @property
     def most_heads(self) -> int:
         """The most heads that may add up to the prediction from one modality alone; 1 where none is ever added."""
         return self.multimodal.most_heads
@@ -295,7 +300,7 @@ class CPSLModelMixin(_Model):
                 [`default_feature_mask`]; without text, all attended tokens.
             labels: (B,) or (B, 1), sentiment in [-3, 3]; with them the losses are computed.
             modality_mask: (B,) bool by modality, True where the sample has it, or (B, M) in the order of
-                [`modality_names`]. Default: in all, if given.
+                [`modality_names`]. Default: in all, if given. A number, see [`weakens_modalities`].
             extra_features: (B, L, d_m) by name, for modalities other than `acoustic` and `visual`.
             feature_bounds: (2,) minimum and maximum by modality for min-max normalisation in training, from a caller
                 who pooled them over a whole optimizer step. Default: those of the batch over all ranks.

@@ -51,6 +51,7 @@ class RegressorInputs:
         mask: (B, L) bool, True at feature tokens.
         word_starts: (B, L) bool, True at the first feature token of each word, for what reads one row a word.
         presence: (B,) bool by modality, `text` first if the model reads it.
+        strengths: (B,) by modality, by how much of it a sample is to be fused, from 0 to 1; those not named wholly.
         labels: (B,) float32, None where there are none.
         bounds: (2,) by modality, see [`FeatureNormalizer`].
         noise: Standard normal noise for latents in training, by the names and shapes of `latent_noise_shapes`.
@@ -64,12 +65,19 @@ class RegressorInputs:
     mask: Tensor
     word_starts: Tensor
     presence: dict[str, Tensor]
+    strengths: dict[str, Tensor] = field(default_factory=dict)
     labels: Tensor | None = None
     bounds: dict[str, Tensor] = field(default_factory=dict)
     noise: dict[str, Tensor] = field(default_factory=dict)
     sample_values: dict[str, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
     num_samples: int = 1
+
+    def weakened(self, name: str, values: Tensor) -> Tensor:
+        """What is fused of a modality's values (B, ...): each sample's times its strength."""
+        if name not in self.strengths:
+            return values
+        return values * self.strengths[name].to(values.dtype).reshape(-1, *[1] * (values.dim() - 1))
 
 
 @dataclass

@@ -79,6 +79,8 @@ class MultimodalRegressor(nn.Module):
     most_heads: int = 1  # that may add up to the prediction from one modality alone
     # The fewest samples for which all losses are computed; above 1 where some are statistics of a batch.
     smallest_batch_size: ClassVar[int] = 1
+    # Whether it fuses a modality by its strength, see [`RegressorInputs.weakened`].
+    weakens_modalities: ClassVar[bool] = False
     # Whether it reads one row a word, so that the processor has to say where words start.
     reads_word_starts: ClassVar[bool] = False
     # How the names of those parameters begin that the first step of a training leaves as they are.
@@ -192,7 +194,8 @@ class MultimodalRegressor(nn.Module):
             features: (B, L, d_m) by name; a modality that is not given is missing in all samples.
             feature_mask: (B, L), 1 at feature tokens.
             labels: (B,) or (B, 1); with them the losses are computed.
-            modality_mask: (B,) bool by name, True where the sample has the modality. Default: in all, if given.
+            modality_mask: (B,) bool by name, True where the sample has the modality. Default: in all, if given. Where
+                [`weakens_modalities`], also a number: how much of it is fused, from 0 (it is missing) to 1.
             feature_bounds: (2,) by name, see [`FeatureNormalizer`].
             latent_noise: Standard normal noise by name, see [`latent_noise_shapes`]. Default: fresh noise.
             sample_values: (B, width) by name, see [`sample_columns`]. Default: nothing is known of the samples.
@@ -313,6 +316,7 @@ class MultimodalRegressor(nn.Module):
             mask=mask,
             word_starts=mask if word_starts is None else mask & word_starts.bool(),
             presence=self._presence(hidden is not None, features, mask, modality_mask),
+            strengths={name: value for name, value in modality_mask.items() if value.is_floating_point()},
             **others,
         )
 

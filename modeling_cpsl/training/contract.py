@@ -90,6 +90,10 @@ class TrainableModel(Protocol):
         """
 
     @property
+    def weakens_modalities(self) -> bool:
+        """Whether `modality_mask` may be a number from 0 (missing) to 1, how much of a modality is fused."""
+
+    @property
     def most_heads(self) -> int:
         """The most heads that may add up to the prediction from one modality alone; 1 where none is ever added."""
 

@@ -118,7 +118,7 @@ def step_feature_bounds(batches: list[Batch], modalities: list[str]) -> dict[str
     """
     return {
         name: pooled_feature_bounds(
-            (collect_features(**batch)[name], batch["feature_mask"] & batch["modality_mask"][name][:, None])
+            (collect_features(**batch)[name], batch["feature_mask"] & batch["modality_mask"][name].bool()[:, None])
             for batch in batches
         )
         for name in modalities

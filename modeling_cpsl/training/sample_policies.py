@@ -53,6 +53,8 @@ class SamplePolicy(Method):
 
     # Which statistics of the step before it reads: `scores` for none or some of the modalities.
     needs: ClassVar[frozenset[str]] = frozenset()
+    # Whether it also keeps something of a modality, which not every model can fuse.
+    weakens: ClassVar[bool] = False
 
     def __call__(self, samples: StepSamples) -> Tensor:
         """(B, M), how much is kept of each modality, from 0 (nothing) to 1; bool where it is all or nothing.
@@ -192,6 +194,41 @@ class ContributionMasking(ContributionSchedule, SamplePolicy):
         return self.start_epoch
 
 
+@dataclass(kw_only=True)
+class SoftMasking(SamplePolicy):
+    """Weakens modalities against each other or leaves one out (Chumachenko et al., 2022, arXiv:2201.11095).
+
+    The released code makes four batches of each: as it is, with the voice times a and the face times 1 - a, without
+    voice and without face. Here each sample is one of these views, drawn anew in each step: the same in the mean, at
+    the cost of one batch. Of M modalities there are M + 2 views, and shares that add up to 1, uniform over all such
+    shares, in place of a and 1 - a. What is weakened is what the model fuses of a modality.
+
+    Args:
+        mask_text: Whether the text takes part; else it is kept as it is.
+    """
+
+    weakens: ClassVar[bool] = True
+
+    mask_text: bool = False
+
+    def __call__(self, samples: StepSamples) -> Tensor:
+        """See [`SamplePolicy.__call__`]."""
+        taking_part = [place for place, name in enumerate(samples.modalities) if name != "text" or self.mask_text]
+        if not taking_part:
+            return samples.presence
+        strengths = np.ones((len(samples.ids), len(samples.modalities)), np.float32)
+        for row, name in zip(strengths, samples.ids, strict=True):
+            generator = sample_generator(samples.seed, samples.step, name, "soft")
+            view = generator.integers(len(taking_part) + 2)
+            if view < len(taking_part):
+                row[taking_part[view]] = 0.0
+            elif view == len(taking_part):
+                row[taking_part] = generator.dirichlet(np.ones(len(taking_part)))
+        drawn = torch.from_numpy(strengths).to(samples.presence.device)
+        kept = keep_one(samples, drawn > 0, drawn)
+        return torch.where(kept, torch.where(drawn > 0, drawn, 1.0), 0.0)
+
+
 def leave_out(samples: StepSamples, probabilities: float | Tensor) -> Tensor:
     """Leaves modalities out of samples at random, one by one, but at least one stays in each sample that has any.
 
@@ -227,6 +264,7 @@ POLICIES: dict[str, type[SamplePolicy]] = {
     "none": SamplePolicy,
     "uniform": UniformMasking,
     "opm": OPM,
+    "soft": SoftMasking,
     "contribution": ContributionMasking,
 }
 
@@ -236,6 +274,7 @@ __all__ = [
     "POLICIES",
     "ContributionMasking",
     "SamplePolicy",
+    "SoftMasking",
     "StepSamples",
     "UniformMasking",
     "keep_one",

@@ -47,7 +47,8 @@ class SamplePolicyMixin(SampleTableMixin, GradientModulationMixin):
                 )
             )
             batch["modality_mask"] = dict(zip(names, kept.unbind(dim=1), strict=True))
-            left_out, counts = (presence & ~kept.bool()).sum(dim=0), presence.sum(dim=0)
+            # of a weakened modality, what it lacks
+            left_out, counts = (presence.float() - kept.float()).sum(dim=0), presence.sum(dim=0)
             for name, total, count in zip(names, left_out, counts, strict=True):
                 self._train_means["epoch"].update({f"masked_{name}": total}, count=count)
 
@@ -59,6 +60,11 @@ class SamplePolicyMixin(SampleTableMixin, GradientModulationMixin):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.policy = self.args.sample_policy
+        if self.policy.weakens and not self.unwrapped_model.weakens_modalities:
+            raise ValueError(
+                f"modality_masking={self.args.modality_masking} weakens modalities, which only the "
+                "architectures cpsl and late can; choose one of them, or uniform"
+            )
         compared = [] if self.modulator is None else self.modulator.modalities
         if "scores" in self.policy.needs and len(compared) < 2:
             raise ValueError(

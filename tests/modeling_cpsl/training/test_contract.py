@@ -31,6 +31,7 @@ class LateFusion(nn.Module):
     smallest_batch_size = 1
     normalized_modalities = []
     sample_columns = {}
+    weakens_modalities = False
     most_heads = 1
     head_counts = {}
 

@@ -45,7 +45,11 @@ def test_uniform_masks_are_those_that_the_option_modality_dropout_drew():
     assert packed == [5, 6, 5, 2, 5, 2, 7, 1]
 
 
-EVERY_POLICY = {"uniform": lambda: uniform(0.9), "opm": lambda: opm(base_probability=0.6)}
+EVERY_POLICY = {
+    "uniform": lambda: uniform(0.9),
+    "opm": lambda: opm(base_probability=0.6),
+    "soft": POLICIES["soft"],
+}
 
 
 @pytest.mark.parametrize("name", EVERY_POLICY)
@@ -105,3 +109,29 @@ def test_opm_goes_on_from_its_state():
     assert torch.equal(policy(make_samples(40)), other(make_samples(40)))
     with pytest.raises(ValueError, match="OPM needs"):
         other.load_state_dict({})
+
+
+def test_soft_shows_the_four_views_of_the_released_code_equally_often():
+    kept = POLICIES["soft"]()(make_samples(4000)).double().numpy()
+    assert (kept[:, 0] == 1).all()  # the text
+    voice, face = kept[:, 1], kept[:, 2]
+    is_soft = (voice > 0) & (voice < 1)
+    views = [(voice == 1) & (face == 1), is_soft, (voice == 0) & (face == 1), (voice == 1) & (face == 0)]
+    assert sum(view.sum() for view in views) == 4000
+    np.testing.assert_allclose([view.mean() for view in views], 0.25, atol=0.025)
+    # a and 1 - a, a uniform: its mean and deviation
+    np.testing.assert_allclose(voice[is_soft] + face[is_soft], 1, atol=1e-6)
+    np.testing.assert_allclose([voice[is_soft].mean(), voice[is_soft].std()], [1 / 2, 12**-0.5], atol=0.025)
+
+
+def test_soft_of_four_modalities_and_of_the_text():
+    names = [*MODALITIES, "gaze"]
+    kept = POLICIES["soft"](mask_text=True)(make_samples(4000, modalities=names)).double().numpy()
+    left_out = (kept == 0).sum(axis=1)
+    assert set(left_out) == {0, 1}
+    np.testing.assert_allclose((kept == 0).mean(axis=0), 1 / 6, atol=0.025)  # one of M + 2 views each
+    is_soft = ((kept > 0) & (kept < 1)).all(axis=1)
+    np.testing.assert_allclose(is_soft.mean(), 1 / 6, atol=0.025)
+    np.testing.assert_allclose(kept[is_soft].sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(kept[is_soft].mean(axis=0), 1 / 4, atol=0.03)
+    assert POLICIES["soft"]()(make_samples(40, modalities=["text"])).all()

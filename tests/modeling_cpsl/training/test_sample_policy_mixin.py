@@ -8,6 +8,7 @@ from training_cases import RecordingTrainer, make_trainer, relative_distance
 ROWS = {
     "uniform": {"probability": 0.4},
     "opm": {"start_epoch": 0, "step_probability": 0.8},
+    "soft": {},
 }
 OPTIONS = {"latent_noise": "sample", "num_train_epochs": 2, "learning_rate": 1e-3, "balance": "none"}
 
