@@ -15,9 +15,11 @@ from .decision_cpsl import check_decision_weights
 from .encoding_cpsl import FEATURE_NORMALIZATIONS
 from .fusion_cpsl import FUSION_BLOCKS
 from .latent_losses_cpsl import STATISTICAL_DISTANCES
-from .losses_cpsl import LOSSES, TASK_LOSSES
+from .losses_cpsl import LOSSES
+from .number_task_cpsl import TASK_LOSSES
 from .pooling_cpsl import POOLINGS
 from .regressor_cpsl import check_probability, check_size, check_weight, option
+from .tasks_cpsl import SENTIMENT, check_task, task_of
 from .utterances_cpsl import UTTERANCE_FIELDS
 
 
@@ -30,9 +32,6 @@ _BACKBONE_TASK = ("id2label", "label2id", "num_labels", "problem_type")
 
 # The largest text encoders have about 100; a damaged file that says more would be built for minutes first.
 MOST_LAYERS = 1000
-
-# What transformers' pipelines call the one number that is predicted.
-LABEL = "sentiment"
 
 PIPELINE_TASK = "multimodal-sentiment"
 # What transformers' `pipeline` needs to find it in a model's folder.
@@ -82,6 +81,9 @@ if TYPE_CHECKING:
 else:
     ModalitySizes = dict[str, int] | None
     ArchitectureOptions = dict[str, Any] | None
+
+# Fields that a saved configuration leaves out where they say nothing.
+_RARE_FIELDS = ("label_ranges", "class_weights")
 
 # Fields that are fitted to a model's weights on held-out samples, and hold for no others.
 FITTED_FIELDS = ("interval_half_widths", "interval_coverage", "decision_weights")
@@ -165,10 +167,19 @@ class CPSLConfigMixin(LossWeights):
         "both (the paper to the letter; a prediction then depends on its batch); none: features as they come.",
         FEATURE_NORMALIZATIONS,
     )
-    task_loss: str = option("mse", "Regression loss of the task head.", TASK_LOSSES)
-    interval_half_widths: dict[str, float] | None = option(
+    task_loss: str = option("mse", "Regression loss of the task head; classes have their cross-entropy.", TASK_LOSSES)
+    label_ranges: dict[str, list[float | int]] | None = option(
         None,
-        "Half the width of a prediction's interval, by the modalities that the utterance has; set by calibration on "
+        "The least and the greatest label of numbers by name, a mapping (on the command line in JSON). Default: "
+        "[-3, 3] for a sentiment, and no bounds for other numbers.",
+    )
+    class_weights: dict[str, float | int] | None = option(
+        None, "What each class counts by in the losses. Default: all alike."
+    )
+    interval_half_widths: dict[str, float | list[float]] | None = option(
+        None,
+        "Half the width of a prediction's interval, by the modalities that the utterance has; a list for several "
+        "numbers. For classes the largest 1 - p of a class in the set that is predicted. Set by calibration on "
         "held-out samples, not by hand.",
     )
     interval_coverage: float | None = option(None, "The coverage that interval_half_widths were calibrated for.")
@@ -188,25 +199,46 @@ class CPSLConfigMixin(LossWeights):
         if not __name__.startswith("transformers_modules."):
             # The package has registered its own pipeline: without the folder's copy, trust_remote_code is not needed.
             kwargs.pop("custom_pipelines", None)
-        super().__post_init__(**{"num_labels": 1, **kwargs})
-        if self.num_labels != 1:
-            raise ValueError(
-                f"num_labels={self.num_labels}: sentiment is one number, so it must be 1; "
-                "from_backbone() builds a config that leaves an encoder's labels out"
-            )
-        if self.problem_type not in (None, "regression"):
-            raise ValueError(f"problem_type={self.problem_type!r}: sentiment is a number, so it must be 'regression'")
-        # transformers' text-classification pipeline would otherwise put the prediction through a sigmoid.
-        self.problem_type = "regression"
-        if self.id2label == {0: "LABEL_0"}:
-            self.id2label, self.label2id = {0: LABEL}, {LABEL: 0}
+        if self.id2label is None:
+            kwargs = {"num_labels": 1, **kwargs}
+        super().__post_init__(**kwargs)
+        self._check_task()
 
     def to_dict(self) -> dict[str, Any]:
         """As [`~transformers.PreTrainedConfig.to_dict`], with the pipeline, whose code is saved with the model."""
-        return {**super().to_dict(), "custom_pipelines": {PIPELINE_TASK: _PIPELINE}}
+        values = {**super().to_dict(), "custom_pipelines": {PIPELINE_TASK: _PIPELINE}}
+        return {name: value for name, value in values.items() if name not in _RARE_FIELDS or value is not None}
 
     def _modality_names(self) -> list[str]:
         return [*(["text"] if self.use_text else []), *self.modality_sizes]
+
+    def _check_task(self) -> None:
+        if self.problem_type is None:
+            if self.num_labels != 1:
+                raise ValueError(
+                    f"num_labels={self.num_labels}: say with problem_type what they are; from_backbone() builds a "
+                    "config that leaves an encoder's labels out"
+                )
+            # transformers' text-classification pipeline would otherwise put the prediction through a sigmoid.
+            self.problem_type = SENTIMENT.problem_type
+        if self.id2label == {0: "LABEL_0"}:
+            (name,) = SENTIMENT.names
+            self.id2label, self.label2id = {0: name}, {name: 0}
+        if self.label2id is None:
+            self.label2id = {name: place for place, name in self.id2label.items()}
+        check_task(self)
+        if not (task := task_of(self)).is_one_number:
+            only_numbers = {
+                f"architecture={self.architecture!r}": ARCHITECTURES[self.architecture].predicts_one_number,
+                f"boosted_heads={self.boosted_heads}": self.boosted_heads > 1,
+                "decision_weights": bool(self.decision_weights),
+            }
+            for given in (given for given, is_so in only_numbers.items() if is_so):
+                raise ValueError(
+                    f"{given} is made for labels that are one number, not for {', '.join(task.names)}; leave it out"
+                )
+        if self.task_loss != "mse" and self.problem_type != SENTIMENT.problem_type:
+            raise ValueError(f"task_loss={self.task_loss!r} has no effect on classes; leave it out")
 
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)

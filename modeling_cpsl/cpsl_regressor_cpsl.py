@@ -96,7 +96,7 @@ class CPSLRegressor(MultimodalRegressor):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.classifier_dropout = nn.Dropout(config.classifier_dropout)
-        self.out_proj = nn.Linear(hidden_size, 1)
+        self.out_proj = nn.Linear(hidden_size, self.task.num_outputs)
         if config.pooling == "cls" and sizes:
             warnings.warn(
                 "pooling='cls' reads the first token, where no voice and face are injected: they cannot change a "
@@ -174,7 +174,7 @@ class CPSLRegressor(MultimodalRegressor):
     def _regress(
         self, hidden: Tensor, latents: dict[str, Tensor], presence: dict[str, Tensor], mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Fusion, injection and task head: logits (B,) and fusion weights (B, L, number of non-text modalities)."""
+        """Fusion, injection and task head: logits, and fusion weights (B, L, number of non-text modalities)."""
         weights = hidden.new_zeros(*mask.shape, len(latents))
         if latents:
             fused, weights = self.fusion(latents, presence)
@@ -182,24 +182,24 @@ class CPSLRegressor(MultimodalRegressor):
             hidden = self.injection(hidden, fused, mask & anything[:, None])
         pooled = self._pool(self.dropout(self.norm(hidden)), mask)
         pooled = self.classifier_dropout(torch.tanh(self.dense(pooled)))
-        return self.out_proj(pooled).squeeze(-1), weights
+        return self.task.logits(self.out_proj(pooled)), weights
 
     def _new_head(self, size: int) -> nn.Module:
         dropout, config = self.config.classifier_dropout, self.config
         if self.most_heads > 1:
             return BoostedHead(size, config.modality_hidden_size, dropout, self.most_heads)
-        return UnimodalHead(size, dropout)
+        return UnimodalHead(size, dropout, self.task.num_outputs)
 
     def _boosted_heads(self) -> dict[str, BoostedHead]:
         return {name: head for name, head in self.unimodal_heads.items() if isinstance(head, BoostedHead)}
 
     def _head_logits(self, hidden: Tensor, mask: Tensor, modalities: dict[str, EncodedModality]) -> dict[str, Tensor]:
-        """What each head predicts from one modality alone, by modality: (number of heads, B)."""
+        """What each head predicts from one modality alone, by modality: (number of heads, B) or (1, B, K)."""
         pooled = {"text": self._pool(hidden, mask)} if self.config.use_text else {}
         pooled |= {name: token_mean(modality.latents, modality.mask) for name, modality in modalities.items()}
         if self.most_heads > 1:
             return {name: head(pooled[name], self.boosted_out_proj) for name, head in self.unimodal_heads.items()}
-        return {name: head(pooled[name]).mT for name, head in self.unimodal_heads.items()}
+        return {name: self.task.logits(head(pooled[name]))[None] for name, head in self.unimodal_heads.items()}
 
     def _draw_logits(
         self,
@@ -209,7 +209,7 @@ class CPSLRegressor(MultimodalRegressor):
         mask: Tensor,
         num_samples: int,
     ) -> Tensor:
-        """Logits (num_samples, B), each with latents drawn anew."""
+        """Logits (num_samples, B) or (num_samples, B, K), each with latents drawn anew."""
         draws = []
         for _ in range(num_samples):
             latents = {
@@ -247,6 +247,7 @@ class CPSLRegressor(MultimodalRegressor):
             newest_logits={n: head.newest(heads[n].float()) for n, head in self._boosted_heads().items()},
             has_several_heads={n: head.num_active > 1 for n, head in self._boosted_heads().items()},
             weights=inputs.weights,
+            task=self.task,
         )
 
 

@@ -160,10 +160,10 @@ class ModalityDecoder(nn.Sequential):
 
 
 class UnimodalHead(nn.Sequential):
-    """Predicts the sentiment from one modality's pooled representation alone, for the unimodal loss of eq. 4."""
+    """Predicts the label from one modality's pooled representation alone, for the unimodal loss of eq. 4."""
 
-    def __init__(self, input_size: int, dropout: float):
-        super().__init__(nn.Dropout(dropout), nn.Linear(input_size, 1))
+    def __init__(self, input_size: int, dropout: float, num_outputs: int = 1):
+        super().__init__(nn.Dropout(dropout), nn.Linear(input_size, num_outputs))
 
 
 class BoostedHead(nn.Module):

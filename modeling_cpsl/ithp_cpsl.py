@@ -148,7 +148,7 @@ class ITHPRegressor(MultimodalRegressor):
         self.shift_dropout = nn.Dropout(options.shift_dropout)
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.out_proj = nn.Linear(hidden_size, 1)
+        self.out_proj = nn.Linear(hidden_size, self.task.num_outputs)
 
     @classmethod
     def check_options(cls, options: Any, modality_names: list[str]) -> None:
@@ -198,7 +198,7 @@ class ITHPRegressor(MultimodalRegressor):
         *_, last = codes.values()
         shifted = self.norm(inputs.hidden + self.options.beta * self.shift(last.drawn))
         pooled = self._pool(self.shift_dropout(shifted), inputs.mask)
-        return self.out_proj(self.dropout(F.gelu(self.dense(pooled)))).squeeze(-1)
+        return self.task.logits(self.out_proj(self.dropout(F.gelu(self.dense(pooled)))))
 
     def _chain_losses(self, inputs: RegressorInputs, codes: dict[str, Code]) -> dict[str, Tensor]:
         """The losses of all levels, each with its weight; they count where there is text, and a target."""

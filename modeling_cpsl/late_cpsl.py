@@ -47,30 +47,33 @@ class LateRegressor(MultimodalRegressor):
         sizes = {"text": config.hidden_size} if config.use_text else {}
         sizes |= dict.fromkeys(config.modality_sizes, latent_size)
         self.unimodal_heads = nn.ModuleDict(
-            {name: UnimodalHead(size, config.classifier_dropout) for name, size in sizes.items()}
+            {
+                name: UnimodalHead(size, config.classifier_dropout, self.task.num_outputs)
+                for name, size in sizes.items()
+            }
         )
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.fusion = nn.Linear(sum(sizes.values()), 1)
+        self.fusion = nn.Linear(sum(sizes.values()), self.task.num_outputs)
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's encoder."""
         return list(self.encoders[name].parameters())
 
     def regress(self, inputs: RegressorInputs) -> Regression:
-        """Predicts the sentiment from all modalities together and from each alone."""
+        """Predicts the label from all modalities together and from each alone."""
         pooled = {"text": self._pool(inputs.hidden, inputs.mask)} if self.config.use_text else {}
         for name, encoder in self.encoders.items():
             values, present = self._normalize(name, inputs)
             latents, _ = encoder(values.to(self.fusion.weight.dtype))
             pooled[name] = token_mean(latents, present)
         fused = [inputs.weakened(name, values) for name, values in pooled.items()]
-        logits = self.fusion(self.dropout(torch.cat(fused, dim=-1))).squeeze(-1)
-        unimodal = {name: head(pooled[name]).squeeze(-1) for name, head in self.unimodal_heads.items()}
+        logits = self.task.logits(self.fusion(self.dropout(torch.cat(fused, dim=-1))))
+        unimodal = {name: self.task.logits(head(pooled[name])) for name, head in self.unimodal_heads.items()}
         regression = Regression(logits, unimodal_logits=unimodal)
         if inputs.labels is not None:
             regression.losses = {
                 "task": self._task_loss(logits, inputs),
-                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights, self.task),
             }
         return regression
 

@@ -12,15 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from .latent_losses_cpsl import diversity_loss, kl_loss, reconstruction_loss, statistical_loss
 from .pooling_cpsl import sample_mean
-
-
-# By the name that the config's `task_loss` gives it.
-TASK_LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+from .task_cpsl import Task
+from .tasks_cpsl import SENTIMENT
 
 
 class ModalityState(NamedTuple):
@@ -48,15 +45,16 @@ class LossInputs(NamedTuple):
 
     Attributes:
         config: The model's configuration.
-        labels: (B,).
-        logits: (B,), the predictions.
-        unimodal_logits: (B,) by modality, the predictions from that modality alone.
+        labels: (B,), or (B, K) as the task says.
+        logits: (B,) or (B, K), the predictions.
+        unimodal_logits: As `logits` by modality, the predictions from that modality alone.
         presence: (B,) bool by modality.
         modalities: The non-text modalities by name.
         newest_logits: (B,) by modality, what the head that was added last adds to the prediction from that modality
             alone; empty where each has one head only.
         has_several_heads: 0-dim bool by modality, whether it has more than one by now; as `newest_logits`.
         weights: (B,), what each sample counts by; None where all count alike.
+        task: What a label is.
     """
 
     config: PreTrainedConfig
@@ -68,47 +66,58 @@ class LossInputs(NamedTuple):
     newest_logits: dict[str, Tensor] = {}
     has_several_heads: dict[str, Tensor] = {}
     weights: Tensor | None = None
+    task: Task = SENTIMENT
 
 
-def regression_loss(
+def prediction_loss(
     predictions: Tensor,
     labels: Tensor,
     kind: str = "mse",
     presence: Tensor | None = None,
     weights: Tensor | None = None,
+    task: Task = SENTIMENT,
 ) -> Tensor:
-    """Regression loss over the samples of a batch.
+    """The loss of predictions over the samples of a batch.
 
     Args:
-        predictions: (B,).
-        labels: (B,).
-        kind: A name of `TASK_LOSSES`: `mse`, `l1` or `smooth_l1`.
+        predictions: (B,), or (B, K) as the task says.
+        labels: As the task says.
+        kind: A name of `TASK_LOSSES`: `mse`, `l1` or `smooth_l1`; for numbers.
         presence: (B,) bool; a sample where it is False contributes 0 and is counted. Default: all present.
         weights: (B,), what each sample counts by. Default: all count alike.
+        task: What a label is.
 
     Returns:
         Scalar.
     """
-    losses = TASK_LOSSES[kind](predictions, labels, reduction="none")
+    losses = task.losses(predictions, labels, kind)
     return sample_mean(losses if presence is None else torch.where(presence, losses, 0.0), weights)
 
 
 def unimodal_loss(
-    unimodal_logits: dict[str, Tensor], labels: Tensor, presence: dict[str, Tensor], weights: Tensor | None = None
+    unimodal_logits: dict[str, Tensor],
+    labels: Tensor,
+    presence: dict[str, Tensor],
+    weights: Tensor | None = None,
+    task: Task = SENTIMENT,
 ) -> Tensor:
-    """L_uni: the sum of the unimodal heads' mean squared errors; a missing modality contributes 0 and is counted.
+    """L_uni: the sum of the unimodal heads' losses, for numbers their mean squared errors.
+
+    A missing modality contributes 0 and is counted.
 
     Args:
-        unimodal_logits: (B,) by modality.
-        labels: (B,).
+        unimodal_logits: (B,) by modality, or (B, K) as the task says.
+        labels: As the task says.
         presence: (B,) bool by modality.
         weights: (B,), what each sample counts by. Default: all count alike.
+        task: What a label is.
 
     Returns:
         Scalar.
     """
     losses = [
-        regression_loss(head.float(), labels, "mse", presence[name], weights) for name, head in unimodal_logits.items()
+        prediction_loss(head.float(), labels, "mse", presence[name], weights, task)
+        for name, head in unimodal_logits.items()
     ]
     return torch.stack(losses).sum()
 
@@ -127,8 +136,8 @@ def boosting_loss(inputs: LossInputs) -> Tensor:
         others = inputs.unimodal_logits[name] - newest
         # Of the first head alone, the sum of the others would be the constant 0.
         counts = inputs.presence[name] & inputs.has_several_heads[name]
-        losses.append(regression_loss(newest, (inputs.labels - others).detach(), presence=counts, weights=weights))
-        losses.append(regression_loss(others, inputs.labels, presence=counts, weights=weights))
+        losses.append(prediction_loss(newest, (inputs.labels - others).detach(), presence=counts, weights=weights))
+        losses.append(prediction_loss(others, inputs.labels, presence=counts, weights=weights))
     return torch.stack(losses).sum()
 
 
@@ -173,13 +182,15 @@ def _has_modalities(config: PreTrainedConfig) -> bool:
 
 LOSSES: dict[str, Loss] = {
     "task": Loss(
-        lambda inputs: regression_loss(inputs.logits, inputs.labels, inputs.config.task_loss, weights=inputs.weights),
+        lambda inputs: prediction_loss(
+            inputs.logits, inputs.labels, inputs.config.task_loss, weights=inputs.weights, task=inputs.task
+        ),
         *TASK_TERM,
         weight=None,
     ),
     "unimodal": Loss(
         lambda inputs: (
-            unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence, inputs.weights)
+            unimodal_loss(inputs.unimodal_logits, inputs.labels, inputs.presence, inputs.weights, inputs.task)
             + boosting_loss(inputs)
         ),
         title="unimodal loss",
@@ -254,7 +265,6 @@ def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 __all__ = [
     "LOSSES",
-    "TASK_LOSSES",
     "TASK_TERM",
     "Loss",
     "LossInputs",
@@ -265,8 +275,8 @@ __all__ = [
     "diversity_loss",
     "loss_names",
     "loss_weights",
+    "prediction_loss",
     "reconstruction_loss",
-    "regression_loss",
     "statistical_loss",
     "total_loss",
     "unimodal_loss",

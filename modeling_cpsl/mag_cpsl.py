@@ -91,7 +91,7 @@ class MAGRegressor(MultimodalRegressor):
         self.gate = AdaptationGate(config.modality_sizes, config.hidden_size, self.options)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.out_proj = nn.Linear(config.hidden_size, 1)
+        self.out_proj = nn.Linear(config.hidden_size, self.task.num_outputs)
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's gate."""
@@ -130,7 +130,7 @@ class MAGRegressor(MultimodalRegressor):
     def regress(self, inputs: RegressorInputs) -> Regression:
         """Pools the states, and predicts from them; the other modalities are in them already."""
         pooled = torch.tanh(self.dense(self._pool(inputs.hidden, inputs.mask)))
-        regression = Regression(self.out_proj(self.dropout(pooled)).squeeze(-1))
+        regression = Regression(self.task.logits(self.out_proj(self.dropout(pooled))))
         if inputs.labels is not None:
             regression.losses = {"task": self._task_loss(regression.logits, inputs)}
         return regression

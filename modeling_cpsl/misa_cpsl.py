@@ -155,7 +155,10 @@ class MISARegressor(MultimodalRegressor):
         )
         width = 2 * len(names) * size
         self.fusion = nn.Sequential(
-            nn.Linear(width, width // 2), nn.Dropout(options.dropout), nn.ReLU(), nn.Linear(width // 2, 1)
+            nn.Linear(width, width // 2),
+            nn.Dropout(options.dropout),
+            nn.ReLU(),
+            nn.Linear(width // 2, self.task.num_outputs),
         )
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
@@ -173,7 +176,7 @@ class MISARegressor(MultimodalRegressor):
         # Attention to nothing would be NaN; a sample without any modality attends to all, and nothing of it is kept.
         ignored = ~present & present.any(dim=1, keepdim=True)
         mixed = masked(self.transformer(tokens, src_key_padding_mask=ignored), present[..., None])
-        regression = Regression(self.fusion(mixed.flatten(1)).squeeze(-1))
+        regression = Regression(self.task.logits(self.fusion(mixed.flatten(1))))
         if inputs.labels is not None:
             regression.losses = {
                 "task": self._task_loss(regression.logits, inputs),

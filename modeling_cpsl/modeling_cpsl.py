@@ -289,7 +289,7 @@ class CPSLModelMixin(_Model):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CPSLOutput:
-        """Predicts the sentiment of B utterances of L subword tokens.
+        """Predicts the label of B utterances of L subword tokens.
 
         Args:
             input_ids: (B, L) subword ids; None where there is no text.
@@ -298,7 +298,9 @@ class CPSLModelMixin(_Model):
             visual: (B, L, d_v) face features aligned to the subwords.
             feature_mask: (B, L), 1 at the tokens of words, which have a feature row. Default:
                 [`default_feature_mask`]; without text, all attended tokens.
-            labels: (B,) or (B, 1), sentiment in [-3, 3]; with them the losses are computed.
+            labels: (B,) or (B, 1), sentiment in [-3, 3] or the numbers of classes; (B, K), several numbers, or 1 for
+                each class that a sample has and 0 for the others, as the config's `problem_type` says. With them the
+                losses are computed.
             modality_mask: (B,) bool by modality, True where the sample has it, or (B, M) in the order of
                 [`modality_names`]. Default: in all, if given. A number, see [`weakens_modalities`].
             extra_features: (B, L, d_m) by name, for modalities other than `acoustic` and `visual`.

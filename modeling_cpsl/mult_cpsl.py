@@ -136,16 +136,17 @@ class ResidualHead(nn.Module):
     Args:
         size: Size of x.
         dropout: Its dropout.
+        num_outputs: How many numbers it predicts.
     """
 
-    def __init__(self, size: int, dropout: float):
+    def __init__(self, size: int, dropout: float, num_outputs: int):
         super().__init__()
         self.change = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, size))
-        self.out_proj = nn.Linear(size, 1)
+        self.out_proj = nn.Linear(size, num_outputs)
 
     def forward(self, joint: Tensor) -> Tensor:
-        """Returns (B,) predictions from (B, d)."""
-        return self.out_proj(joint + self.change(joint)).squeeze(-1)
+        """Returns (B, K) predictions from (B, d)."""
+        return self.out_proj(joint + self.change(joint))
 
 
 class MulTRegressor(MultimodalRegressor):
@@ -183,7 +184,7 @@ class MulTRegressor(MultimodalRegressor):
         self.memories = nn.ModuleDict(
             {name: CrossmodalTransformer(others * size, num_layers, options) for name in names}
         )
-        self.fusion = ResidualHead(len(names) * others * size, options.output_dropout)
+        self.fusion = ResidualHead(len(names) * others * size, options.output_dropout, self.task.num_outputs)
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's projection."""
@@ -203,7 +204,7 @@ class MulTRegressor(MultimodalRegressor):
             place = (kept[target].sum(dim=1) - 1).clamp(min=0)
             final = memory.gather(1, place[:, None, None].expand(-1, 1, memory.shape[-1]))[:, 0]
             last.append(masked(final, inputs.presence[target][:, None]))
-        regression = Regression(self.fusion(torch.cat(last, dim=-1)))
+        regression = Regression(self.task.logits(self.fusion(torch.cat(last, dim=-1))))
         if inputs.labels is not None:
             regression.losses = {"task": self._task_loss(regression.logits, inputs)}
         return regression

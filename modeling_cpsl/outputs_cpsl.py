@@ -12,13 +12,15 @@ class CPSLOutput(ModelOutput):
 
     Args:
         loss: Scalar, the objective (of CPSL's own architecture: eq. 4); given with `labels`.
-        logits: (B,), the predicted sentiment; in evaluation re-weighted, if the config has `decision_weights`.
-        logits_std: (B,), its standard deviation over latent draws; given with `num_samples > 1`.
+        logits: (B,), the predicted sentiment or other number, in evaluation re-weighted if the config has
+            `decision_weights`; (B, K) for K classes or several numbers.
+        logits_std: As `logits`, their standard deviation over latent draws; given with `num_samples > 1`.
         losses: The parts of `loss` before weighting, scalars by name; given with `labels`.
-        unimodal_logits: M -> (B,), the sentiment predicted from that modality alone; None where the architecture has
+        unimodal_logits: M -> as `logits`, predicted from that modality alone; None where the architecture has
             no such predictions.
-        modality_errors: M -> (B,), |unimodal logit - label|, 0 where the modality is missing; given with `labels`.
-            None in training while the architecture does not train those predictions.
+        modality_errors: M -> (B,), for numbers |unimodal logit - label|, for classes 1 - p of the label; 0 where the
+            modality is missing; given with `labels`. None in training while the architecture does not train those
+            predictions.
         modality_presence: M -> (B,) bool, whether the sample has that modality.
         fusion_weights: Non-text modalities -> (B,), the fusion block's mean weight over feature tokens; None where the
             architecture has no such weights.

@@ -74,8 +74,12 @@ class PrimaryRegressor(MultimodalRegressor):
         self.selector = nn.Sequential(nn.Linear(len(widths) * size, size), nn.ReLU(), nn.Linear(size, len(widths)))
         self.from_others = CrossmodalLayer(size, options.attention)
         self.from_primary = CrossmodalLayer(size, options.attention)
-        self.unimodal_heads = nn.ModuleDict({name: UnimodalHead(size, dropout) for name in widths})
-        self.head = nn.Sequential(nn.Linear(2 * size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, 1))
+        self.unimodal_heads = nn.ModuleDict(
+            {name: UnimodalHead(size, dropout, self.task.num_outputs) for name in widths}
+        )
+        self.head = nn.Sequential(
+            nn.Linear(2 * size, size), nn.ReLU(), nn.Dropout(dropout), nn.Linear(size, self.task.num_outputs)
+        )
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's projection."""
@@ -93,15 +97,17 @@ class PrimaryRegressor(MultimodalRegressor):
         logits = self.selector(pooled.flatten(1)).masked_fill(~presence, torch.finfo(pooled.dtype).min)
         weights = logits.softmax(dim=1) * presence
         scaled = len(values) * weights[..., None, None] * tokens
-        prediction = self.head(self._attended(scaled, kept, weights.argmax(dim=1))).squeeze(-1)
+        prediction = self.task.logits(self.head(self._attended(scaled, kept, weights.argmax(dim=1))))
         places = {name: place for place, name in enumerate(values)}
-        unimodal = {name: head(pooled[:, places[name]]).squeeze(-1) for name, head in self.unimodal_heads.items()}
+        unimodal = {
+            name: self.task.logits(head(pooled[:, places[name]])) for name, head in self.unimodal_heads.items()
+        }
         fusion_weights = {name: weights[:, places[name]] for name in self.config.modality_sizes}
         regression = Regression(prediction, unimodal_logits=unimodal, fusion_weights=fusion_weights)
         if inputs.labels is not None:
             regression.losses = {
                 "task": self._task_loss(prediction, inputs),
-                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights),
+                "unimodal": unimodal_loss(unimodal, inputs.labels, inputs.presence, inputs.weights, self.task),
             }
         return regression
 

@@ -14,10 +14,10 @@ from transformers.utils import ModelOutput
 
 from .decision_cpsl import combine, combine_deviation
 from .encoding_cpsl import FeatureNormalizer
-from .losses_cpsl import TASK_TERM, Loss, LossTerm, regression_loss, total_loss
+from .losses_cpsl import TASK_TERM, Loss, LossTerm, prediction_loss, total_loss
 from .outputs_cpsl import CPSLOutput, Regression, RegressorInputs
 from .pooling_cpsl import POOLINGS
-from .task_cpsl import label_vector
+from .tasks_cpsl import task_of
 
 
 @dataclass
@@ -49,7 +49,7 @@ def check_weight(name: str, value: float) -> None:
 
 
 class MultimodalRegressor(nn.Module):
-    """Regresses the sentiment on a text encoder's states and the features of other modalities, for any backbone.
+    """Predicts the label from a text encoder's states and the features of other modalities, for any backbone.
 
     An architecture extends it by [`regress`] and says with the attributes of its class what it is.
 
@@ -83,12 +83,14 @@ class MultimodalRegressor(nn.Module):
     weakens_modalities: ClassVar[bool] = False
     # Whether it reads one row a word, so that the processor has to say where words start.
     reads_word_starts: ClassVar[bool] = False
+    # Whether it means one number by a label, and works for no other task.
+    predicts_one_number: ClassVar[bool] = False
     # How the names of those parameters begin that the first step of a training leaves as they are.
     unchanged_by_first_step: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
-        self.config = config
+        self.config, self.task = config, task_of(config)
         self.options = type(self).Options(**config.architecture_options)
         self.loss_weights: dict[str, float] = {}
         names = config.modality_sizes if "feature_normalization" in self.config_fields else ()
@@ -99,7 +101,7 @@ class MultimodalRegressor(nn.Module):
         """Refuses options that do not fit the model's modalities, with a ValueError; here all do."""
 
     def regress(self, inputs: RegressorInputs) -> Regression:
-        """Predicts the sentiment, and with labels computes the losses; a missing modality must not have a say."""
+        """Predicts the label, and with labels computes the losses; a missing modality must not have a say."""
         raise NotImplementedError
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
@@ -187,13 +189,13 @@ class MultimodalRegressor(nn.Module):
         num_samples: int = 1,
         word_starts: Tensor | None = None,
     ) -> CPSLOutput:
-        """Combines the text encoder's states with the other modalities and predicts the sentiment.
+        """Combines the text encoder's states with the other modalities and predicts the label.
 
         Args:
             hidden: (B, L, d_t), T; None where there is no text.
             features: (B, L, d_m) by name; a modality that is not given is missing in all samples.
             feature_mask: (B, L), 1 at feature tokens.
-            labels: (B,) or (B, 1); with them the losses are computed.
+            labels: As the task says, (B,) or (B, 1) for one number; with them the losses are computed.
             modality_mask: (B,) bool by name, True where the sample has the modality. Default: in all, if given. Where
                 [`weakens_modalities`], also a number: how much of it is fused, from 0 (it is missing) to 1.
             feature_bounds: (2,) by name, see [`FeatureNormalizer`].
@@ -214,7 +216,7 @@ class MultimodalRegressor(nn.Module):
             feature_mask,
             modality_mask,
             word_starts,
-            labels=None if labels is None else label_vector(labels, len(feature_mask)),
+            labels=None if labels is None else self.task.label_tensor(labels, len(feature_mask)),
             bounds=feature_bounds or {},
             noise=latent_noise or {},
             sample_values=sample_values or {},
@@ -288,12 +290,15 @@ class MultimodalRegressor(nn.Module):
 
     def _task_loss(self, logits: Tensor, inputs: RegressorInputs) -> Tensor:
         assert inputs.labels is not None
-        return regression_loss(logits.float(), inputs.labels, self.config.task_loss, weights=inputs.weights)
+        return prediction_loss(
+            logits.float(), inputs.labels, self.config.task_loss, weights=inputs.weights, task=self.task
+        )
 
     def _modality_errors(self, regression: Regression, inputs: RegressorInputs) -> dict[str, Tensor]:
-        """|unimodal logit - label| (B,) by modality, 0 where the modality is missing."""
+        """The errors (B,) of predictions from one modality alone, 0 where it is missing; for a number |u - y|."""
+        assert inputs.labels is not None
         return {
-            name: torch.where(inputs.presence[name], (prediction.detach().float() - inputs.labels).abs(), 0.0)
+            name: torch.where(inputs.presence[name], self.task.errors(prediction, inputs.labels), 0.0)
             for name, prediction in regression.unimodal_logits.items()
         }
 

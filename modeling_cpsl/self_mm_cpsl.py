@@ -7,12 +7,13 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from .losses_cpsl import TASK_LOSSES, TASK_TERM, LossTerm
+from .losses_cpsl import TASK_TERM, LossTerm
+from .number_task_cpsl import TASK_LOSSES, NumberTask, Range
 from .outputs_cpsl import Regression, RegressorInputs
 from .pooling_cpsl import masked, sample_mean
 from .regressor_cpsl import MultimodalRegressor, check_probability, check_size, check_weight, option
 from .rows_cpsl import RowLSTM, left_aligned
-from .task_cpsl import clip_sentiment
+from .task_cpsl import SENTIMENT_RANGE
 
 
 # Below this absolute value of a sample's relative distance, a ratio to it says nothing.
@@ -90,6 +91,7 @@ class SelfMMRegressor(MultimodalRegressor):
     loss_terms = {"task": TASK_TERM, "unimodal": LossTerm("unimodal loss", "weighted sum of regression losses")}
     has_unimodal_heads = True
     reads_word_starts = True
+    predicts_one_number = True
     unchanged_by_first_step = ("unimodal_heads.",)
 
     def __init__(self, config: PreTrainedConfig):
@@ -123,7 +125,11 @@ class SelfMMRegressor(MultimodalRegressor):
         """The unimodal labels for the epoch to come."""
         representations = [columns[_column(name)] for name in self.modality_names]
         labels, earlier = columns["label"].squeeze(1), columns["unimodal_labels"]
-        return {"unimodal_labels": unimodal_labels(columns["fused"], representations, labels, earlier, num_epochs + 1)}
+        assert isinstance(self.task, NumberTask)
+        updated = unimodal_labels(
+            columns["fused"], representations, labels, earlier, num_epochs + 1, self.task.ranges[0]
+        )
+        return {"unimodal_labels": updated}
 
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of a modality's LSTM and its projection."""
@@ -168,7 +174,12 @@ class SelfMMRegressor(MultimodalRegressor):
 
 
 def unimodal_labels(
-    fused: Tensor, representations: list[Tensor], labels: Tensor, earlier: Tensor, epoch: int
+    fused: Tensor,
+    representations: list[Tensor],
+    labels: Tensor,
+    earlier: Tensor,
+    epoch: int,
+    bounds: Range = SENTIMENT_RANGE,
 ) -> Tensor:
     """The label of each modality of each training sample in an epoch.
 
@@ -184,6 +195,7 @@ def unimodal_labels(
         labels: (N,), y; NaN for a sample that was not seen yet.
         earlier: (N, M), the labels of the epoch before; NaN stands for y.
         epoch: n, counted from 1; above 1.
+        bounds: The least and the greatest label.
 
     Returns:
         (N, M); the earlier labels where no new one can be told.
@@ -196,7 +208,7 @@ def unimodal_labels(
         distances = relative_distances(representation, own)
         shifted = labels + distances - of_all
         scaled = torch.where(is_usable, labels * distances / torch.where(is_usable, of_all, 1.0), shifted)
-        new = clip_sentiment((scaled + shifted) / 2)
+        new = ((scaled + shifted) / 2).clip(*bounds)
         new = (epoch - 1) / (epoch + 1) * own + 2 / (epoch + 1) * new
         updated.append(torch.where(new.isfinite(), new, own))
     return torch.stack(updated, dim=1)

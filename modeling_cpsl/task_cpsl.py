@@ -1,10 +1,13 @@
-"""The task: what a sentiment label is, and what a predicted sentiment means in words."""
+"""What a label is: the contract of every task, and the sentiment, which a model predicts that says nothing else."""
 
+import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 # CMU-MOSI and CMU-MOSEI: annotators rate an utterance in integers from -3 to 3, and its label is their mean.
@@ -20,7 +23,13 @@ SENTIMENT_CLASSES = (
     "highly positive",
 )
 
-Clippable = TypeVar("Clippable", np.ndarray, torch.Tensor)
+# CH-SIMS: a label is the mean of five annotators' -1, 0 and 1. These are the names of the range's parts, and where the
+# data set and MMSA's Acc-5 cut it.
+SIMS_RANGE = (-1.0, 1.0)
+SIMS_CUTS = (-0.7, -0.1, 0.1, 0.7)
+SIMS_CLASSES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
+
+Clippable = TypeVar("Clippable", np.ndarray, Tensor)
 
 
 def clip_sentiment(values: Clippable) -> Clippable:
@@ -47,27 +56,39 @@ def sentiment_class(values: np.ndarray) -> np.ndarray:
     return np.round(clip_sentiment(values)).astype(int)
 
 
-def checked_label(label: Any) -> float:
-    """The sentiment that a label states.
+def sims_class(values: np.ndarray) -> np.ndarray:
+    """The place in [`SIMS_CLASSES`] of sentiments in [-1, 1] of any shape; a cut belongs to what is below it."""
+    return np.searchsorted(SIMS_CUTS, values)
+
+
+def checked_label(label: Any, bounds: tuple[float, float] = SENTIMENT_RANGE, name: str = "label") -> float:
+    """The number that a label states.
 
     Args:
         label: A number, or what `float` makes one of.
+        bounds: The least and the greatest that it can be, infinite where there are no bounds.
+        name: What to call it in the error.
 
     Raises:
-        ValueError: It is not a number, or not one in the range.
+        ValueError: It is not a finite number, or not one in the range.
     """
-    low, high = SENTIMENT_RANGE
+    low, high = bounds
     try:
         value = float(label)
     except (TypeError, ValueError, OverflowError):
         value = float("nan")
-    if not low <= value <= high:
-        given = repr(label) if isinstance(label, str) else str(label)
-        raise ValueError(f"label {given} is not in [{low:g}, {high:g}]; correct it or leave the sample out")
+    if not (low <= value <= high and math.isfinite(value)):
+        wanted = f"in [{low:g}, {high:g}]" if math.isfinite(high - low) else "a finite number"
+        raise ValueError(f"{name} {shown_label(label)} is not {wanted}; correct it or leave the sample out")
     return value
 
 
-def decode_sentiment(logits: torch.Tensor | np.ndarray | Sequence[float]) -> list[dict[str, Any]]:
+def shown_label(label: Any) -> str:
+    """A label as errors show it."""
+    return repr(label) if isinstance(label, str) else str(label)
+
+
+def decode_sentiment(logits: Tensor | np.ndarray | Sequence[float]) -> list[dict[str, Any]]:
     """Puts predictions into words.
 
     Args:
@@ -103,21 +124,141 @@ def decode_sentiment(logits: torch.Tensor | np.ndarray | Sequence[float]) -> lis
     ]
 
 
-def label_vector(labels: torch.Tensor, size: int) -> torch.Tensor:
-    """(B,) float32 labels from (B,) or (B, 1); other shapes would broadcast against other samples' logits."""
-    if labels.shape == (size, 1):
-        labels = labels.squeeze(-1)
-    if labels.shape != (size,):
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {(size,)}, one per sample")
-    return labels.float()
+def label_items(label: Any) -> list[Any] | None:
+    """The items of a label that is a list, tuple, array or tensor of one dimension; None for anything else."""
+    if isinstance(label, (list, tuple)):
+        return list(label)
+    return list(label.tolist()) if getattr(label, "ndim", 0) == 1 else None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a label is.
+
+    Attributes:
+        names: Of the K targets or classes.
+        weights: Of each class in the losses; empty for all the same.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+
+    problem_type: ClassVar[str]
+    fewest_names: ClassVar[int] = 2
+    # What a unit of the modalities' errors is, for the axis of a plot.
+    unit: ClassVar[str] = "1 - p of the label"
+
+    @property
+    def num_outputs(self) -> int:
+        """K, the number of outputs of a head."""
+        return len(self.names)
+
+    @property
+    def is_one_number(self) -> bool:
+        """Whether logits and labels are (B,) numbers, as those of sentiment are."""
+        return False
+
+    @property
+    def title(self) -> str:
+        """What cards call the task."""
+        raise NotImplementedError
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """The logits from what a head gives, (..., K): the same, but (...) for one number."""
+        return outputs
+
+    def label_tensor(self, labels: Tensor, size: int) -> Tensor:
+        """Labels of a batch of `size` samples, checked, as the losses take them; a ValueError for another shape."""
+        raise NotImplementedError
+
+    def checked_label(self, label: Any) -> Any:
+        """The label of a sample as a plain value; a ValueError on one line for what is none."""
+        raise NotImplementedError
+
+    def label_array(self, labels: Sequence[Any]) -> np.ndarray:
+        """Checked labels as one array, (B,) or (B, K)."""
+        return np.array(labels, dtype=np.float32)
+
+    def losses(self, logits: Tensor, labels: Tensor, kind: str = "mse") -> Tensor:
+        """The loss (B,) of each sample; `kind` is a name of [`TASK_LOSSES`] and has a say on numbers only."""
+        raise NotImplementedError
+
+    def predicted(self, logits: Tensor) -> Tensor:
+        """What logits say: numbers as they are, or probabilities; in float32, without gradient."""
+        raise NotImplementedError
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """As [`predicted`], with numbers clipped to the range of their labels."""
+        return self.predicted(logits)
+
+    def distance(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """How far (B,) what is [`predicted`] is from labels; for a class 1 - p of the label."""
+        raise NotImplementedError
+
+    def errors(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The error (B,) of each sample, by which modulation compares modalities."""
+        return self.distance(self.predicted(logits), labels)
+
+    def constant(self, labels: np.ndarray) -> np.ndarray:
+        """The best that can be [`predicted`] for all samples alike: mean labels, or the frequencies of classes."""
+        return np.asarray(labels, dtype=np.float64).mean(axis=0)
+
+    def conformity_errors(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The errors, (N,) or (N, K), from whose quantiles follow intervals or sets of classes."""
+        raise NotImplementedError
+
+    def region(self, scores: np.ndarray, quantiles: np.ndarray) -> dict[str, Any]:
+        """What a sample's label is thought to lie in: an `interval`, or a `set` of classes.
+
+        Args:
+            scores: [`scores`] of the sample, () or (K,).
+            quantiles: Of [`conformity_errors`], as many as these have columns.
+        """
+        raise NotImplementedError
+
+    def in_region(self, errors: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+        """Whether labels with these [`conformity_errors`] lie in their regions; of the same shape."""
+        return errors <= quantiles
+
+    def results(self, logits: Tensor) -> list[dict[str, Any]]:
+        """What a prediction means, by sample; logits are finite."""
+        raise NotImplementedError
+
+    def change(self, with_it: np.ndarray, without: np.ndarray) -> Any:
+        """By how much the scores of a sample change through something, as a result shows it.
+
+        Args:
+            with_it: Scores, () or (K,).
+            without: Those without it.
+        """
+        raise NotImplementedError
+
+    def by_name(self, values: np.ndarray) -> Any:
+        """Values of a sample, () or (K,), as plain numbers: one, or by the names of targets or classes."""
+        return float(values) if values.ndim == 0 else dict(zip(self.names, values.tolist(), strict=True))
+
+    def sample_labels(self, label: Any) -> Any:
+        """A checked label as a result shows it: numbers, or names of classes."""
+        raise NotImplementedError
+
+    def check_shape(self, labels: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+        """ValueError for labels of another shape than this one, which means what is said."""
+        if labels.shape != shape:
+            raise ValueError(f"labels have shape {tuple(labels.shape)}, expected {shape}, {meaning}")
 
 
 __all__ = [
     "SENTIMENT_CLASSES",
     "SENTIMENT_RANGE",
+    "SIMS_CLASSES",
+    "SIMS_CUTS",
+    "SIMS_RANGE",
+    "Task",
     "checked_label",
     "clip_sentiment",
     "decode_sentiment",
-    "label_vector",
+    "label_items",
     "sentiment_class",
+    "shown_label",
+    "sims_class",
 ]

@@ -163,11 +163,12 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _command_line_type(annotation: Any) -> Any:
-    return {float | int: float, dict[str, Any] | None: _mapping}.get(annotation, annotation)
+    types = {float | int: float, dict[str, Any] | None: _mapping, dict[str, list[float | int]] | None: _mapping}
+    return types.get(annotation, annotation)
 
 
 # The data and the calibration decide these fields, not the command line.
-_DECIDED_FIELDS = ("modality_sizes", "use_text", *FITTED_FIELDS)
+_DECIDED_FIELDS = ("modality_sizes", "use_text", "class_weights", *FITTED_FIELDS)
 ModelArguments = make_dataclass(
     "ModelArguments",
     [

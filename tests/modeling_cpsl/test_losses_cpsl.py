@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_cpsl import CPSLConfig
-from modeling_cpsl.losses_cpsl import loss_names, loss_weights, regression_loss, total_loss
+from modeling_cpsl.losses_cpsl import loss_names, loss_weights, prediction_loss, total_loss
 
 
 def mean(values):
@@ -24,18 +24,18 @@ def mean(values):
 )
 @given(errors=st.lists(st.tuples(st.floats(-4, 4), st.booleans()), min_size=1, max_size=6))
 @settings(deadline=None)
-def test_regression_loss(kind, one, errors):
+def test_prediction_loss(kind, one, errors):
     labels = torch.linspace(-3, 3, len(errors), dtype=torch.double)
     predictions = labels + torch.tensor([error for error, _ in errors], dtype=torch.double)
     everyone = mean(one(error) for error, _ in errors)
-    assert regression_loss(predictions, labels, kind).item() == pytest.approx(everyone, abs=1e-12)
+    assert prediction_loss(predictions, labels, kind).item() == pytest.approx(everyone, abs=1e-12)
     presence = torch.tensor([present for _, present in errors])
     of_those_present = mean(one(error) if present else 0.0 for error, present in errors)
-    assert regression_loss(predictions, labels, kind, presence).item() == pytest.approx(of_those_present, abs=1e-12)
+    assert prediction_loss(predictions, labels, kind, presence).item() == pytest.approx(of_those_present, abs=1e-12)
 
 
-def test_regression_loss_is_mse_by_default():
-    assert regression_loss(torch.tensor([3.0]), torch.tensor([1.0])) == 4.0
+def test_prediction_loss_is_mse_by_default():
+    assert prediction_loss(torch.tensor([3.0]), torch.tensor([1.0])) == 4.0
 
 
 def test_total_loss_is_equation_4():

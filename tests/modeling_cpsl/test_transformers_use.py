@@ -121,7 +121,7 @@ class TestTextClassification:
     def test_a_name_of_ones_own_is_kept(self):
         config = CPSLConfig(id2label={0: "mood"})
         assert config.id2label == {0: "mood"} and config.problem_type == "regression"
-        with pytest.raises(ValueError, match=r"problem_type='multi_label_classification'.*must be 'regression'"):
+        with pytest.raises(ValueError, match=r"problem_type='multi_label_classification'.*needs the names"):
             CPSLConfig(problem_type="multi_label_classification")
 
 
