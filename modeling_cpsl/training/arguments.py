@@ -362,7 +362,7 @@ class CPSLTrainingArguments(TrainingArguments):
             given = self.modality_masking_options
             self.modality_masking_options = checked_options("modality_masking", masking, POLICIES, given)
         first_epoch = self.sample_policy.first_epoch
-        if self.max_steps <= 0 and first_epoch >= self.num_train_epochs:
+        if self.max_steps <= 0 and 0 < self.num_train_epochs <= first_epoch:
             raise ValueError(
                 f"modality_masking={masking} begins in epoch {first_epoch:g}, counted from 0, and this run has "
                 f"{self.num_train_epochs:g}; give --modality_masking_options start_epoch=N with a smaller N"
