@@ -10,16 +10,15 @@ from torch import nn
 from transformers import Trainer
 from transformers.utils import ModelOutput
 
-from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments, GradientModulationMixin
+from modeling_cpsl import CPSLTrainer, CPSLTrainingArguments
 from modeling_cpsl.modeling_cpsl import CPSLModelMixin
 from modeling_cpsl.regressor_cpsl import CPSLOutput
-from modeling_cpsl.training import modulation_mixin, sample_table_mixin
-from modeling_cpsl.training import trainer as trainer_module
 from modeling_cpsl.training.contract import TrainableModel, TrainableOutput
-from modeling_cpsl.training.sample_table_mixin import SampleTableMixin
 
 
 SIZES = {"smell": 4, "touch": 3}
+# The trainer and its mixins.
+OWN_CLASSES = [each for each in CPSLTrainer.__mro__ if each.__module__.startswith("modeling_cpsl.")]
 
 
 class LateFusion(nn.Module):
@@ -171,7 +170,7 @@ def test_the_cpsl_model_meets_the_contract():
 
 def trainers_code():
     """All nodes of the syntax trees of the trainers' modules."""
-    for module in (modulation_mixin, sample_table_mixin, trainer_module):
+    for module in dict.fromkeys(inspect.getmodule(each) for each in OWN_CLASSES):
         yield from ast.walk(ast.parse(inspect.getsource(module)))
 
 
@@ -190,6 +189,7 @@ def test_the_trainer_touches_nothing_else_of_the_model():
 # What our trainers override or call of transformers' Trainer, with the parameters that they rely on. The private ones
 # may change in any release.
 HOOKS = {
+    "_prepare_inputs": "inputs",
     "_get_dataloader": "dataset description batch_size sampler_fn is_training dataloader_key",
     "_get_eval_sampler": "eval_dataset",
     "_get_output_dir": "trial",
@@ -203,6 +203,7 @@ HOOKS = {
     "start_time resume_from_checkpoint epochs_trained steps_trained_in_current_epoch",
     "add_callback": "callback",
     "compute_loss": "model inputs return_outputs num_items_in_batch",
+    "create_optimizer": "model",
     "create_model_card": "language license tags model_name finetuned_from tasks dataset_tags dataset dataset_args",
     "evaluation_loop": "dataloader description prediction_loss_only ignore_keys metric_key_prefix",
     "get_batch_samples": "epoch_iterator num_batches device",
@@ -231,6 +232,6 @@ def test_every_hook_of_transformers_is_listed():
             or (isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name))  # super()
         )
     }
-    overridden = {*vars(CPSLTrainer), *vars(GradientModulationMixin), *vars(SampleTableMixin)}
+    overridden = {name for each in OWN_CLASSES for name in vars(each)}
     used = {name for name in called | overridden if callable(getattr(Trainer, name, None))}
     assert {name for name in used if not name.startswith("__")} == HOOKS.keys()
