@@ -23,6 +23,7 @@ COMMANDS = {
     "search": Command("modeling_cpsl.evidence.commands:search", "search for better options of a recipe"),
     "report": Command("modeling_cpsl.evidence.commands:report", "compare finished runs: tables, figures, intervals"),
     "diagnose": Command("modeling_cpsl.evidence.commands:diagnose", "look into the decision of a trained model"),
+    "score_quality": Command("modeling_cpsl.evidence.commands:score_quality", "weigh samples made of others"),
     "export": Command("modeling_cpsl.experiments.commands:export", "write a model as an ONNX file"),
     "extract_encoder": Command("modeling_cpsl.experiments.commands:extract_encoder", "write a model's text encoder"),
     "demo": Command("modeling_cpsl.experiments.commands:demo", "show a local page to try a model on"),

@@ -145,6 +145,33 @@ def diagnose(arguments: Sequence[str]) -> None:
     print(write_diagnosis(**vars(options)))
 
 
+def score_quality(arguments: Sequence[str]) -> None:
+    """Weigh training samples that were made of others by how good they are, for --sample_weights column.
+
+    Name a model that was trained on the originals alone. Samples that were made of others are named after them, as
+    clip_3~noise is after clip_3, or made here with --augment.
+    """
+    parser = CommandParser(prog="cpsl score_quality", description=score_quality.__doc__)
+    parser.add_argument("model", help="folder or Hub id of a CPSL model, trained on the originals")
+    parser.add_argument("data", help="labelled data of any known format, or the name of a data set")
+    parser.add_argument("out", type=Path, help="the new folder, of Parquet files")
+    parser.add_argument(
+        "--augment",
+        type=comma_separated,
+        default=[],
+        help="ways to make samples, separated by commas: word_drop, frame_jitter, voice_exchange",
+    )
+    parser.add_argument("--data_dir", help="where the files of a data set given by name are")
+    parser.add_argument("--format", help="the data's format, where its content does not tell it")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
+    parser.add_argument("--batch_size", type=int, default=32, help="utterances in a forward pass")
+    parser.add_argument("--device", help="such as cpu or cuda:1; default: the first accelerator")
+    options = parser.parse_args(arguments)
+    from .quality_weights import write_quality_weights
+
+    print(write_quality_weights(**vars(options)))
+
+
 def _numbers(text: str) -> list[int]:
     numbers = comma_separated(text)
     if not all(map(str.isdecimal, numbers)):

@@ -69,7 +69,7 @@ def decision_table(
     collected: dict[Any, list[Tensor]] = {}
     with torch.no_grad(), _opened(model) as parts:
         for batch in DataLoader(encoded, batch_size, collate_fn=CPSLDataCollator(processor)):
-            batch = _on_device({name: value for name, value in batch.items() if name != "ids"}, model.device)
+            batch = on_device({name: value for name, value in batch.items() if name != "ids"}, model.device)
             parts.clear()
             output = model(**batch)
             rows: dict[Any, Tensor] = {"fused": output.logits, "label": batch["labels"]}
@@ -106,9 +106,10 @@ def decision_table(
     )
 
 
-def _on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch of tensors and dicts of them on a device."""
     return {
-        name: _on_device(value, device) if isinstance(value, Mapping) else value.to(device)
+        name: on_device(value, device) if isinstance(value, Mapping) else value.to(device)
         for name, value in batch.items()
     }
 
@@ -155,4 +156,4 @@ def _norms(regressor: Any) -> dict[str, float]:
     return {name: float(part.norm()) for name, part in _by_modality(regressor, weights()).items()}
 
 
-__all__ = ["DecisionTable", "decision_table"]
+__all__ = ["DecisionTable", "decision_table", "on_device"]
