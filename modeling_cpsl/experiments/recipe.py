@@ -56,11 +56,8 @@ ABLATIONS = {
 }
 # Options that are not saved in the recipe that repeats a run; tokens must never be written down.
 _NOT_REPEATED = ("resume_from_checkpoint", "hub_token")
-# Options of earlier versions, which are refused, and what has taken their place.
-RENAMED = {
-    "modality_dropout": "modality_masking=uniform with modality_masking_options probability=P; leave it out where it "
-    "was 0"
-}
+# Options of earlier versions, which are refused unless they are off, and what has taken their place.
+RENAMED = {"modality_dropout": "modality_masking=uniform with modality_masking_options probability=P"}
 # Options of transformers that do nothing here: they are accepted, but no help shows them.
 WITHOUT_EFFECT = ("do_train", "do_eval", "do_predict", "hub_always_push", "length_column_name", "use_cache")
 
@@ -406,6 +403,8 @@ def _as_arguments(options: Mapping[str, Any], parser: _RecipeParser, *, source: 
     arguments: list[str] = []
     for name, value in options.items():
         if name in RENAMED:
+            if value == 0:
+                continue
             raise ValueError(f"{source}: {name} is now {RENAMED[name]}")
         if name not in known:
             meant = did_you_mean(str(name), known)

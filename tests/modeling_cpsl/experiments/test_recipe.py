@@ -89,6 +89,16 @@ def test_a_wrong_recipe_is_named(tmp_path, text, message):
         recipe.read_recipe(path)
 
 
+def test_what_has_another_name_now_is_read_where_it_was_off_and_refused_where_it_was_on(tmp_path):
+    """Runs of before have saved every option in their recipe."""
+    path = tmp_path / "resolved_config.yaml"
+    path.write_text(f"output_dir: {tmp_path / 'run'}\nmodality_dropout: 0.0\n")
+    assert recipe.parse_arguments([str(path)]).training.modality_masking == "none"
+    path.write_text(path.read_text().replace("0.0", "0.3"))
+    with pytest.raises(ValueError, match=f"{path}: modality_dropout is now modality_masking=uniform with"):
+        recipe.parse_arguments([str(path)])
+
+
 def test_a_number_without_a_point_is_still_a_number(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(f"learning_rate: 1e-5\noutput_dir: {tmp_path}\ngm: false\nge: false\nlr_scheduler_type: cosine\n")
