@@ -1,4 +1,4 @@
-"""Where the models of an experiment err: by length, by label, by which modality alone is right, and the worst samples.
+"""Where the models of an experiment err: by length, by label, by which modality alone is right or best, and the worst.
 
 It needs what stays on the machine: the tables of predictions beside the records, and the data.
 """
@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from datasets import DatasetDict
 
 from data_builders.columns import read_columns
 from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
 from ..experiments.assembly import load_data
 from ..task_cpsl import sentiment_class
+from .preferred_subsets import preferred_by_sample, subset_report
 from .records import FINISHED, predictions_path, read_records
 from .specification import PlannedRun, Specification, saved_specification
 from .tables import table_lines
@@ -41,7 +43,8 @@ def write_error_analysis(folder: Path, *, split: str = "test") -> Path:
         ValueError: A table of predictions or the data is not there, or of other samples.
     """
     specification = saved_specification(folder)
-    words = _words_by_id(specification, folder)
+    data = _data(specification, folder)
+    words = _words_by_id(data)
     predictions = {}
     records = [record for record in read_records(folder) if record["status"] == FINISHED]
     for row in specification.rows:
@@ -53,12 +56,15 @@ def write_error_analysis(folder: Path, *, split: str = "test") -> Path:
         raise DataError(
             f"{folder}: the data has no sample {min(unknown)!r}, which was predicted; it is not that of the trainings"
         )
+    subsets = _preferred_subsets(data, predictions, specification)
     with replacing_file(folder / ERRORS_FILE) as path:
-        path.write_text(_text(predictions, words, split), encoding="utf-8")
+        path.write_text(_text(predictions, words, subsets, split), encoding="utf-8")
     return folder / ERRORS_FILE
 
 
-def _text(predictions: Mapping[str, pd.DataFrame], words: Mapping[str, list[str]], split: str) -> str:
+def _text(
+    predictions: Mapping[str, pd.DataFrame], words: Mapping[str, list[str]], subsets: list[str], split: str
+) -> str:
     lengths = pd.Series({name: len(words[name]) for table in predictions.values() for name in table["id"]})
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, _NUM_LENGTHS + 1)).round().astype(int))
     parts = [
@@ -71,6 +77,7 @@ def _text(predictions: Mapping[str, pd.DataFrame], words: Mapping[str, list[str]
         "By the modalities whose own prediction has the label's sign (0 counts as positive), with their share of the "
         "samples:",
         _by("right alone", _with_unimodal(predictions), _right_alone, shares=True),
+        *subsets,
         f"The {NUM_WORST} samples with the largest error, a mean over all rows and runs; the columns of rows have the "
         "mean prediction:",
         _worst(predictions, words),
@@ -169,15 +176,31 @@ def _predictions(folder: Path, record: Mapping[str, Any], split: str) -> pd.Data
         return table[["id", "label", "prediction", *_heads(table)]]
 
 
-def _words_by_id(specification: Specification, folder: Path) -> dict[str, list[str]]:
-    """The words of every sample of the data: with folds, each of them is tested."""
-    run = specification.planned_runs()[0]
-    data = specification.recipe(run, folder / "unused").data
+def _data(specification: Specification, folder: Path) -> Any:
+    """The data as it is, with the modalities that any row reads: with folds, each sample of it is tested."""
+    runs = [run for run in specification.planned_runs() if run.seed == specification.seeds[0] and not run.fold]
+    recipes = [specification.recipe(run, folder / "unused").data for run in runs]
+    names = [recipe.modality_names for recipe in recipes]
+    wanted = None if None in names else ",".join(dict.fromkeys(name for own in names for name in own or ()))
+    return load_data(replace(recipes[0], fold=None, modalities=wanted, train_share=1.0))
+
+
+def _words_by_id(data: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for split in load_data(replace(data, fold=None, modalities="text", train_share=1.0)).values():
+    for split in data.values():
         for table in read_columns(split, ["id", "words"]):
             found |= dict(zip(table["id"].to_pylist(), table["words"].to_pylist(), strict=True))
     return found
+
+
+def _preferred_subsets(data: Any, predictions: Mapping[str, pd.DataFrame], specification: Specification) -> list[str]:
+    if not isinstance(data, DatasetDict):
+        return ["By preferred modality: left out, since the data is streamed."]
+    try:
+        samples = preferred_by_sample(data.values(), specification.group)
+    except ValueError as error:
+        return [f"By preferred modality: left out. {error}"]
+    return subset_report(samples, predictions, specification.reference)
 
 
 __all__ = ["ERRORS_FILE", "write_error_analysis"]

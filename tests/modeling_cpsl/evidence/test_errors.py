@@ -68,6 +68,12 @@ def test_errors_are_those_of_the_predictions(experiment, test_split):
     assert list(right) == ["text", "text+acoustic"]
     assert [cells[0].split(" ")[1] for cells in right.values()] == [f"({1 - negative:.0%})", f"({negative:.0%})"]
 
+    preferred = lines_of(text, "preferred")
+    assert {*preferred} <= {"text", "acoustic", "visual"} and 97 <= sum(
+        int(c[0][:-1]) for c in preferred.values()
+    ) <= 103
+    assert text.count("bootstrap draws of groups") == 1 and "fusion loses there what that modality knows" in text
+
     worst = lines_of(text, "id")
     assert len(worst) == 20
     sample = test_split.iloc[7]
