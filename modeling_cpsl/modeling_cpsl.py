@@ -1,5 +1,6 @@
 """CPSL: multimodal sentiment regression over a transformers text encoder (arXiv:2605.28575)."""
 
+import itertools
 import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,13 @@ class CPSLModelMixin(_Model):
         super()._init_weights(module)
         self.multimodal.initialize_module(module)
 
+    def train(self, mode: bool = True) -> Any:
+        """As [`~torch.nn.Module.train`]; a text encoder that is frozen as a whole stays in evaluation mode."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.base_model.parameters()):
+            self.base_model.eval()
+        return self
+
     @property
     def modality_names(self) -> list[str]:
         """The modalities that the model reads, `text` first if it is one of them."""
@@ -259,10 +267,19 @@ class CPSLModelMixin(_Model):
             raise ValueError(f"no modality {name!r}; the model has {', '.join(self.modality_names)}")
         return list(self.base_model.parameters()) if name == "text" else self.multimodal.modality_parameters(name)
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the text encoder, and those of the other modalities that work inside it, as MAG's do."""
-        text = self.modality_parameters("text") if "text" in self.modality_names else []
-        return [*text, *self.multimodal.encoder_parameters()]
+    def encoder_layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of the text encoder by layer, the embeddings first; empty for a model that reads no text.
+
+        Embeddings of relative positions, which all layers read, are among the first. Parameters of other modalities
+        that work inside the encoder, as MAG's do, are among the last: they are new.
+        """
+        if not self.config.use_text:
+            return []
+        layers = [list(layer.parameters()) for layer in self.base_model.encoder.layer]
+        inside = {*itertools.chain.from_iterable(layers)}
+        layers.insert(0, [weight for weight in self.base_model.parameters() if weight not in inside])
+        layers[-1] += self.multimodal.encoder_parameters()
+        return layers
 
     @can_return_tuple
     def forward(

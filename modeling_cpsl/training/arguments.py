@@ -14,6 +14,7 @@ from data_builders.files import check_at_least_1
 
 from ..modulation import RULES, CoefficientRule
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
+from .encoder_arguments import EncoderArguments
 from .method_options import checked_options
 from .metrics import is_better_if_greater
 from .resampling import RESAMPLING, Resampling
@@ -22,8 +23,6 @@ from .sample_weights import SAMPLE_WEIGHTS, SampleWeights
 
 
 LATENT_NOISES = ("batch", "sample")
-# Which rows of the text encoder's embedding table are trained, see `embedding_rows`.
-TRAIN_EMBEDDINGS = ("used", "all", "none")
 
 # The paper modulates in epochs 0-25 of 30; shorter and longer recipes scale the window.
 WINDOW_FRACTION = 25 / 30
@@ -48,7 +47,7 @@ else:
 
 
 @dataclass
-class CPSLTrainingArguments(TrainingArguments):
+class CPSLTrainingArguments(EncoderArguments, TrainingArguments):
     """transformers' `TrainingArguments` with the paper's recipe as defaults, and the options of gradient modulation.
 
     The meaning of each field is its `help` text; [`ModulationConfig`] says more about those of gradient modulation.
@@ -170,24 +169,8 @@ class CPSLTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Options of sample_weights, as in strength=0.5; in YAML a mapping."}
     )
 
-    train_embeddings: str = field(
-        default=TRAIN_EMBEDDINGS[0],
-        metadata={
-            "help": "Which rows of the text encoder's embedding table are trained: used (those of tokens that the "
-            "training data has), all, or none.",
-            "choices": list(TRAIN_EMBEDDINGS),
-        },
-    )
-
     num_train_epochs: float = field(default=30.0, metadata={"help": "Number of training epochs."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
-    encoder_learning_rate: float | None = field(
-        default=None, metadata={"help": "Peak learning rate of the text encoder. Default: learning_rate."}
-    )
-    head_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate of all that stands above the text encoder. Default: learning_rate."},
-    )
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1 a fraction of all steps."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay, off on biases and norms."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
@@ -242,10 +225,7 @@ class CPSLTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} must be one of {', '.join(LATENT_NOISES)}")
-        if self.train_embeddings not in TRAIN_EMBEDDINGS:
-            raise ValueError(
-                f"train_embeddings={self.train_embeddings!r} must be one of {', '.join(TRAIN_EMBEDDINGS)}"
-            )
+        self.check_encoder_arguments()
         self._check_modality_masking()
         self._check_sample_weights()
         if self.max_steps == 0 or self.max_steps < -1:  # -1 stands for none
@@ -254,10 +234,6 @@ class CPSLTrainingArguments(TrainingArguments):
             raise ValueError(f"num_train_epochs={self.num_train_epochs:g} leaves no step; it must be above 0")
         sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
         check_at_least_1(**{name: getattr(self, name) for name in sizes})
-        for name in ("encoder_learning_rate", "head_learning_rate"):
-            rate = getattr(self, name)
-            if rate is not None and not 0.0 <= rate < math.inf:
-                raise ValueError(f"{name}={rate} must be a finite number, at least 0")
         if self.coalitions_every < 0 or (self.coalitions_every and self.eval_strategy != IntervalStrategy.EPOCH):
             raise ValueError(
                 f"coalitions_every={self.coalitions_every} must be at least 0, and above 0 needs eval_strategy=epoch"
@@ -410,6 +386,8 @@ class CPSLTrainingArguments(TrainingArguments):
 
     def _check_modulation(self) -> None:
         self._check_balance()
+        if self.freeze_encoder and "text" in (self.modulated_modalities or ()):
+            raise ValueError("modulated_modalities: text has no gradient with freeze_encoder; leave one of them out")
         balances = self.gm or self.cp if self.balance == "cpsl" else self.balance_rule.balances
         if balances and self.max_steps <= 0 and self.modulation_start_epoch >= self.num_train_epochs:
             raise ValueError(

@@ -107,8 +107,12 @@ class TrainableModel(Protocol):
     def modality_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters that encode a modality, which gradient modulation scales; ValueError for an unknown name."""
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters that are trained at `encoder_learning_rate`; all others have `head_learning_rate`."""
+    def encoder_layers(self) -> list[list[nn.Parameter]]:
+        """The parameters that are trained at `encoder_learning_rate`, by layer, the embeddings first; may be empty.
+
+        With `layer_learning_rate_decay` the last layer has this rate, and each one before it a fraction of the next
+        one's. All other parameters have `head_learning_rate`.
+        """
 
     def prepare_for_training(self) -> None:
         """Called at the start of each training, to forget what will not hold for the weights to come."""

@@ -32,7 +32,8 @@ from .checkpoints import (
 )
 from .coalitions import squared_coalition_errors
 from .contract import TrainableModel
-from .embedding_rows import check_trained_rows, trained_embeddings, trained_rows
+from .embedding_rows import check_trained_rows, trained_rows
+from .encoder_mixin import EncoderMixin
 from .encoding import LabelStatistics
 from .learning_rate_mixin import LearningRateMixin
 from .loss_watch import LossWatch
@@ -53,7 +54,14 @@ MEANS_FILE = "running_means.pt"
 
 
 class CPSLTrainer(
-    BoostingMixin, SkillMixin, ResamplingMixin, SamplePolicyMixin, SampleWeightsMixin, LearningRateMixin, Trainer
+    BoostingMixin,
+    SkillMixin,
+    ResamplingMixin,
+    SamplePolicyMixin,
+    SampleWeightsMixin,
+    LearningRateMixin,
+    EncoderMixin,
+    Trainer,
 ):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
 
@@ -327,7 +335,6 @@ class CPSLTrainer(
         return longest_first(eval_dataset) if self.args.eval_do_concat_batches else None
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        self._choose_trained_embeddings()
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         self.unwrapped_model.prepare_for_training()
         self._train_means = {name: MeanTracker() for name in self._train_means}
@@ -347,19 +354,6 @@ class CPSLTrainer(
         self.is_in_train = False
         if (noise_of_embeddings := getattr(self, "neftune_hook_handle", None)) is not None:
             noise_of_embeddings.remove()
-
-    def _choose_trained_embeddings(self) -> None:
-        """Lets the model train the embeddings that `train_embeddings` names, until `train` ends."""
-        # A given optimizer knows the parameters already; shards cannot be put back into the table by one process.
-        is_fixed = self.optimizer is not None or self.is_fsdp_enabled or self.is_deepspeed_enabled
-        choice = "all" if is_fixed and self.args.train_embeddings == "used" else self.args.train_embeddings
-        if self._until_trained.enter_context(trained_embeddings(self.model, choice, self.train_dataset)):
-            self._until_trained.callback(self._forget_optimizer)
-
-    def _forget_optimizer(self) -> None:
-        """Has the next training build its optimizer, scheduler and wrapped model anew, for the parameters it has."""
-        self.optimizer = self.lr_scheduler = None
-        self.model_wrapped = self.model
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -46,7 +46,7 @@ class LateFusion(nn.Module):
     def modality_parameters(self, name):
         return list(self.encoders[name].parameters())
 
-    def encoder_parameters(self):
+    def encoder_layers(self):
         return []
 
     def update_feature_bounds(self, bounds):

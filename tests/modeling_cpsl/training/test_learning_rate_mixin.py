@@ -49,6 +49,38 @@ def test_the_gate_of_mag_has_the_rate_of_the_encoder_that_it_is_in(tmp_path):
         assert rate == (1e-3 if name.startswith(("deberta.", "multimodal.gate.")) else 1e-2), name
 
 
+LAYERS = {"config_fields": {"num_hidden_layers": 3}, "train_embeddings": "all", "layer_learning_rate_decay": 0.5}
+
+
+def test_each_layer_has_a_fraction_of_the_rate_of_the_one_above_it(tmp_path):
+    trainer = make_trainer(tmp_path, **LAYERS, **RATES, lr_scheduler_type="constant", warmup_steps=0, **SHORT)
+    trainer.train()
+    groups = groups_by_part(trainer)
+    assert groups.keys() == {name for name, _ in trainer.model.named_parameters()}
+    for name, (rate, _) in groups.items():
+        expected = 1e-2
+        if name.startswith("deberta."):
+            number = name.removeprefix("deberta.encoder.layer.").split(".")[0]
+            expected = 1e-3 * 0.5 ** (2 - int(number) if number.isdigit() else 3)
+        assert rate == pytest.approx(expected, rel=1e-12), name
+    [row, _] = [row for row in trainer.state.log_history if "learning_rate" in row]
+    assert RATES.items() <= row.items() and row["learning_rate"] == 1e-3
+
+
+def test_a_decay_by_layer_alone_leaves_the_rest_its_rate(tmp_path):
+    trainer = make_trainer(tmp_path, **LAYERS, learning_rate=4e-3, **SHORT)
+    trainer.train()
+    rates = {name: rate for name, (rate, _) in groups_by_part(trainer).items()}
+    assert {rates[name] for name in rates if name.startswith("multimodal.")} == {4e-3}
+    assert {rates[name] for name in rates if name.startswith("deberta.")} == {4e-3, 2e-3, 1e-3, 5e-4}
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.5, float("nan")])
+def test_a_decay_that_cannot_be(tmp_path, decay):
+    with pytest.raises(ValueError, match=f"layer_learning_rate_decay={decay} must be above 0 and at most 1"):
+        CPSLTrainingArguments(str(tmp_path), use_cpu=True, layer_learning_rate_decay=decay)
+
+
 def test_the_same_rate_for_both_is_one_rate(tmp_path):
     weights = []
     for options in ({}, {"head_learning_rate": 1e-2}):
@@ -73,8 +105,10 @@ def test_a_model_without_text_has_one_part(tmp_path):
     assert {rate for rate, _ in groups_by_part(trainer).values()} == {1e-2}
 
 
-def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
-    options = {**RATES, **SHORT, "save_strategy": "epoch", "save_total_limit": None}
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, decay):
+    options = {**RATES, **SHORT, "layer_learning_rate_decay": decay}
+    options |= {"save_strategy": "epoch", "save_total_limit": None}
     whole = make_trainer(tmp_path, **options)
     whole.train()
     resumed = make_trainer(tmp_path, **options)
