@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.experiments.recipe import WITHOUT_EFFECT, DataArguments, ModelArguments
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
-from modeling_cpsl.training.encoder_arguments import EncoderArguments
+from modeling_cpsl.training.fine_tuning_arguments import FineTuningArguments
 from modeling_cpsl.training.metrics import METRICS
 
 
@@ -34,7 +34,7 @@ def render(page: str) -> str:
 
 
 def _options() -> str:
-    own = inspect.get_annotations(CPSLTrainingArguments) | inspect.get_annotations(EncoderArguments)
+    own = inspect.get_annotations(CPSLTrainingArguments) | inspect.get_annotations(FineTuningArguments)
     training = {option.name: option for option in dataclasses.fields(CPSLTrainingArguments)}
     changed = [name for name in own if name in {option.name for option in dataclasses.fields(TrainingArguments)}]
     added = [name for name in own if name not in changed]

@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
@@ -14,8 +13,8 @@ from data_builders.files import check_at_least_1
 
 from ..modulation import RULES, CoefficientRule
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
-from .encoder_arguments import EncoderArguments
-from .method_options import checked_options
+from .fine_tuning_arguments import FineTuningArguments
+from .method_options import MethodOptions, checked_options
 from .metrics import is_better_if_greater
 from .resampling import RESAMPLING, Resampling
 from .sample_policies import POLICIES, SamplePolicy
@@ -39,15 +38,9 @@ MODULATION_OPTIONS = {
     "target": "modulation_target",
 }
 
-# `__post_init__` makes a dict of a command line's texts.
-if TYPE_CHECKING:
-    MethodOptions = dict[str, Any] | list[str] | None
-else:
-    MethodOptions = list[str] | None
-
 
 @dataclass
-class CPSLTrainingArguments(EncoderArguments, TrainingArguments):
+class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
     """transformers' `TrainingArguments` with the paper's recipe as defaults, and the options of gradient modulation.
 
     The meaning of each field is its `help` text; [`ModulationConfig`] says more about those of gradient modulation.
@@ -225,7 +218,7 @@ class CPSLTrainingArguments(EncoderArguments, TrainingArguments):
             self.dataloader_pin_memory = False
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} must be one of {', '.join(LATENT_NOISES)}")
-        self.check_encoder_arguments()
+        self.check_fine_tuning()
         self._check_modality_masking()
         self._check_sample_weights()
         if self.max_steps == 0 or self.max_steps < -1:  # -1 stands for none

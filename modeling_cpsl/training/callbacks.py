@@ -47,6 +47,17 @@ class EpochBoundaries(TrainerCallback):
         control.should_log = should_log
 
 
+class StepEnds(TrainerCallback):
+    """Does something after each optimizer step, before its checkpoint."""
+
+    def __init__(self, function: Callable[[], None]):
+        self.function = function
+
+    def on_step_end(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Calls the function."""
+        self.function()
+
+
 class EarlyStopping(EarlyStoppingCallback):
     """As transformers', but each training counts anew, and one that is resumed goes on counting."""
 
@@ -106,4 +117,4 @@ class AdaptiveWindow(TrainerCallback):
         self.on_train_begin(args, state, control)
 
 
-__all__ = ["AdaptiveWindow", "EarlyStopping", "EpochBoundaries", "adapted_end_epoch"]
+__all__ = ["AdaptiveWindow", "EarlyStopping", "EpochBoundaries", "StepEnds", "adapted_end_epoch"]

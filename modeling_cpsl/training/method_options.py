@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+
+# The type of a training argument that takes them: `__post_init__` makes a dict of a command line's texts.
+if TYPE_CHECKING:
+    MethodOptions = dict[str, Any] | list[str] | None
+else:
+    MethodOptions = list[str] | None
 
 
 def checked_options(
@@ -46,4 +53,4 @@ def _converted(value: Any, kind: type) -> Any:
     return {"true": True, "false": False}[str(value).lower()] if kind is bool else kind(value)
 
 
-__all__ = ["checked_options"]
+__all__ = ["MethodOptions", "checked_options"]

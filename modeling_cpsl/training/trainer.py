@@ -23,7 +23,7 @@ from ..modulation import GradientModulator
 from . import optimizer_step
 from .arguments import CPSLTrainingArguments
 from .boosting import BoostingMixin
-from .callbacks import AdaptiveWindow, EarlyStopping, EpochBoundaries
+from .callbacks import AdaptiveWindow, EarlyStopping, EpochBoundaries, StepEnds
 from .checkpoints import (
     check_training_state,
     last_complete_checkpoint,
@@ -45,6 +45,7 @@ from .sample_policy_mixin import SamplePolicyMixin
 from .sample_weights_mixin import SampleWeightsMixin
 from .sampling import LongestFirst, in_data_order, longest_first, order_of
 from .skill_mixin import SkillMixin
+from .weight_averaging_mixin import WeightAveragingMixin
 
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class CPSLTrainer(
     SamplePolicyMixin,
     SampleWeightsMixin,
     LearningRateMixin,
+    WeightAveragingMixin,
     EncoderMixin,
     Trainer,
 ):
@@ -127,6 +129,7 @@ class CPSLTrainer(
         self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
         self._eval_means = MeanTracker()
         self._loss_watch = LossWatch()
+        self.add_callback(StepEnds(self.average_weights))
         self.add_callback(EpochBoundaries(self.log_epoch_means, self.update_sample_table))
         if args.adaptive_window:
             self.add_callback(AdaptiveWindow(lambda: self.modulator))

@@ -1,7 +1,10 @@
-"""Training arguments that say what of the text encoder is trained, and how fast."""
+"""Training arguments of fine-tuning: what of the text encoder is trained, how fast, and what is averaged."""
 
 import math
 from dataclasses import dataclass, field
+
+from .method_options import MethodOptions, checked_options
+from .weight_averaging import WEIGHT_AVERAGING, WeightAveraging
 
 
 # Which rows of the text encoder's embedding table are trained, see `embedding_rows`.
@@ -9,8 +12,8 @@ TRAIN_EMBEDDINGS = ("used", "all", "none")
 
 
 @dataclass
-class EncoderArguments:
-    """The part of the training arguments that is about the text encoder; the meaning of each is its `help` text."""
+class FineTuningArguments:
+    """The part of the training arguments that is of use in fine-tuning; the meaning of each is its `help` text."""
 
     train_embeddings: str = field(
         default=TRAIN_EMBEDDINGS[0],
@@ -39,7 +42,27 @@ class EncoderArguments:
         metadata={"help": "Leave the text encoder as it is, and without dropout; only what stands above it learns."},
     )
 
-    def check_encoder_arguments(self) -> None:
+    weight_averaging: str = field(
+        default="none",
+        metadata={
+            "help": "Evaluate and keep an average of the weights: swa (the mean over the ends of the last epochs), "
+            "ema (an exponential moving average over steps), or none (docs/transfer.md).",
+            "choices": list(WEIGHT_AVERAGING),
+        },
+    )
+    weight_averaging_options: MethodOptions = field(
+        default=None, metadata={"help": "Options of weight_averaging, as in start=0.5; in YAML a mapping."}
+    )
+
+    @property
+    def averaging(self) -> WeightAveraging:
+        """The way to average weights that `weight_averaging` names."""
+        given = self.weight_averaging_options or {}
+        return WEIGHT_AVERAGING[self.weight_averaging](
+            **checked_options("weight_averaging", self.weight_averaging, WEIGHT_AVERAGING, given)
+        )
+
+    def check_fine_tuning(self) -> None:
         """ValueError where a value is out of range, or two of them contradict each other."""
         if self.train_embeddings not in TRAIN_EMBEDDINGS:
             raise ValueError(
@@ -53,6 +76,11 @@ class EncoderArguments:
             raise ValueError(
                 f"layer_learning_rate_decay={self.layer_learning_rate_decay} must be above 0 and at most 1"
             )
+        averaging, given = self.weight_averaging, self.weight_averaging_options
+        if averaging not in WEIGHT_AVERAGING:
+            raise ValueError(f"weight_averaging={averaging!r} must be one of {', '.join(WEIGHT_AVERAGING)}")
+        if given is not None:
+            self.weight_averaging_options = checked_options("weight_averaging", averaging, WEIGHT_AVERAGING, given)
         if self.freeze_encoder:
             of_no_effect = {
                 "encoder_learning_rate": self.encoder_learning_rate is not None,
@@ -62,4 +90,4 @@ class EncoderArguments:
                 raise ValueError(f"{given[0]} has no effect with freeze_encoder; leave one of them out")
 
 
-__all__ = ["TRAIN_EMBEDDINGS", "EncoderArguments"]
+__all__ = ["TRAIN_EMBEDDINGS", "FineTuningArguments"]
