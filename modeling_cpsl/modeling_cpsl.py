@@ -196,6 +196,10 @@ class CPSLModelMixin(_Model):
         """The fewest samples for which all losses are computed; above 1 where some are statistics of a batch."""
         return self.multimodal.smallest_batch_size
 
+    def scale_loss(self, name: str, factor: float) -> None:
+        """In training, has a loss that has a weight count so many times that weight."""
+        self.multimodal.scale_loss(name, factor)
+
     @property
     def normalized_modalities(self) -> list[str]:
         """The modalities whose features are min-max normalised, so that they have bounds to pool and update."""
@@ -245,6 +249,7 @@ class CPSLModelMixin(_Model):
     def prepare_for_training(self) -> None:
         """Forgets a calibration, which will not hold for the new weights; a trainer calls this when it starts."""
         self.forget_calibration()
+        self.multimodal.loss_scales.clear()
 
     def update_feature_bounds(self, bounds: dict[str, Tensor]) -> None:
         """Moves the running bounds of the features towards those of an optimizer step.

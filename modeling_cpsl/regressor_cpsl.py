@@ -93,6 +93,7 @@ class MultimodalRegressor(nn.Module):
         self.config, self.task = config, task_of(config)
         self.options = type(self).Options(**config.architecture_options)
         self.loss_weights: dict[str, float] = {}
+        self.loss_scales: dict[str, float] = {}  # by which a training multiplies them
         names = config.modality_sizes if "feature_normalization" in self.config_fields else ()
         self.normalizers = nn.ModuleDict({name: FeatureNormalizer(config.feature_normalization) for name in names})
 
@@ -148,6 +149,10 @@ class MultimodalRegressor(nn.Module):
     def normalized_modalities(self) -> list[str]:
         """The modalities whose features are min-max normalised."""
         return [name for name, normalizer in self.normalizers.items() if normalizer.mode != "none"]
+
+    def scale_loss(self, name: str, factor: float) -> None:
+        """In training, has a loss that has a weight count so many times that weight."""
+        self.loss_scales[name] = factor
 
     @property
     def sample_columns(self) -> dict[str, int]:
@@ -231,7 +236,9 @@ class MultimodalRegressor(nn.Module):
             if regression.logits_std is not None:
                 values["logits_std"] = combine_deviation(regression.logits_std, presence, weights)
         if inputs.labels is not None:
-            values["loss"] = total_loss(regression.losses, self.loss_weights)
+            scales = self.loss_scales if self.training else {}
+            weights_of_losses = {name: value * scales.get(name, 1.0) for name, value in self.loss_weights.items()}
+            values["loss"] = total_loss(regression.losses, weights_of_losses)
             values["modality_errors"] = self._modality_errors(regression, inputs)
         return CPSLOutput(**{name: _output_field(value) for name, value in values.items()})
 

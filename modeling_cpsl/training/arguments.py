@@ -88,6 +88,13 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
             "fallen in two evaluations."
         },
     )
+    adaptive_strength: bool = field(
+        default=False,
+        metadata={
+            "help": "Scale the penalty of conflicts (CP) and the weight of the Statistical Loss by how much of the "
+            "imbalance of validation skill is left."
+        },
+    )
     modulation_target: str = field(
         default=ModulationConfig.target,
         metadata={
@@ -392,6 +399,8 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
                 "adaptive_window=True needs evaluations, and modulation that it can end; set eval_strategy to epoch "
                 "and balance to another one than none, or leave it out"
             )
+        if self.adaptive_strength and self.eval_strategy == IntervalStrategy.NO:
+            raise ValueError("adaptive_strength=True needs evaluations; set eval_strategy to epoch, or leave it out")
         try:
             _ = self.modulation
         except ValueError as error:

@@ -1,19 +1,12 @@
 """What happens at the steps and epochs of a training, as callbacks of transformers' `Trainer`."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
-from ..modulation import GradientModulator
 from .arguments import CPSLTrainingArguments
-
-
-# The window closes after so many evaluations in which the imbalance of skill is not smaller than it was at its least.
-EVALUATIONS_WITHOUT_FALL = 2
 
 
 class EpochBoundaries(TrainerCallback):
@@ -69,52 +62,15 @@ class EarlyStopping(EarlyStoppingCallback):
         control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
-def adapted_end_epoch(history: Sequence[Mapping[str, Any]], names: Sequence[str], start_epoch: int) -> int | None:
-    """The last epoch of a modulation window that closes by itself; None as long as it is open.
+class EpochBeginnings(TrainerCallback):
+    """Calls a function when an epoch begins, also one that is resumed in its middle."""
 
-    The imbalance after an epoch is the largest difference between the validation skills of two modalities. The window
-    closes for good once [`EVALUATIONS_WITHOUT_FALL`] evaluations in a row are not below its least value so far.
-    Evaluations before the window, and those in which no modality has any skill, say nothing of it.
-
-    Args:
-        history: Rows of a log; evaluations have `eval_skill_<modality>`.
-        names: The modulated modalities.
-        start_epoch: First epoch of the window, counted from 0.
-    """
-    least, num_without_fall = math.inf, 0
-    for row in history:
-        skills = [row[f"eval_skill_{name}"] for name in names if f"eval_skill_{name}" in row]
-        if len(skills) < 2 or not max(skills) > 0 or row["epoch"] <= start_epoch:
-            continue
-        imbalance = max(skills) - min(skills)
-        num_without_fall = 0 if imbalance < least else num_without_fall + 1
-        least = min(least, imbalance)
-        if num_without_fall == EVALUATIONS_WITHOUT_FALL:
-            return math.ceil(row["epoch"]) - 1
-    return None
-
-
-class AdaptiveWindow(TrainerCallback):
-    """Closes the modulation's window when an epoch begins, by [`adapted_end_epoch`] of the log.
-
-    Checkpoints keep the log, so that a training that is resumed has the same window.
-    """
-
-    def __init__(self, modulator: Callable[[], GradientModulator | None]):
-        self.modulator = modulator
-
-    def on_train_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Closes the window of a training that is resumed."""
-        modulator = self.modulator()
-        if modulator is not None:
-            config = modulator.config
-            end = adapted_end_epoch(state.log_history, modulator.modalities, config.start_epoch)
-            if end is not None and end < config.end_epoch:
-                modulator.config = replace(config, end_epoch=end)
+    def __init__(self, prepare_epoch: Callable[[], None]):
+        self.prepare_epoch = prepare_epoch
 
     def on_epoch_begin(self, args: CPSLTrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Closes the window where it is time."""
-        self.on_train_begin(args, state, control)
+        """Calls it."""
+        self.prepare_epoch()
 
 
-__all__ = ["AdaptiveWindow", "EarlyStopping", "EpochBoundaries", "StepEnds", "adapted_end_epoch"]
+__all__ = ["EarlyStopping", "EpochBeginnings", "EpochBoundaries", "StepEnds"]

@@ -55,6 +55,9 @@ class TrainableModel(Protocol):
     def smallest_batch_size(self) -> int:
         """The fewest samples in a micro-batch for which all losses are computed; 1 where none is over a batch."""
 
+    def scale_loss(self, name: str, factor: float) -> None:
+        """Called between two epochs: from now on a loss counts so many times its weight, in training alone."""
+
     @property
     def normalized_modalities(self) -> list[str]:
         """The modalities whose bounds the trainer pools over an optimizer step; empty for none.

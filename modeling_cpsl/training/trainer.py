@@ -21,9 +21,10 @@ from data_builders.files import DataError, counted, replacing_files, write_error
 
 from ..modulation import GradientModulator
 from . import optimizer_step
+from .adaptive_modulation import AdaptiveModulationMixin
 from .arguments import CPSLTrainingArguments
 from .boosting import BoostingMixin
-from .callbacks import AdaptiveWindow, EarlyStopping, EpochBoundaries, StepEnds
+from .callbacks import EarlyStopping, EpochBoundaries, StepEnds
 from .checkpoints import (
     check_training_state,
     last_complete_checkpoint,
@@ -55,6 +56,7 @@ MEANS_FILE = "running_means.pt"
 
 
 class CPSLTrainer(
+    AdaptiveModulationMixin,
     BoostingMixin,
     SkillMixin,
     ResamplingMixin,
@@ -131,8 +133,6 @@ class CPSLTrainer(
         self._loss_watch = LossWatch()
         self.add_callback(StepEnds(self.average_weights))
         self.add_callback(EpochBoundaries(self.log_epoch_means, self.update_sample_table))
-        if args.adaptive_window:
-            self.add_callback(AdaptiveWindow(lambda: self.modulator))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
 
@@ -278,6 +278,8 @@ class CPSLTrainer(
         if not means:
             return
         means |= self.resampling_statistics()
+        if self.args.adaptive_strength:
+            means["adaptive_strength"] = self.strength
         if self.modulator is not None:
             statistics = {name: value.item() for name, value in self.modulator.pop_statistics().items()}
             means |= {name: value for name, value in statistics.items() if not math.isnan(value)}

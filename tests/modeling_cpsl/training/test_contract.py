@@ -49,6 +49,9 @@ class LateFusion(nn.Module):
     def encoder_layers(self):
         return []
 
+    def scale_loss(self, name, factor):
+        raise AssertionError("no loss is scaled")
+
     def update_feature_bounds(self, bounds):
         raise AssertionError("there is no modality to normalise")
 
