@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Array2D, Features, List, Value
+from datasets import Array2D, ClassLabel, Features, List, Value
 
+from .labels import SENTIMENT, LabelFormat, noted_format, noted_number
 from .rows import Row
 
 
@@ -19,7 +21,7 @@ def row_features(
     modality_sizes: dict[str, int],
     timed: bool,
     *,
-    labels: bool | None = True,
+    label_format: LabelFormat | None = SENTIMENT,
     feature_extractors: Mapping[str, str] = MappingProxyType({}),
     weighted: bool = False,
 ) -> Features:
@@ -28,7 +30,7 @@ def row_features(
     Args:
         modality_sizes: The size of a feature row of each modality.
         timed: Whether rows have the times of segments and words.
-        labels: Whether rows have labels; None if some may.
+        label_format: What the labels are; None where rows have none.
         feature_extractors: The program that extracted a modality's features, where it is known.
         weighted: Whether rows have weights.
     """
@@ -37,14 +39,38 @@ def row_features(
         name: Array2D((None, size), "float32", id=feature_extractors.get(name))
         for name, size in modality_sizes.items()
     }
-    if labels is not False:
-        features["label"] = Value("float32")
+    if label_format is not None:
+        features["label"] = _label_feature(label_format)
     if weighted:
         features["weight"] = Value("float32")
     if timed:
         features |= {"start": Value("float32"), "end": Value("float32")}
         features |= {"word_start": List(Value("float32")), "word_end": List(Value("float32"))}
     return Features(features)
+
+
+def _label_feature(label_format: LabelFormat) -> Any:
+    if label_format.kind == "class":
+        return ClassLabel(names=list(label_format.names))
+    if label_format.kind == "classes":
+        return List(ClassLabel(names=list(label_format.names)))
+    numbers = {
+        name: Value("float32", id=noted_number(name, bounds))
+        for name, bounds in zip(label_format.names, label_format.ranges, strict=True)
+    }
+    return numbers if label_format.kind == "numbers" else next(iter(numbers.values()))
+
+
+def label_format_of(features: Mapping[str, Any]) -> LabelFormat | None:
+    """What the column `label` of a data set holds; None where there is no such column.
+
+    Args:
+        features: The columns, as [`row_features`] or anybody else makes them: `Value`, `ClassLabel`, a list of
+            `ClassLabel`, or a dict of `Value` by name.
+    """
+    if "label" not in features:
+        return None
+    return noted_format(Features({"label": features["label"]}).to_dict()["label"]) or SENTIMENT
 
 
 def row_batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -69,6 +95,8 @@ def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counte
         values = [row[name] for row in rows]
         if isinstance(feature, Array2D):
             column, replaced[name] = _array_column(values, feature)
+        elif name == "label":
+            column = _label_column(values, feature, features)
         elif isinstance(feature, List):
             column = _list_column(values, feature)
         else:
@@ -79,6 +107,20 @@ def rows_to_table(rows: list[Row], features: Features) -> tuple[pa.Table, Counte
 
 def _offsets(lengths: Iterable[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(list(lengths))]).astype(np.int32)
+
+
+def _label_column(labels: list[Any], feature: Any, features: Features) -> pa.Array:
+    if isinstance(feature, ClassLabel):
+        numbers = _numbers_of(feature)
+        labels = [None if label is None else numbers[label] for label in labels]
+    elif isinstance(feature, List):
+        numbers = _numbers_of(feature.feature)
+        labels = [None if label is None else [numbers[name] for name in label] for label in labels]
+    return pa.array(labels, features.arrow_schema.field("label").type)
+
+
+def _numbers_of(feature: ClassLabel) -> dict[str, int]:
+    return {name: number for number, name in enumerate(feature.names)}
 
 
 def _list_column(lists: list[list], feature: List) -> pa.Array:

@@ -17,10 +17,11 @@ import pyarrow as pa
 from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
-from .arrow_rows import row_batches, row_features, rows_to_table
+from .arrow_rows import label_format_of, row_batches, row_features, rows_to_table
 from .files import ON_ERROR, DataError, check_at_least_1, content_hash, counted, one_line, remove_damaged, seal
 from .formats.recognition import open_source, source_files
 from .interrupts import interrupting_once
+from .labels import LabelFormat, class_warnings, classes_text
 from .leaks import leak_search
 from .rows import (
     Replaced,
@@ -38,7 +39,7 @@ from .rows import (
 logger = logging.getLogger(__name__)
 
 # Part of every cache's key: raise it whenever the output of any reader changes, so that caches are rebuilt.
-READER_VERSION = "1.10.0"
+READER_VERSION = "1.11.0"
 
 
 class LeftOut(NamedTuple):
@@ -58,7 +59,10 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
     format: str | None = None
-    labels: bool | None = True
+    labels: bool | Sequence[str] | None = True
+    label_kind: str | None = None
+    label_range: Sequence[float] | None = None
+    label_format: LabelFormat | None = None
     on_error: str = "raise"
 
 
@@ -73,7 +77,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         cache_dir (`str`, *optional*): Where Arrow files go. Default: the cache of `datasets`.
         streaming (`bool`): Whether the rows will only be streamed. Then the content is not read for the cache's key,
             and what is replaced or left out is logged once and not counted.
-        modalities, feature_sequences, folds, format, labels, on_error: See `loading.load_aligned_dataset`.
+        modalities, feature_sequences, folds, format, labels, label_kind, label_range, on_error: See
+            `loading.load_aligned_dataset`.
+        label_format: What the labels are, where that need not be found, such as those of a model to predict with.
 
     Attributes:
         replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
@@ -140,6 +146,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             Path(self.config.data_dir),
             format=self.config.format,
             labels=self.config.labels,
+            label_kind=self.config.label_kind,
+            label_range=self.config.label_range,
+            label_format=self.config.label_format,
             modalities=self.config.modalities,
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,
@@ -148,7 +157,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         self.info.features = row_features(
             sizes,
             source.timed,
-            labels=self.config.labels,
+            label_format=None if self.config.labels is False else source.label_format,
             feature_extractors=source.feature_extractors,
             weighted=source.weighted,
         )
@@ -163,6 +172,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                     "sizes": sizes,
                     "path": source.path,
                     "split": str(split),
+                    "label_format": source.label_format,
                 },
             )
             for split, shards in source.splits.items()
@@ -192,9 +202,18 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             self._log_once()
 
     def _tables(
-        self, shards: list, rows: Callable, sizes: dict[str, int], path: Path, split: str
+        self,
+        shards: list,
+        rows: Callable,
+        sizes: dict[str, int],
+        path: Path,
+        split: str,
+        label_format: LabelFormat,
     ) -> Iterator[pa.Table]:
-        accepted = self._accepted_rows(itertools.chain.from_iterable(map(rows, shards)), sizes, path, split)
+        found = itertools.chain.from_iterable(map(rows, shards))
+        wanted = None if self.config.labels is None else bool(self.config.labels)
+        checked = checked_rows(found, sizes, labels=wanted, label_format=label_format)
+        accepted = self._accepted_rows(checked, path, split)
         features = self.info.features
         for batch in row_batches(accepted):
             table, replaced = rows_to_table(batch, features)
@@ -238,9 +257,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
                 self._first_unused_label = self._first_unused_label or report["first_unused_label"]
 
     def _accepted_rows(
-        self, rows: Iterable[Row | Skipped | Replaced], sizes: dict[str, int], path: Path, split: str
+        self, rows: Iterable[Row | Skipped | Replaced | UnusedLabel], path: Path, split: str
     ) -> Iterator[Row]:
-        for item in checked_rows(rows, sizes, labels=self.config.labels):
+        for item in rows:
             if isinstance(item, Replaced):
                 self.replaced[item.modality] += int(item.num_values)
             elif isinstance(item, UnusedLabel):
@@ -274,8 +293,9 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
 
     def _log_report(self) -> None:
         path = self.config.data_dir
-        if self.info.description:
-            logger.warning("%s: %s", path, self.info.description)
+        for message in (self.info.description, *self._label_messages()):
+            if message:
+                logger.warning("%s: %s", path, message)
         for name, count in sorted(self.replaced.items()):
             if count:
                 logger.warning("%s: %d non-finite %s values were replaced with 0", path, count, name)
@@ -288,13 +308,20 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             samples = counted(len(self.skipped), "sample")
             logger.warning("%s: left out %s: %s%s", path, samples, "; ".join(reasons[:20]), more)
 
+    def _label_messages(self) -> list[str]:
+        """What is said of labels that are classes: which there are, and what is odd about them."""
+        label_format = label_format_of(self.info.features)
+        if not self.config.labels or label_format is None or label_format.ranges:
+            return []
+        return [f"a label is {classes_text(label_format)}", *class_warnings(label_format)]
+
     def _log_once(self) -> None:
         """Logs what a stream replaces and leaves out, once and without counts, for a stream may be read many times."""
         messages = {f"non-finite {name} values are replaced with 0" for name in self.replaced}
         messages |= {f"left out {skipped.id} ({skipped.reason})" for skipped in self.skipped}
         if self._first_unused_label:
             messages.add(f"labels that are wrong are left empty, the first: {self._first_unused_label}")
-        messages |= {self.info.description} - {""}
+        messages |= {self.info.description, *self._label_messages()} - {""}
         for message in sorted(messages - self._logged):
             logger.warning("%s: %s", self.config.data_dir, message)
         self._logged |= messages

@@ -8,6 +8,7 @@ from typing import Any
 
 from .command_line import CommandParser, comma_separated
 from .files import ON_ERROR
+from .labels import KINDS
 
 
 MODALITIES_HELP = "the modalities to read, separated by commas; default: all"
@@ -49,8 +50,31 @@ def _parser(command: str, description: str | None) -> CommandParser:
     parser.add_argument("--data_dir", help="where the files of a data set given by name are")
     parser.add_argument("--format", help="the format, where the content does not tell it; `cpsl inspect` names it")
     parser.add_argument("--modalities", type=comma_separated, help=MODALITIES_HELP)
-    parser.add_argument("--no_labels", action="store_true", help="do not read labels, for data that has none")
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--labels",
+        type=comma_separated,
+        help="the columns of the label, separated by commas, if it is not `label`; several are several numbers",
+    )
+    labels.add_argument("--no_labels", action="store_true", help="do not read labels, for data that has none")
+    add_label_options(parser)
     return parser
+
+
+def add_label_options(parser: CommandParser) -> None:
+    """Adds the options that say what labels are."""
+    parser.add_argument(
+        "--label_kind",
+        choices=KINDS,
+        help="what a label is: a number, a class (numbers are names too), or classes, of which a text names several "
+        "between semicolons; default: told by the training split",
+    )
+    parser.add_argument(
+        "--label_range",
+        type=float,
+        nargs="+",
+        help="the least and the greatest label, if they are not -3 3; for several numbers one after the other",
+    )
 
 
 def _loading_parser(command: str, description: str | None, *, out: str) -> CommandParser:
@@ -62,8 +86,8 @@ def _loading_parser(command: str, description: str | None, *, out: str) -> Comma
 
 
 def _reading_options(options: Namespace) -> dict[str, Any]:
-    given = {name: getattr(options, name) for name in ("data_dir", "format", "modalities")}
-    return given | {"labels": not options.no_labels}
+    names = ("data_dir", "format", "modalities", "label_kind", "label_range")
+    return {name: getattr(options, name) for name in names} | {"labels": options.labels or not options.no_labels}
 
 
 def _show_progress_on_terminals_only() -> None:

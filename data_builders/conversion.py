@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from .arrow_rows import label_format_of
 from .columns import modality_sizes
 from .files import DataError, new_folder
-from .rows import LABEL_RANGE_TEXT
+from .labels import LabelFormat, classes_text, range_text
 
 
 ROWS_PER_GROUP = 256  # what a stream holds at once: about 2 MB of COVAREP and FACET
@@ -62,6 +63,15 @@ def _write_file(shard: datasets.Dataset, path: Path) -> None:
             writer.write_table(batch)
 
 
+def _label_in_words(label_format: LabelFormat) -> str:
+    if label_format.kind in ("class", "classes"):
+        return f"({classes_text(label_format)})"
+    if label_format.kind == "number":
+        return f"in {range_text(label_format.ranges[0])}" if label_format.ranges[0] else ""
+    ranges = zip(label_format.names, label_format.ranges, strict=True)
+    return f"of {', '.join(f'{name} in {range_text(bounds)}' if bounds else name for name, bounds in ranges)}"
+
+
 def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
     """The README of a converted dataset: how it is loaded, what its rows are, and how many."""
     first = next(iter(splits.values()))
@@ -74,7 +84,8 @@ def dataset_card(splits: datasets.DatasetDict) -> DatasetCard:
         configs=[{"config_name": "default", "data_files": files}],
     )
     modalities = "\n".join(f"- `{name}`: one row of {size} values a word" for name, size in sizes.items())
-    label = f", a `label` in {LABEL_RANGE_TEXT}" if "label" in first.features else ""
+    label_format = label_format_of(first.features)
+    label = "" if label_format is None else f", a `label` {_label_in_words(label_format)}"
     counts = "\n".join(f"| {name} | {len(split)} |" for name, split in splits.items())
     return DatasetCard(
         f"---\n{data.to_yaml()}\n---\n\n"

@@ -1,8 +1,9 @@
 """Describes the content of data, without `datasets`, which takes longer to import than most data to read."""
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ import numpy as np
 
 from .files import DataError, counted
 from .formats.recognition import open_source
+from .labels import LABEL_RANGE, SENTIMENT, LabelFormat, class_warnings, label_text, range_text
 from .leaks import leak_search
 from .names import locate
 from .rows import (
-    LABEL_RANGE,
-    LABEL_RANGE_TEXT,
     Replaced,
     Row,
     Skipped,
@@ -36,7 +36,7 @@ class _Split:
     """What a report says about the samples of a split."""
 
     names: dict[str, list[str]] = field(default_factory=lambda: {"id": [], "video_id": []})
-    labels: list[float] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     missing: Counter[str] = field(default_factory=Counter)
     first_rows: list[str] = field(default_factory=list)
@@ -47,6 +47,7 @@ class _Content:
     """What a report says about all splits."""
 
     sizes: dict[str, int]
+    label_format: LabelFormat = SENTIMENT
     splits: dict[str, _Split] = field(default_factory=dict)
     replaced: Counter[str] = field(default_factory=Counter)
     skipped: list[Skipped] = field(default_factory=list)
@@ -54,7 +55,11 @@ class _Content:
 
 
 def inspect(
-    name_or_path: str | Path, *, data_dir: str | Path | None = None, labels: bool = True, **options: Any
+    name_or_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    labels: bool | Sequence[str] = True,
+    **options: Any,
 ) -> str:
     """A report on data: format, splits, sizes, labels, lengths, faults, leaks and a few rows.
 
@@ -64,8 +69,9 @@ def inspect(
     Args:
         name_or_path: See `load_aligned_dataset`.
         data_dir: See `load_aligned_dataset`.
-        labels: Whether labels are to be read.
-        options: `format`, `modalities`, `feature_sequences` and `folds`, see `load_aligned_dataset`.
+        labels: Whether labels are to be read, or from which columns.
+        options: `format`, `modalities`, `feature_sequences`, `folds`, `label_kind` and `label_range`, see
+            `load_aligned_dataset`.
 
     Raises:
         DataError: The data cannot be read at all.
@@ -75,7 +81,7 @@ def inspect(
     unlabelled = [] if labels else ["labels: not read"]
     try:
         source = open_source(path, labels=labels, **options)
-        content = _read(source, options.get("modalities"), labels=labels)
+        content = _read(source, options.get("modalities"), labels=bool(labels))
     except DataError as error:
         if not labels:
             raise
@@ -88,16 +94,17 @@ def inspect(
     if labels and content.skipped and not any(split.lengths for split in content.splits.values()):
         without = _read(source, options.get("modalities"), labels=None)
         if any(split.lengths for split in without.splits.values()):  # the labels are what is wrong
-            content, unlabelled = without, [_unusable(without.unused_labels)]
+            content, unlabelled = without, [_unusable(without)]
     return "\n".join([f"{name_or_path}: {source.format}", *unlabelled, *_report(content, columns_left_out(source))])
 
 
 def _read(source: Source, modalities: Iterable[str] | None, *, labels: bool | None) -> _Content:
-    content = _Content(wanted_sizes(source, modalities))
+    label_format = source.label_format or SENTIMENT
+    content = _Content(wanted_sizes(source, modalities), label_format)
     for name, shards in source.splits.items():
         split = content.splits[name] = _Split()
         rows = itertools.chain.from_iterable(map(source.rows, shards))
-        for item in checked_rows(rows, content.sizes, labels=labels):
+        for item in checked_rows(rows, content.sizes, labels=labels, label_format=label_format):
             if isinstance(item, Replaced):
                 content.replaced[item.modality] += int(item.num_values)
             elif isinstance(item, Skipped):
@@ -121,7 +128,7 @@ def _add(row: Row, split: _Split, content: _Content) -> None:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
             content.replaced[name] += int((~np.isfinite(row[name].astype(np.float32))).sum())
     if len(split.first_rows) < _ROWS_SHOWN:
-        shown = "" if label is None else f" [{label:+.2f}]"
+        shown = "" if label is None else f" [{label_text(label)}]"
         shapes = ", ".join(f"{name} {row[name].shape}" for name in content.sizes)
         split.first_rows.append(f"  {row['id']}{shown} {' '.join(row['words'])[:80]!r} {shapes}")
 
@@ -131,35 +138,48 @@ def _report(content: _Content, left_out: str) -> list[str]:
     for name, split in content.splits.items():
         videos = set(split.names["video_id"])
         lines += ["", f"{name}: {counted(len(split.lengths), 'sample')} of {counted(len(videos), 'video')}"]
-        lines += _split_lines(split, content.sizes) if split.lengths else []
+        lines += _split_lines(split, content) if split.lengths else []
     lines += ["", "non-finite values replaced with 0: " + (_listed(+content.replaced) or "none")]
     lines += [f"left out: {counted(len(content.skipped), 'sample')}"]
     lines += [f"  {line}" for line in reasons_left_out((item.id, item.reason) for item in content.skipped)[:20]]
-    lines += filter(None, [left_out])
+    lines += [*filter(None, [left_out]), *class_warnings(content.label_format)]
     lines += _leaks({name: split.names for name, split in content.splits.items()})
     first_rows = itertools.chain.from_iterable(split.first_rows for split in content.splits.values())
     return [*lines, "", "first rows:", *first_rows]
 
 
-def _split_lines(split: _Split, sizes: dict[str, int]) -> list[str]:
+def _split_lines(split: _Split, content: _Content) -> list[str]:
     lines = [
         f"  {name}: {size} values a word, missing in {counted(split.missing[name], 'sample')}"
-        for name, size in sizes.items()
+        for name, size in content.sizes.items()
     ]
     if split.labels:
-        labels = np.asarray(split.labels)
-        classes = np.arange(LABEL_RANGE[0], LABEL_RANGE[1] + 1)
-        counts, _ = np.histogram(labels, [*(classes - 0.5), classes[-1] + 0.5])
-        listed = _listed({f"{value:g}": count for value, count in zip(classes, counts, strict=True)})
-        lines += [
-            f"  labels: {listed}",
-            f"  labels: mean {labels.mean():.3f}, deviation {labels.std():.3f}, zero {int((labels == 0).sum())}",
-        ]
+        lines += _label_lines(split.labels, content.label_format)
     return [*lines, f"  words: {min(split.lengths)} to {max(split.lengths)}, median {int(np.median(split.lengths))}"]
 
 
-def _unusable(labels: list[UnusedLabel]) -> str:
+def _label_lines(labels: list[Any], label_format: LabelFormat) -> list[str]:
+    if not label_format.ranges:
+        lists = [[label] if isinstance(label, str) else label for label in labels]
+        counts = Counter(itertools.chain.from_iterable(lists))
+        return [f"  labels: {_listed({name: counts[name] for name in label_format.names})}"]
+    if label_format.kind == "numbers":
+        return [f"  label {name}: {_moments([label[name] for label in labels])}" for name in label_format.names]
+    low, high = label_format.ranges[0] or LABEL_RANGE
+    classes = np.arange(math.floor(low), math.ceil(high) + 1)
+    counted_labels, _ = np.histogram(labels, [*(classes - 0.5), classes[-1] + 0.5])
+    listed = _listed({f"{value:g}": count for value, count in zip(classes, counted_labels, strict=True)})
+    return [f"  labels: {listed}", f"  labels: {_moments(labels)}"]
+
+
+def _moments(labels: list[float]) -> str:
+    values = np.asarray(labels)
+    return f"mean {values.mean():.3f}, deviation {values.std():.3f}, zero {int((values == 0).sum())}"
+
+
+def _unusable(content: _Content) -> str:
     """What is said of labels none of which can be used: what they are, and what can be done about it."""
+    labels, label_format = content.unused_labels, content.label_format
     try:
         values = np.array([float(np.ravel(item.label)[0]) for item in labels])
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -170,9 +190,13 @@ def _unusable(labels: list[UnusedLabel]) -> str:
         found = f"{counted(len(labels), 'number')} from {values.min():g} to {values.max():g}"
     else:
         found = f"{counted(len(labels), 'value')}, the first {str(labels[0].label)[:40]!r} of sample {labels[0].id}"
+    wanted, way_out = "that can be used", "correct them"
+    if label_format.kind == "number":
+        wanted = f"in {range_text(label_format.ranges[0] or LABEL_RANGE)}"
+        way_out = "write sentiment as numbers in this range, or give their range (--label_range)"
     return (
-        f"labels: none in {LABEL_RANGE_TEXT}, but {found}; to train, write sentiment as numbers in this range; to "
-        "predict use cpsl predict, to inspect or convert the rest give --no_labels"
+        f"labels: none {wanted}, but {found}; to train, {way_out}; to predict use cpsl predict, to inspect or convert "
+        "the rest give --no_labels"
     )
 
 

@@ -10,6 +10,7 @@ from .builder import AlignedSentimentBuilder
 from .folds import CMU_MOSI_FOLDS
 from .formats import sample
 from .formats.recognition import get_reader
+from .labels import LabelFormat
 from .names import locate
 
 
@@ -75,7 +76,10 @@ def load_aligned_dataset(
     feature_sequences: Mapping[str, str] | None = None,
     folds: Mapping[str, Sequence[str]] | None = None,
     format: str | None = None,
-    labels: bool | None = True,
+    labels: bool | Sequence[str] | None = True,
+    label_kind: str | None = None,
+    label_range: Sequence[float] | None = None,
+    label_format: LabelFormat | None = None,
     on_error: str = "raise",
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
@@ -94,8 +98,18 @@ def load_aligned_dataset(
         feature_sequences (mapping, *optional*): Modality -> file or root name of a computational sequence.
         folds (mapping, *optional*): Split -> video ids, for computational sequences.
         format (`str`, *optional*): The name of the format. Default: recognised from the content.
-        labels (`bool`, *optional*): False for data to predict on. Then labels are neither read nor checked, a table
-            need not have them, and rows have no `label`. `None`: rows have a `label` where the data has a valid one.
+        labels (`bool` or sequence of `str`, *optional*): The columns of a table that hold the label, in place of
+            `label`; several are several numbers, or with `label_kind="classes"` the classes whose number is above 0.
+            Of CMU-MOSEI's files, which of its seven labels (`labels.MOSEI_LABELS`). False for data to predict on. Then
+            labels are neither read nor checked, a table need not have them, and rows have no `label`. `None`: rows
+            have a `label` where the data has a valid one.
+        label_kind (`str`, *optional*): `"number"`, `"class"` (numbers are then the names of classes) or `"classes"`
+            (any of several, in a text between semicolons). Default: told by the labels of the training split. They are
+            numbers if any is one, several numbers if they are records, and else classes.
+        label_range (sequence of `float`, *optional*): The least and the greatest label, if they are no sentiments in
+            [-3, 3]; for several numbers one after the other, or once for all.
+        label_format (`LabelFormat`, *optional*): What the labels are, where that need not be found in the training
+            split, such as those of a trained model.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): Where Arrow files are cached. Default: the cache of `datasets`.
         num_proc (`int`, *optional*): The number of processes that build the cache.
@@ -106,9 +120,11 @@ def load_aligned_dataset(
         `datasets.DatasetDict`, or `IterableDatasetDict` if streaming: those of train / validation / test that exist.
         A single table without splits is `train`.
         Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
-        where a sample lacks it), `label` in `rows.LABEL_RANGE` and, where known, `start`, `end`, `word_start`,
-        `word_end` in seconds. `dataset.info.config_name` is the format; of converted data, that of the format that it
-        was converted from.
+        where a sample lacks it), `label` and, where known, `start`, `end`, `word_start`, `word_end` in seconds.
+        `label` says by its feature what it is: `Value("float32")`, by default a sentiment in [-3, 3]; `ClassLabel`
+        with the classes of the training split in alphabetical order; `List(ClassLabel)`; or a dict of
+        `Value("float32")` by name. `arrow_rows.label_format_of` gives that with the ranges of numbers.
+        `dataset.info.config_name` is the format; of converted data, that of the format that it was converted from.
 
     Raises:
         DataError: One line that names the file, the sample, the field and the way out.
@@ -130,6 +146,9 @@ def load_aligned_dataset(
         folds=folds,
         format=format,
         labels=labels,
+        label_kind=label_kind,
+        label_range=label_range,
+        label_format=label_format,
         on_error=on_error,
         cache_dir=cache_dir,
         streaming=streaming,

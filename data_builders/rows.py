@@ -4,11 +4,13 @@ A reader opens a file or folder and returns a `Source`. The builder asks it for 
 tables; nothing downstream knows where a row came from.
 """
 
+import contextlib
 import functools
+import itertools
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +19,16 @@ import numpy as np
 import regex
 
 from .files import DataError
+from .labels import (
+    LABEL_SIZES,
+    MOSEI_LABELS,
+    SENTIMENT,
+    LabelFormat,
+    checked_label,
+    find_format,
+    has_no_label,
+    label_or_fault,
+)
 from .timing import TIMING_FEATURES, timing_features
 
 
@@ -32,9 +44,6 @@ SPLIT_ALIASES = {
     "validation": "validation",
     "test": "test",
 }
-LABEL_RANGE = (-3.0, 3.0)
-LABEL_RANGE_TEXT = "[{:g}, {:g}]".format(*LABEL_RANGE)
-LABEL_SIZES = (1, 7)  # sentiment alone, or MOSEI's sentiment and six emotions
 MAX_VALUES = 1 << 26  # of one modality in one sample (256 MB): a small file can claim more than fits in memory
 
 # Of the scripts that are written without blanks between words: a character with its marks and punctuation, or others.
@@ -91,6 +100,8 @@ class Source(NamedTuple):
         count_rows: Says about how many rows there are, without reading them; None where each shard is one row.
         left_out: The columns that are no part of the rows, each with the reason.
         weighted: Whether rows have a `weight`, a number.
+        labels: Gives the labels alone of a shard's rows; None where they are sentiments, or MOSEI's seven numbers.
+        label_format: What the labels are. A reader gives it where its files say so.
     """
 
     path: Path
@@ -103,6 +114,8 @@ class Source(NamedTuple):
     count_rows: Callable[[], int] | None = None
     left_out: Mapping[str, str] = MappingProxyType({})
     weighted: bool = False
+    labels: Callable[[Any], Iterator[Any]] | None = None
+    label_format: LabelFormat | None = None
 
 
 def split_name(name: Any, where: object) -> str:
@@ -210,6 +223,68 @@ def wanted_sizes(source: Source, modalities: Iterable[str] | None) -> dict[str, 
     return {name: found[name] for name in wanted}
 
 
+def with_label_format(
+    source: Source,
+    *,
+    labels: bool | None,
+    columns: Sequence[str] = (),
+    kind: str | None = None,
+    ranges: Sequence[float] | None = None,
+    known: LabelFormat | None = None,
+) -> Source:
+    """The source with its `label_format`, found from the labels of its training split, or of all where it has none.
+
+    Args:
+        source: What a reader has opened.
+        labels: Whether labels are wanted. None: they are given where they are right, and so numbers if nothing else is
+            said.
+        columns: The columns of the label that were asked for.
+        kind: See [`find_format`].
+        ranges: See [`find_format`].
+        known: What the labels are, where that need not be found.
+
+    Raises:
+        DataError: As for [`find_format`], or a number was asked for that the files do not have.
+    """
+    if labels is False or known is not None:
+        return source._replace(label_format=known or SENTIMENT)
+    said = source.label_format
+    if said is not None and ranges is None and kind in (None, said.kind):
+        return source
+    shards: Iterable[Any] = ()
+    if source.labels is None:
+        if unknown := [name for name in columns if name not in MOSEI_LABELS]:
+            raise DataError(
+                f"{source.path}: no label {unknown[0]!r} in it; of {source.format} data, labels may be "
+                f"{', '.join(MOSEI_LABELS)}"
+            )
+        if columns:
+            source = source._replace(rows=functools.partial(_rows_with_named_labels, source.rows))
+    else:
+        shards = source.splits[SPLITS[0]] if SPLITS[0] in source.splits else itertools.chain(*source.splits.values())
+    read = source.labels or iter
+    kind = kind if labels or kind else "number"
+    try:
+        found = find_format(
+            itertools.chain.from_iterable(map(read, shards)),
+            kind=kind, names=columns, ranges=ranges, of_mosei=source.labels is None,
+        )  # fmt: skip
+    except DataError as error:
+        raise DataError(f"{source.path}: {error}") from None
+    return source._replace(label_format=found)
+
+
+def _rows_with_named_labels(rows: Callable[[Any], Iterator[Any]], shard: Any) -> Iterator[Row | Skipped | Replaced]:
+    """Rows whose label is a record of MOSEI's seven numbers, as far as there are any."""
+    for item in rows(shard):
+        if isinstance(item, dict) and not has_no_label(item.get("label")):
+            with contextlib.suppress(ValueError):  # lists of different lengths, which are no label
+                values = np.ravel(item["label"])
+                if values.size in LABEL_SIZES:
+                    item["label"] = dict(zip(MOSEI_LABELS, values.tolist(), strict=False))
+        yield item
+
+
 def columns_left_out(source: Source) -> str:
     """What is said about the columns of a source that are no part of its rows; nothing where there are none."""
     names: dict[str, list[str]] = {}
@@ -235,7 +310,11 @@ def reasons_left_out(samples: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def checked_rows(
-    rows: Iterable[Row | Skipped | Replaced], modality_sizes: dict[str, int], *, labels: bool | None = True
+    rows: Iterable[Row | Skipped | Replaced],
+    modality_sizes: dict[str, int],
+    *,
+    labels: bool | None = True,
+    label_format: LabelFormat = SENTIMENT,
 ) -> Iterator[Row | Skipped | Replaced | UnusedLabel]:
     """What a reader gives, with each row checked by [`checked_row`], or skipped where it is wrong or empty.
 
@@ -249,24 +328,24 @@ def checked_rows(
             yield Skipped(item["id"], "neither words nor features", fault=not labels)
         else:
             try:
-                row = checked_row(item, modality_sizes, labels=bool(labels))
+                row = checked_row(item, modality_sizes, label_format=label_format if labels else None)
             except DataError as error:
                 yield Skipped(item["id"], str(error))
                 continue
             if labels is None:
-                row["label"], fault = _label_or_fault(item.get("label"))
+                row["label"], fault = label_or_fault(item.get("label"), label_format)
                 if fault:
                     yield UnusedLabel(row["id"], item["label"], fault)
             yield row
 
 
-def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True) -> Row:
-    """A reader's row with its label as a float, its features as arrays, and derived modalities added.
+def checked_row(row: Row, modality_sizes: dict[str, int], *, label_format: LabelFormat | None = SENTIMENT) -> Row:
+    """A reader's row with its label checked, its features as arrays, and derived modalities added.
 
     Args:
         row: As a reader gives it, see `Source.rows`.
         modality_sizes: The wanted modalities and their sizes; one that the row does not have is the derived `timing`.
-        labels: Whether the label is checked.
+        label_format: What the label should be, see [`checked_label`]; None where it is not checked.
 
     Raises:
         DataError: A label is wrong, a string cannot be stored, or features are not numbers of shape (number of words,
@@ -275,8 +354,8 @@ def checked_row(row: Row, modality_sizes: dict[str, int], *, labels: bool = True
     words = row["words"]
     checked = dict(row)
     check_text(row["id"], row["video_id"], *words)
-    if labels:
-        checked["label"] = checked_label(row["label"])
+    if label_format is not None:
+        checked["label"] = checked_label(row["label"], label_format)
     if "weight" in row and not 0.0 <= row["weight"] < math.inf:
         raise DataError(f"weight {row['weight']:g} is not a finite number, at least 0; correct it, or leave it empty")
     for name in ("word_start", "word_end"):
@@ -343,44 +422,3 @@ def _check_one_a_word(count: int, what: str, num_words: int) -> None:
 def _is_empty(row: Row, modality_sizes: dict[str, int]) -> bool:
     """Whether a row has neither words nor any feature row of the wanted modalities."""
     return not row["words"] and all(row.get(name) is None or not len(row[name]) for name in modality_sizes)
-
-
-def checked_label(label: Any) -> float:
-    """The sentiment of a label: a number, or an array of one value or of MOSEI's seven, of which sentiment is first.
-
-    Raises:
-        DataError: The label is missing, something else, or outside of `LABEL_RANGE`.
-    """
-    if has_no_label(label):
-        raise DataError("its label is missing (empty or NaN); add it or remove the sample")
-    try:
-        values = np.asarray(label)
-    except ValueError:  # lists of different lengths
-        values = np.empty(0)
-    if values.dtype.kind not in "fiub" or values.size not in LABEL_SIZES:
-        raise DataError(
-            f"label {str(label)[:80]!r} is not a number, or sentiment and six emotions; write sentiment as a number "
-            f"in {LABEL_RANGE_TEXT}"
-        )
-    value = float(values.reshape(-1)[0])
-    if not LABEL_RANGE[0] <= value <= LABEL_RANGE[1]:
-        raise DataError(
-            f"label {value:g} is outside of {LABEL_RANGE_TEXT}; correct or remove the sample, or scale all labels to "
-            "this range"
-        )
-    return value
-
-
-def has_no_label(label: Any) -> bool:
-    """Whether a label says that there is none: a missing value, or an array of NaN."""
-    if isinstance(label, np.ndarray):
-        return label.dtype.kind == "f" and label.size > 0 and bool(np.isnan(label).all())
-    return is_missing(label)
-
-
-def _label_or_fault(label: Any) -> tuple[float | None, str]:
-    """A label where it is right, else what is wrong with it; neither where it is missing."""
-    try:
-        return (None if has_no_label(label) else checked_label(label)), ""
-    except DataError as error:
-        return None, str(error)

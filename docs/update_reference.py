@@ -13,7 +13,8 @@ from typing import Any
 from transformers import TrainingArguments
 
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
-from modeling_cpsl.experiments.recipe import WITHOUT_EFFECT, DataArguments, ModelArguments
+from modeling_cpsl.experiments.data_arguments import DataArguments
+from modeling_cpsl.experiments.recipe import WITHOUT_EFFECT, ModelArguments
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.fine_tuning_arguments import FineTuningArguments
 from modeling_cpsl.training.metrics import METRICS

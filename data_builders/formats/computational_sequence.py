@@ -25,7 +25,8 @@ import numpy as np
 from ..alignment import align_frames, zero_non_finite
 from ..files import HDF5_SIGNATURE, DataError, read_head
 from ..folds import CMU_MOSI_FOLDS
-from ..rows import LABEL_SIZES, SPLITS, Replaced, Row, Skipped, Source, as_text, split_name
+from ..labels import LABEL_SIZES
+from ..rows import SPLITS, Replaced, Row, Skipped, Source, as_text, split_name
 from ..segments import assign_words, cut_at_pauses, frames_of_segment
 from .contract import Head, ReadOptions, no_labels
 

@@ -52,6 +52,8 @@ class ReadOptions(NamedTuple):
     Attributes:
         head: The beginning of the data, which was read to recognise its format.
         labels: Whether labels are wanted; without, the data need not have them. None: they are given where they are.
+        label_columns: The columns of the label that were asked for by name; none for `label`.
+        label_kind: What the label was said to be, one of `labels.KINDS`; None to tell by its values.
         modalities: The modalities that are wanted; None for all.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.
@@ -59,6 +61,8 @@ class ReadOptions(NamedTuple):
 
     head: Head
     labels: bool | None = True
+    label_columns: tuple[str, ...] = ()
+    label_kind: str | None = None
     modalities: Collection[str] | None = None
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None

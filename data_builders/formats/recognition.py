@@ -2,11 +2,13 @@
 
 import importlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from ..files import DataError, read_head
-from ..rows import SPLITS, Source
+from ..labels import LabelFormat
+from ..rows import SPLITS, Source, with_label_format
 from . import READERS
 from .contract import OPTIONS_OF_SOME, Head, Reader, ReadOptions
 from .pickles import describe
@@ -41,29 +43,59 @@ _UNREADABLE = {
 }
 
 
-def open_source(path: Path, *, format: str | None = None, **options: Any) -> Source:
+def open_source(
+    path: Path,
+    *,
+    format: str | None = None,
+    labels: bool | Sequence[str] | None = True,
+    label_kind: str | None = None,
+    label_range: Sequence[float] | None = None,
+    label_format: LabelFormat | None = None,
+    **options: Any,
+) -> Source:
     """Opens a file or folder with the reader of its format.
 
     Args:
         path: The file or folder.
         format: The name of the format; `None` to recognise it.
-        options: The fields of `contract.ReadOptions` other than `head`.
+        labels: See `loading.load_aligned_dataset`, as for the other options of labels.
+        label_kind: One of `labels.KINDS`.
+        label_range: Least and greatest labels.
+        label_format: What the labels are, where it need not be found.
+        options: Other fields of `contract.ReadOptions`.
 
     Raises:
-        DataError: The format is unknown, or the file is broken; the message says what the file is instead.
+        DataError: The format is unknown, or the file is broken; the message says what the file is instead. Or an
+            option of labels does not fit the file.
     """
+    wanted, columns = _wanted_labels(labels)
     head = Head(path)
     reader = get_reader(format) if format else _recognize(path, head)
     for name in OPTIONS_OF_SOME:
         if options.get(name) and name not in getattr(reader, "OPTIONS", ()):
             raise DataError(f"{path}: {reader.FORMAT} data has no {name}; leave this option out")
-    source = reader.read(path, ReadOptions(head, **options))
+    reading = ReadOptions(head, labels=wanted, label_columns=columns, label_kind=label_kind, **options)
+    source = reader.read(path, reading)
     # A table names the format that it was converted from, and anybody can write a name there.
     name = source.format if source.format in READERS else reader.FORMAT
     splits = {split: source.splits[split] for split in SPLITS if split in source.splits}
-    if not options.get("labels", True):  # a feature extractor writes empty splits beside the one to predict on
+    if not wanted:  # a feature extractor writes empty splits beside the one to predict on
         splits = {split: shards for split, shards in splits.items() if shards} or splits
-    return source._replace(format=name, splits=splits)
+    source = source._replace(format=name, splits=splits)
+    return with_label_format(
+        source, labels=wanted, columns=columns, kind=label_kind, ranges=label_range, known=label_format
+    )
+
+
+def _wanted_labels(labels: bool | Sequence[str] | None) -> tuple[bool | None, tuple[str, ...]]:
+    """Whether labels are wanted, and the columns that were named."""
+    if labels is None or isinstance(labels, bool):
+        return labels, ()
+    if isinstance(labels, str):
+        raise DataError(f"labels={labels!r} is one string; give a list: {labels.split(',')}")
+    if len({*labels}) < len(labels) or not all(labels):
+        raise DataError(f"labels={','.join(labels)!r} names a column twice, or none; name each once")
+    return True, () if [*labels] == ["label"] else tuple(labels)
 
 
 def is_media(path: Path) -> bool:

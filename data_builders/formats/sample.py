@@ -25,7 +25,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..rows import LABEL_RANGE, Row, Source
+from ..labels import LABEL_RANGE
+from ..rows import Row, Source
 from .contract import Head, ReadOptions
 
 

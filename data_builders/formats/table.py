@@ -1,11 +1,11 @@
 """Tables of the user's own: Parquet, JSON lines or CSV with the columns of the row format.
 
-Columns: `id`, `words` (a list, or text that is split at spaces; `text` means the same), `label` (not needed in data to
-predict on), and where known `video_id`, `split`, `start`, `end`, `word_start`, `word_end`. Every other column is a
-modality if its cells are lists of rows, one a word, or paths of `.npy` or `.npz` files. What is neither is left out,
-and named (`table_columns`). Paths are relative to the table, and the files lie inside its folder, or inside the folder
-that was given. A column `features` of `.npz` paths gives a modality for each array in these files. A modality that a
-file, a row or an `.npz` lacks is treated as missing for those rows.
+Columns: `id`, `words` (a list, or text that is split at spaces; `text` means the same), `label` or what was named in
+its place (not needed in data to predict on; see `data_builders.labels`), and where known `video_id`, `split`, `start`,
+`end`, `word_start`, `word_end`. Every other column is a modality if its cells are lists of rows, one a word, or paths
+of `.npy` or `.npz` files. What is neither is left out, and named (`table_columns`). Paths are relative to the table,
+and the files lie inside its folder, or inside the folder that was given. A column `features` of `.npz` paths gives a
+modality for each array in these files. A modality that a file, a row or an `.npz` lacks is treated as missing there.
 
 Splits come from the column `split`, or from the names of the files (`train.csv`, `test-00000-of-00004.parquet`); a
 single file of another name is the training split. CSV is separated by commas, and lists in it are JSON.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import DataError
+from ..labels import LabelFormat, noted_format
 from ..rows import Row, Skipped, Source, as_text, check_text, video_of
 from .arrays import array_path
 from .contract import Head, ReadOptions, no_labels
@@ -72,6 +73,8 @@ class _Table(NamedTuple):
     modalities: tuple[str, ...]
     timed: bool
     labelled: bool | None
+    label_columns: tuple[str, ...]
+    class_names: tuple[str, ...]  # where labels are their numbers
     weighted: bool
 
 
@@ -130,21 +133,47 @@ def read(path: Path, options: ReadOptions) -> Source:
     oversized = _oversized_columns(kinds, options.modalities)
     if not _has_rows(splits):
         raise DataError(f"{path}: a table without rows; write one for each utterance below its header")
-    if options.labels and (unlabelled := [file for file in kinds if "label" not in columns[file]]):
-        found = sorted(columns[unlabelled[0]])
-        raise no_labels(unlabelled[0], f"column label among {', '.join(found)[:200]}{renaming_hint(found)}")
+    label_columns = options.label_columns or ("label",)
+    for file, column in itertools.product(kinds, label_columns):
+        if options.labels and column not in columns[file]:
+            found = sorted(columns[file])
+            hint = "" if options.label_columns else renaming_hint(found)
+            raise no_labels(file, f"column {column} among {', '.join(found)[:200]}{hint}")
     _warn_of_numbers(path, splits)
-    sizes, left_out = _decide(path, columns, oversized, splits, options.modalities)
+    sizes, left_out = _decide(path, columns, oversized, splits, {*label_columns}, options.modalities)
+    if "label" not in label_columns and "label" in set().union(*columns.values()):
+        left_out["label"] = f"the label is {', '.join(label_columns)}"
     timed = all(found >= TIME_COLUMNS for found in columns.values())
     if not timed and (times := TIME_COLUMNS.intersection(itertools.chain(*columns.values()))):
         left_out |= dict.fromkeys(times, f"times are read where all files have {', '.join(sorted(TIME_COLUMNS))}")
     # Weights are for training, so whoever needs no labels needs none.
     weighted = bool(options.labels) and any("weight" in found for found in columns.values())
-    table = _Table(frozenset((*ROW_COLUMNS, *sizes, "features")), tuple(sizes), timed, options.labels, weighted)
-    rows, count = functools.partial(_rows, table), functools.partial(count_rows, kinds)
     notes = [datasets_info(file) if kind == "parquet" else {} for file, kind in kinds.items()]
-    extractors = _feature_extractors(notes, sizes)
-    return Source(path, _converted_from(notes), sizes, timed, splits, rows, extractors, count, left_out, weighted)
+    label_format = _noted_label_format(notes) if label_columns == ("label",) else None
+    class_names = label_format.names if label_format and not label_format.ranges else ()
+    table = _Table(
+        columns=frozenset((*ROW_COLUMNS, *label_columns, *sizes, "features")),
+        modalities=tuple(sizes),
+        timed=timed,
+        labelled=options.labels,
+        label_columns=label_columns,
+        class_names=class_names,
+        weighted=weighted,
+    )
+    return Source(
+        path,
+        _converted_from(notes),
+        sizes,
+        timed,
+        splits,
+        functools.partial(_rows, table),
+        _feature_extractors(notes, sizes),
+        functools.partial(count_rows, kinds),
+        left_out,
+        weighted,
+        functools.partial(_labels, table),
+        label_format,
+    )
 
 
 def _has_rows(splits: dict[str, list[Shard]]) -> bool:
@@ -174,11 +203,12 @@ def _decide(
     columns: dict[Path, set[str]],
     oversized: set[str],
     splits: dict[str, list[Shard]],
+    labels: set[str],
     wanted: Collection[str] | None,
 ) -> Columns:
     """The modalities of all files and the columns that are left out."""
     names = set().union(*columns.values())
-    candidates = names - ROW_COLUMNS - oversized
+    candidates = names - ROW_COLUMNS - labels - oversized
     has_text = all(found & TEXT_COLUMNS for found in columns.values())
     if wanted is not None and (has_text or "text" not in wanted) and candidates >= {*wanted} - {"text", "timing"}:
         candidates &= {*wanted}  # nothing is to be found elsewhere
@@ -226,6 +256,15 @@ def _feature_extractors(notes: list[dict[str, Any]], modalities: Iterable[str]) 
     return {name: min(names) for name, names in found.items() if len(names) == 1 and isinstance(min(names), str)}
 
 
+def _noted_label_format(notes: list[dict[str, Any]]) -> LabelFormat | None:
+    """What the labels are, where `datasets` wrote all files and its notes in them say the same."""
+    found = set()
+    for note in notes:
+        features = note.get("features")
+        found.add(noted_format(features.get("label")) if isinstance(features, dict) else None)
+    return found.pop() if len(found) == 1 else None
+
+
 # Rows
 
 
@@ -249,7 +288,7 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
     words = words_of_cell(cells.get("words") if cells.get("words") is not None else cells.get("text"))
     row: Row = {"id": name, "video_id": video, "words": words}
     if table.labelled is not False:
-        row["label"] = label_of_cell(cells.get("label"))
+        row["label"] = _label(table, cells)
     if table.weighted:
         row["weight"] = 1.0 if is_blank(cells.get("weight")) else number_of_cell(cells["weight"], "weight")
     if table.timed:
@@ -257,6 +296,18 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
         for name in ("word_start", "word_end"):
             row[name] = [number_of_cell(value, name) for value in list_of_cell(cells.get(name))]
     return row | features_of_row(shard, cells, table.modalities, len(words) or None)
+
+
+def _label(table: _Table, cells: dict[str, Any]) -> Any:
+    """The label of a row, a record where it has several columns."""
+    labels = {name: label_of_cell(cells.get(name), table.class_names) for name in table.label_columns}
+    return labels if len(labels) > 1 else next(iter(labels.values()))
+
+
+def _labels(table: _Table, shard: Shard) -> Iterator[Any]:
+    for _, cells in numbered_rows(shard, {*table.label_columns}):
+        with contextlib.suppress(DataError):  # which is reported when the row is read
+            yield _label(table, cells or {})
 
 
 def _say_that_ids_name_videos(shard: Shard, name: str, video: str) -> None:

@@ -5,7 +5,7 @@ import json
 import numbers
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -92,16 +92,32 @@ def _from_json(cell: str) -> Any:
         raise DataError(f"{cell[:80]!r} is {what}; {_WRITE_LISTS}") from None
 
 
-def label_of_cell(cell: Any) -> Any:
-    """A label as a number, list or array where it is one; `rows.checked_label` checks it, as for all formats."""
+def label_of_cell(cell: Any, class_names: Sequence[str] = ()) -> Any:
+    """A label as it is in the cell, which `labels.checked_label` checks as for all formats; None where there is none.
+
+    Args:
+        cell: The cell; in CSV, a list is JSON.
+        class_names: The names of classes, where the cell has their numbers in this list.
+
+    Raises:
+        DataError: A number is that of no class.
+    """
     if is_blank(cell) or is_printed_missing(cell):
         return None
-    with contextlib.suppress(DataError):
-        if isinstance(cell, str) and cell.startswith("["):
+    if class_names:
+        return _named(cell, class_names)
+    if isinstance(cell, str) and cell.startswith("["):
+        with contextlib.suppress(DataError):
             return _from_json(cell)
-        if not isinstance(cell, list | np.ndarray):
-            return number_of_cell(cell, "label")
     return cell
+
+
+def _named(cell: Any, class_names: Sequence[str]) -> Any:
+    if isinstance(cell, list | np.ndarray):
+        return [_named(item, class_names) for item in cell]
+    if not isinstance(cell, int | np.integer) or not 0 <= cell < len(class_names):
+        raise DataError(f"label {str(cell)[:80]} is not the number of one of {len(class_names)} classes, from 0")
+    return class_names[int(cell)]
 
 
 def number_of_cell(cell: Any, name: str) -> float:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow.types import is_floating, is_integer
 
 from ..files import MAX_COMPRESSION, DataError, broken_files_are_data_errors, read_head
-from ..rows import LABEL_RANGE, MAX_VALUES, SPLIT_ALIASES, split_name
+from ..rows import MAX_VALUES, SPLIT_ALIASES, split_name
 
 
 TEXT_COLUMNS = frozenset(("words", "text"))
@@ -39,7 +39,16 @@ _SMALL_FILE = 1 << 22  # in bytes: equal values take no room, so a smaller one m
 # What other data sets call the columns that are needed here.
 CALLED_LIKE = {
     "text": ("sentence", "transcript", "transcription", "utterance", "raw_text"),
-    "label": ("sentiment", "sentiment_score", "regression_labels", "polarity", "valence", "score", "rating"),
+    "label": (
+        "sentiment",
+        "sentiment_score",
+        "regression_labels",
+        "polarity",
+        "valence",
+        "score",
+        "rating",
+        "emotion",
+    ),
 }
 
 
@@ -116,7 +125,7 @@ def renaming_hint(columns: Collection[str]) -> str:
     for wanted, alike in CALLED_LIKE.items():
         found = [name for name in columns if name.lower() in (wanted, *alike)]
         if found and wanted not in columns and not (wanted == "text" and "words" in columns):
-            meant = f", if it holds numbers from {LABEL_RANGE[0]:g} to {LABEL_RANGE[1]:g}" if wanted == "label" else ""
+            meant = f", if it is the label, or give --labels {found[0]}" if wanted == "label" else ""
             hints.append(f"rename {found[0]} to {wanted}{meant}")
     return "".join(f"; {hint}" for hint in hints)
 

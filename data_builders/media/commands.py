@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..command_line import CommandParser, comma_separated, numbered_part
+from ..commands import add_label_options
 from ..files import ON_ERROR, DataError, check_at_least_1
+from ..labels import SENTIMENT
 from .contract import MODALITIES, ExtractionSettings
 
 
@@ -20,6 +22,10 @@ def extract(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--labels", type=Path, help="a CSV file with the columns clip, label and if wanted split, video_id, start, end"
     )
+    parser.add_argument(
+        "--label_columns", type=comma_separated, default=[], help="the columns of the label, if it is not `label`"
+    )
+    add_label_options(parser)
     parser.add_argument("--asr", help="the model that recognises words: a faster-whisper folder, or a name (tiny.en)")
     parser.add_argument("--words", choices=("all", "none"), default="all", help="none: half seconds instead of words")
     parser.add_argument(
@@ -39,6 +45,11 @@ def extract(arguments: Sequence[str]) -> None:
     from .folder import extract_clips, find_clips, summary
     from .labels import read_labels
 
+    labels, label_format = None, SENTIMENT
+    if options.labels:
+        labels, label_format = read_labels(
+            options.labels, columns=options.label_columns, kind=options.label_kind, ranges=options.label_range
+        )
     beginning = time.monotonic()
     results = extract_clips(
         find_clips(options.clips),
@@ -51,7 +62,8 @@ def extract(arguments: Sequence[str]) -> None:
             face_model=options.face_model,
         ),
         transcripts=options.transcripts,
-        labels=read_labels(options.labels) if options.labels else None,
+        labels=labels,
+        label_format=label_format,
         num_proc=options.num_proc,
         shard=options.shard,
         on_error=options.on_error,

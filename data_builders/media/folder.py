@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from datasets import Features
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..arrow_rows import row_features, rows_to_table
+from ..arrow_rows import label_format_of, row_features, rows_to_table
 from ..conversion import ROWS_PER_GROUP
 from ..files import DataError, counted, locked, replacing_file, write_errors
+from ..labels import SENTIMENT, LabelFormat
 from ..rows import SPLITS, Row, checked_row
 from .contract import ExtractionSettings, Measured
 from .extraction import check_settings, extract_clip, feature_extractors, feature_names
@@ -99,6 +100,7 @@ def extract_clips(
     *,
     transcripts: Path | None = None,
     labels: Mapping[str, ClipLabels] | None = None,
+    label_format: LabelFormat = SENTIMENT,
     num_proc: int = 1,
     shard: tuple[int, int] = (0, 1),
     on_error: str = "skip",
@@ -113,6 +115,7 @@ def extract_clips(
         settings: What is extracted, and how.
         transcripts: A folder of transcripts that have the names of the clips.
         labels: By the clip's name; clips without a label are then left out. None: the rows have no labels.
+        label_format: What the labels are, see [`read_labels`].
         num_proc: The number of processes.
         shard: Which shard of how many is extracted, counted from 0.
         on_error: What is done about a clip that cannot be extracted, see `ON_ERROR`.
@@ -130,7 +133,7 @@ def extract_clips(
         raise DataError(f"{existing[0]}: exists already; give a new folder")
     _warn_of_labels_without_clips(clips, labels or {})
     parts = out / f".clips-{index}-of-{count}"
-    features = _features(settings, labelled=labels is not None)
+    features = _features(settings, None if labels is None else label_format)
     mine = clips[index::count]
     with locked(out / f"shard-{index}-of-{count}"):
         with write_errors(out):
@@ -171,9 +174,9 @@ def _run(jobs: Sequence[Job], num_proc: int, on_error: str, *, labelled: bool) -
     return [done[job.clip.name] for job in jobs]
 
 
-def _features(settings: ExtractionSettings, *, labelled: bool) -> Features:
+def _features(settings: ExtractionSettings, label_format: LabelFormat | None) -> Features:
     sizes = {modality: len(names) for modality, names in sorted(feature_names(settings).items())}
-    return row_features(sizes, True, labels=labelled, feature_extractors=feature_extractors(settings))
+    return row_features(sizes, True, label_format=label_format, feature_extractors=feature_extractors(settings))
 
 
 def _split(job: Job) -> str:
@@ -229,7 +232,8 @@ def extract_job(job: Job) -> Measured:
             row | {"label": label, "video_id": labels.video_id} for row, label in zip(rows, labels.labels, strict=True)
         ]
     sizes = {name: feature.shape[1] for name, feature in job.features.items() if hasattr(feature, "shape")}
-    table, _ = rows_to_table([checked_row(row, sizes, labels=labels is not None) for row in rows], job.features)
+    label_format = label_format_of(job.features)
+    table, _ = rows_to_table([checked_row(row, sizes, label_format=label_format) for row in rows], job.features)
     note = json.dumps({"key": job.key, "measured": extracted.measured})
     table = table.replace_schema_metadata((table.schema.metadata or {}) | {_NOTE: note.encode()})
     with replacing_file(job.part) as temporary:

@@ -5,13 +5,15 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..files import DataError, read_head
-from ..rows import SPLITS, checked_label, split_name
+from ..formats.table_cells import label_of_cell
+from ..labels import LabelFormat, checked_label, find_format
+from ..rows import SPLITS, split_name
 
 
-_COLUMNS = ("clip", "label", "split", "video_id", "start", "end")
+_COLUMNS = ("clip", "split", "video_id", "start", "end")
 _SHARES = (0.7, 0.15, 0.15)  # of the videos in each of `SPLITS`, where the table has no splits
 
 
@@ -20,41 +22,59 @@ class ClipLabels(NamedTuple):
 
     Attributes:
         spans: Start and end of its utterances in seconds; the whole clip where the table names none.
-        labels: The sentiment of each.
+        labels: The label of each, as [`checked_label`] gives it.
         split: Its split.
         video_id: What it was cut from, or who speaks: clips with the same one are in one split.
     """
 
     spans: tuple[tuple[float, float], ...]
-    labels: tuple[float, ...]
+    labels: tuple[Any, ...]
     split: str
     video_id: str
 
 
-def read_labels(path: Path) -> dict[str, ClipLabels]:
-    """The labels of clips by the clip's name, with or without its suffix.
+def read_labels(
+    path: Path,
+    *,
+    columns: Sequence[str] = (),
+    kind: str | None = None,
+    ranges: Sequence[float] | None = None,
+) -> tuple[dict[str, ClipLabels], LabelFormat]:
+    """The labels of clips by the clip's name, with or without its suffix, and what they are.
 
     Args:
         path: A CSV file with the columns `clip` and `label`, and, as far as they are wanted, `start` and `end` of each
             utterance in seconds, `split`, and `video_id`. Without `split`, 70 % of the videos are for training, 15 %
             for validation and 15 % for testing, drawn at random, the same ones each time.
+        columns: The columns of the label in place of `label`.
+        kind: See [`find_format`].
+        ranges: See [`find_format`].
 
     Raises:
-        DataError: A column is missing, or a cell is wrong.
+        DataError: A column is missing, a cell is wrong, or an option does not fit the labels.
     """
-    rows = _rows(path)
+    label_columns = tuple(columns) or ("label",)
+    rows = _rows(path, label_columns)
     videos = {row["clip"]: row.get("video_id") or Path(row["clip"]).with_suffix("").as_posix() for row in rows}
-    splits = None if "split" in rows[0] else shared_out(sorted(set(videos.values())))
+    shared = {} if "split" in rows[0] else shared_out(sorted(set(videos.values())))
+    splits = [
+        split_name(row["split"], _where(path, number, row)) if "split" in row else shared[videos[row["clip"]]]
+        for number, row in enumerate(rows, 2)
+    ]
+    training = [row for row, split in zip(rows, splits, strict=True) if split == SPLITS[0]] or rows
+    try:
+        label_format = find_format(
+            (_label(row, label_columns) for row in training), kind=kind, names=columns, ranges=ranges
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     clips: dict[str, ClipLabels] = {}
-    for number, row in enumerate(rows, 2):
-        where = f"{path}: line {number}: clip {row['clip']}"
-        video = videos[row["clip"]]
-        split = split_name(row["split"], where) if splits is None else splits[video]
+    for number, (row, split) in enumerate(zip(rows, splits, strict=True), 2):
+        where, video = _where(path, number, row), videos[row["clip"]]
         try:
-            label = checked_label(float(row["label"]))
-        except ValueError as error:  # DataError is one
-            reason = error if isinstance(error, DataError) else f"label {row['label']!r} is not a number"
-            raise DataError(f"{where}: {reason}; correct it, or remove the line") from None
+            label = checked_label(_label(row, label_columns), label_format)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
         span = _span(row, where)
         known = clips.get(row["clip"])
         if known is None:
@@ -68,10 +88,19 @@ def read_labels(path: Path) -> dict[str, ClipLabels]:
                 "start and an end"
             )
         clips[row["clip"]] = known._replace(spans=(*known.spans, span), labels=(*known.labels, label))
-    return clips
+    return clips, label_format
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _where(path: Path, number: int, row: Mapping[str, str]) -> str:
+    return f"{path}: line {number}: clip {row['clip']}"
+
+
+def _label(row: Mapping[str, str], columns: Sequence[str]) -> Any:
+    labels = {name: label_of_cell(row[name]) for name in columns}
+    return labels if len(labels) > 1 else labels[columns[0]]
+
+
+def _rows(path: Path, label_columns: Sequence[str]) -> list[dict[str, str]]:
     read_head(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -79,12 +108,14 @@ def _rows(path: Path) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from None
     columns = set(rows[0]) if rows else set()
-    if not columns >= {"clip", "label"}:
+    if not columns >= {"clip", *label_columns}:
         names = ", ".join(sorted(map(str, columns))) or "no line but the first"
         raise DataError(
-            f"{path}: labels need the columns clip and label, separated by commas; it has: {names[:200]}; rename them"
+            f"{path}: labels need the columns clip and {', '.join(label_columns)}, separated by commas; it has: "
+            f"{names[:200]}; rename them, or name the label's (--label_columns)"
         )
-    rows = [{name: (row[name] or "").strip() for name in _COLUMNS if name in columns} for row in rows]
+    wanted = [name for name in (*_COLUMNS, *label_columns) if name in columns]
+    rows = [{name: (row[name] or "").strip() for name in wanted} for row in rows]
     if empty := [number for number, row in enumerate(rows, 2) if not row["clip"]]:
         raise DataError(f"{path}: line {empty[0]}: no clip; name it, or remove the line")
     return rows

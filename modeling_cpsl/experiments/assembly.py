@@ -7,11 +7,12 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
+from types import MappingProxyType
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HTTPError
 from transformers import (
     AutoConfig,
@@ -25,27 +26,38 @@ from transformers import (
 )
 
 from data_builders import features_are_normalized, load_aligned_dataset
+from data_builders.arrow_rows import label_format_of
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 from data_builders.cross_validation import cross_validation_splits, share_of_groups
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
+from data_builders.labels import SENTIMENT
 from data_builders.leaks import leak_search
 
 from ..architectures_cpsl import ARCHITECTURES
+from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
+from ..number_task_cpsl import NumberTask
 from ..processing_cpsl import CPSLProcessor
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.trainer import CPSLTrainer
 from .console import without_loading_reports
 from .continuation import kept_and_new, kept_statistics, restart_bounds
+from .data_arguments import DataArguments
 from .loading import NO_FOREIGN_CODE, check_claimed_size
-from .recipe import DataArguments, Recipe
+from .recipe import Recipe
 from .records import SAMPLE_BACKBONE_FOLDER, TrainingLog
 from .sample_backbone import make_sample_backbone
 
 
 logger = logging.getLogger(__name__)
+
+_PROBLEM_TYPES = {
+    **dict.fromkeys(("number", "numbers"), NumberTask.problem_type),
+    "class": ClassTask.problem_type,
+    "classes": LabelSetTask.problem_type,
+}
 
 # What `report_to` names that an extra of this package installs.
 REPORTERS = ("tensorboard", "trackio", "wandb")
@@ -62,6 +74,9 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         data_dir=arguments.data_dir,
         format=arguments.format,
         modalities=arguments.modality_names,
+        labels=arguments.label_columns,
+        label_kind=arguments.label_kind,
+        label_range=arguments.label_range,
         feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,
     )
@@ -169,10 +184,39 @@ def _longest_input(backbone: PreTrainedConfig) -> float:
     return backbone.max_position_embeddings - (2 if isinstance(backbone, MPNetConfig) else 0)
 
 
+def task_fields(features: Features) -> dict[str, Any]:
+    """The fields of a model's configuration that say what the labels of a data set are; none for sentiments.
+
+    Args:
+        features: The columns of a split; see [`label_format_of`].
+    """
+    label_format = label_format_of(features)
+    if label_format is None or label_format == SENTIMENT:
+        return {}
+    task: dict[str, Any] = {
+        "problem_type": _PROBLEM_TYPES[label_format.kind],
+        "id2label": dict(enumerate(label_format.names)),
+    }
+    numbers = zip(label_format.names, label_format.ranges, strict=False)
+    ranges = {name: [*bounds] for name, bounds in numbers if bounds is not None}
+    return task | ({"label_ranges": ranges} if ranges else {})
+
+
 def build_model(
-    arguments: Any, processor: CPSLProcessor, backbone: PreTrainedConfig, name_or_path: str
+    arguments: Any,
+    processor: CPSLProcessor,
+    backbone: PreTrainedConfig,
+    name_or_path: str,
+    task: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The CPSL model over a checkpoint's text encoder, with what else of it fits, and transformers' loading report.
+
+    Args:
+        arguments: The options of the model.
+        processor: The processor of the data.
+        backbone: The checkpoint's configuration.
+        name_or_path: The checkpoint.
+        task: What the labels are, see [`task_fields`].
 
     Raises:
         ValueError: The checkpoint does not hold all of the text encoder.
@@ -184,6 +228,7 @@ def build_model(
         modality_sizes=processor.modality_sizes,
         use_text=processor.use_text,
         **{name: getattr(arguments, name) for name in options},
+        **task,
         **_special_tokens(processor.tokenizer),
     )
     with _broken_models_are_errors(name_or_path), without_loading_reports():
@@ -262,7 +307,8 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
                 "validation split to judge by; leave it out, or cut one with --fold 0/5"
             )
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    model, info = build_model(recipe.model, processor, backbone, name_or_path)
+    task = task_fields(dataset["train"].features)
+    model, info = build_model(recipe.model, processor, backbone, name_or_path, task)
     if trained is not None:
         restart_bounds(model, processor, trained)
         if arguments.process_index == 0:

@@ -5,14 +5,14 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from transformers import HfArgumentParser
 
-from data_builders.command_line import CommandParser, UsageError, comma_separated, did_you_mean, numbered_part
+from data_builders.command_line import CommandParser, UsageError, did_you_mean
 from data_builders.files import DataError, broken_files_are_data_errors, one_line
 
 from ..architectures_cpsl import ARCHITECTURES
@@ -21,6 +21,7 @@ from ..modulation import RULES
 from ..modulation.rules import ConflictAware
 from ..training.arguments import CPSLTrainingArguments
 from ..training.metrics import is_better_if_greater
+from .data_arguments import DataArguments
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -62,92 +63,6 @@ RENAMED = {"modality_dropout": "modality_masking=uniform with modality_masking_o
 WITHOUT_EFFECT = ("do_train", "do_eval", "do_predict", "hub_always_push", "length_column_name", "use_cache")
 
 
-@dataclass
-class DataArguments:
-    """Where the data comes from and how it is prepared."""
-
-    _argument_group_name = "data"
-
-    dataset: str = field(
-        default="sample",
-        metadata={"help": "`sample` (generated), `mosi`, `mosei`, or a file or folder of any known format."},
-    )
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Where the files of `mosi` or `mosei` are ('' for none)."}
-    )
-    format: str | None = field(
-        default=None, metadata={"help": "The data's format, where its content does not tell it."}
-    )
-    modalities: str | None = field(
-        default=None,
-        metadata={
-            "help": "Comma-separated: text, acoustic, visual, timing (computed from word times) or any other that the "
-            "data has. Default: text and all that the data has."
-        },
-    )
-    feature_sequences: list[str] | None = field(
-        default=None,
-        metadata={"help": "modality=NAME pairs that say which computational sequence is which modality."},
-    )
-    standardize_features: str = field(
-        default="auto",
-        metadata={
-            "help": "Standardise the feature columns with the training split's statistics; auto: unless the source "
-            "has normalised them.",
-            "choices": ["auto", "true", "false"],
-        },
-    )
-    streaming: bool = field(
-        default=False,
-        metadata={
-            "help": "Read samples while they are used, without a cache and, from Parquet, in constant memory; they "
-            "are shuffled in a buffer. The data is read once before training, to count it."
-        },
-    )
-    fold: str | None = field(
-        default=None,
-        metadata={
-            "help": "Cross-validation: `i/k` merges the splits and cuts them into k folds; fold i is the test split, "
-            "the next one the validation split, and the rest trains. Default: the data's own splits."
-        },
-    )
-    fold_group: str = field(default="video_id", metadata={"help": "Column whose values are never divided."})
-    train_share: float = field(
-        default=1.0,
-        metadata={"help": "Share of the training split that is trained on, in whole groups of fold_group."},
-    )
-    max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
-
-    @property
-    def modality_names(self) -> list[str] | None:
-        """The modalities asked for, text among them; None for all."""
-        return None if self.modalities is None else comma_separated(self.modalities)
-
-    @property
-    def use_text(self) -> bool:
-        """Whether the model is to read words."""
-        return self.modality_names is None or "text" in self.modality_names
-
-    @property
-    def fold_and_number(self) -> tuple[int, int] | None:
-        """`fold` as two numbers; ValueError for what is not a part such as `0/5`."""
-        if self.fold is None:
-            return None
-        try:
-            return numbered_part(self.fold)
-        except argparse.ArgumentTypeError as error:
-            raise ValueError(f"fold: {error}") from error
-
-    @property
-    def sequences_by_modality(self) -> dict[str, str] | None:
-        """`feature_sequences` as a dict; ValueError for what is not `modality=NAME`."""
-        pairs = [pair.partition("=") for pair in self.feature_sequences or []]
-        for (name, _, sequence), given in zip(pairs, self.feature_sequences or [], strict=True):
-            if not name or not sequence:
-                raise ValueError(f"feature_sequences: {given!r} is not of the form modality=NAME; acoustic=COVAREP is")
-        return {name: sequence for name, _, sequence in pairs} or None
-
-
 def _mapping(text: str) -> dict[str, Any]:
     """A mapping in JSON, as the command line takes one; an empty text is an empty one."""
     try:
@@ -165,7 +80,7 @@ def _command_line_type(annotation: Any) -> Any:
 
 
 # The data and the calibration decide these fields, not the command line.
-_DECIDED_FIELDS = ("modality_sizes", "use_text", "class_weights", *FITTED_FIELDS)
+_DECIDED_FIELDS = ("modality_sizes", "use_text", "label_ranges", "class_weights", *FITTED_FIELDS)
 ModelArguments = make_dataclass(
     "ModelArguments",
     [
@@ -437,7 +352,6 @@ __all__ = [
     "RECIPES",
     "SWITCHES",
     "WITHOUT_EFFECT",
-    "DataArguments",
     "ModelArguments",
     "Recipe",
     "find_recipe",

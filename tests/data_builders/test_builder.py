@@ -223,7 +223,10 @@ def test_what_a_build_left_out_is_known_from_its_cache_too(mag_data, write_pickl
         data[split][index] = (data[split][index][0], 9.0, f"{split}_{index}")
     data["train"][0][0][2][0, 0] = data["train"][19][0][2][0, 0] = np.nan
     path = write_pickle(data)
-    reason = "label 9 is outside of [-3, 3]; correct or remove the sample, or scale all labels to this range"
+    reason = (
+        "label 9 is outside of [-3, 3]; correct or remove the sample, or scale all labels to this range, or give "
+        "theirs (--label_range)"
+    )
     builders = [make_builder(path, cache_dir=cache, on_error="skip") for _ in range(2)]
     for builder in builders:
         caplog.clear()

@@ -102,13 +102,13 @@ def inspected(tmp_path, rows):
     ("labels", "found"),
     [
         ([10, 90, 55], "3 numbers from 10 to 90"),
-        (["positive", "negative"], "2 values, the first 'positive' of sample a0"),
+        (["positive", "positive"], "2 values, the first 'positive' of sample a0"),
         ([None, float("nan")], "empty cells"),
     ],
 )
 def test_labels_that_cannot_be_used_are_described(tmp_path, labels, found):
     report = inspected(tmp_path, [{"id": f"a{k}", "text": "b", "label": label} for k, label in enumerate(labels)])
-    assert f"labels: none in [-3, 3], but {found}; to train, write sentiment as numbers in this range; " in report
+    assert f"labels: none in [-3, 3], but {found}; to train, write sentiment as numbers in this range, or " in report
     assert f"train: {len(labels)} samples of {len(labels)} videos" in report and "first rows:\n  a0 'b'" in report
 
 

@@ -13,7 +13,6 @@ from data_builders.folds import CMU_MOSI_FOLDS
 from data_builders.rows import (
     UnusedLabel,
     as_text,
-    checked_label,
     checked_row,
     checked_rows,
     reasons_left_out,
@@ -36,37 +35,6 @@ def make_row(**changes):
 
 
 SIZES = {"acoustic": 3, "visual": 2}
-
-
-@pytest.mark.parametrize(
-    "label",
-    [
-        1.5,
-        np.float64(1.5),
-        np.array(1.5),
-        np.array([1.5]),
-        np.array([[1.5]], np.float32),
-        np.full((1,) * 50, 1.5),
-        np.array([[1.5, 0, 3, 0, 0, 0, 0]]),
-        [1.5],
-    ],
-)
-def test_labels_of_every_shape(label):
-    assert checked_label(label) == 1.5
-
-
-@pytest.mark.parametrize(
-    "label",
-    [3.0001, -3.5, float("nan"), float("inf"), "1.5", None, [], [1.0, 2.0], np.zeros((1, 6)), 10**400, [1, [2]]],
-)
-def test_labels_that_are_wrong(label):
-    with pytest.raises(DataError, match="label"):
-        checked_label(label)
-
-
-@given(label=st.floats(-3, 3))
-def test_every_label_in_range_is_kept(label):
-    assert checked_label(label) == label
 
 
 @pytest.mark.parametrize(

@@ -101,5 +101,5 @@ def test_what_is_replaced_and_left_out_is_said_once(tmp_path, caplog):
     assert [record.message.removeprefix(f"{tmp_path}/x.parquet: ") for record in caplog.records] == [
         "non-finite acoustic values are replaced with 0",
         "left out v_3 (label 9 is outside of [-3, 3]; correct or remove the sample, or scale all labels to this "
-        "range)",
+        "range, or give theirs (--label_range))",
     ]

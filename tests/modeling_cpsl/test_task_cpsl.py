@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_builders.rows import LABEL_RANGE
+from data_builders.labels import LABEL_RANGE
 from modeling_cpsl.task_cpsl import (
     SENTIMENT_CLASSES,
     SENTIMENT_RANGE,

@@ -7,7 +7,7 @@ from data_builders.media.labels import ClipLabels, read_labels, shared_out
 def labels_of(tmp_path, text, encoding="utf-8"):
     path = tmp_path / "labels.csv"
     path.write_bytes(text.encode(encoding))
-    return read_labels(path)
+    return read_labels(path)[0]
 
 
 def test_a_label_for_each_clip(tmp_path):
@@ -42,7 +42,7 @@ def test_without_splits_a_speaker_is_in_one_and_the_draw_stays_the_same(tmp_path
         ("clip;label\na;1\n", r"labels\.csv: labels need the columns clip and label, .* it has: clip;label; rename"),
         ("clip,label\n", "it has: no line but the first"),
         ("clip,label\n,1\n", "line 2: no clip; name it"),
-        ("clip,label\na,good\n", "line 2: clip a: label 'good' is not a number; correct it, or remove the line"),
+        ("clip,label\na,good\n", "line 2: clip a: label 'good' is not a number, or sentiment and six emotions"),
         ("clip,label\na,7\n", "line 2: clip a: .*7"),
         ("clip,label,split\na,1,later\n", "line 2: clip a: .*later"),
         ("clip,label,start,end\na,1,3,2\n", "line 2: clip a: from 3 to 2 is no time in seconds"),

@@ -14,6 +14,7 @@ from launching import finish, free_port, launch
 from safetensors.torch import load_file
 
 from modeling_cpsl.experiments import assembly, recipe, run
+from modeling_cpsl.experiments.data_arguments import DataArguments
 from modeling_cpsl.training.metrics import METRICS
 
 
@@ -74,7 +75,7 @@ def test_two_processes_ran(two_processes):
     output_dir, printed = two_processes
     log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
     # 3 steps of the recipe's 16 samples on each of two processes
-    num_samples = len(assembly.load_data(recipe.DataArguments())["train"])
+    num_samples = len(assembly.load_data(DataArguments())["train"])
     steps_per_epoch = -(-num_samples // (2 * 16))
     assert log[-1]["epoch"] == pytest.approx(3 / steps_per_epoch)
     assert printed.count("are in") == printed.count("kept: ") == 1

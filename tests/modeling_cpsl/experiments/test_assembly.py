@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from datasets import Array2D, DatasetDict
+from datasets import Array2D, ClassLabel, DatasetDict, Features, List, Value
 
 from data_builders import load_aligned_dataset
 from modeling_cpsl.experiments import assembly, recipe
+from modeling_cpsl.experiments.data_arguments import DataArguments
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 
 
@@ -15,7 +16,7 @@ def test_the_processor_knows_what_made_the_features(tmp_path):
     train = train.cast_column("visual", Array2D((None, 47), "float32", id="FACET 4.2"))
     backbone = make_sample_backbone(["great"], tmp_path / "backbone", hidden_size=8)
     _, tokenizer, _ = assembly.load_backbone(str(backbone), 50)
-    arguments = recipe.DataArguments(dataset="sample")
+    arguments = DataArguments(dataset="sample")
     processor = assembly.build_processor(arguments, DatasetDict(train=train), tokenizer)
     assert processor.feature_extractors == {"visual": "FACET 4.2"}
 
@@ -29,7 +30,7 @@ def backbone(tmp_path):
 
 def build(folder, config, tokenizer):
     dataset = DatasetDict(train=load_aligned_dataset("sample")["train"].select(range(3)))
-    processor = assembly.build_processor(recipe.DataArguments(), dataset, tokenizer)
+    processor = assembly.build_processor(DataArguments(), dataset, tokenizer)
     return assembly.build_model(recipe.ModelArguments(), processor, config, str(folder))[0]
 
 
@@ -65,12 +66,12 @@ def test_nothing_of_the_recipe_is_changed_and_what_has_no_effect_is_said(small_t
 
 
 def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):
-    arguments = recipe.DataArguments(dataset=str(small_tables), fold="1/3")
+    arguments = DataArguments(dataset=str(small_tables), fold="1/3")
     own = load_aligned_dataset(small_tables)
     splits = assembly.load_data(arguments)
     assert list(splits) == ["train", "validation", "test"]
     assert sum(map(len, splits.values())) == sum(map(len, own.values()))
-    other = assembly.load_data(recipe.DataArguments(dataset=str(small_tables), fold="0/3"))
+    other = assembly.load_data(DataArguments(dataset=str(small_tables), fold="0/3"))
     assert splits["test"]["id"] == other["validation"]["id"] != other["test"]["id"]
 
 
@@ -84,4 +85,46 @@ def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):
 )
 def test_a_fold_that_cannot_be_made_is_refused(options, message, small_tables):
     with pytest.raises(ValueError, match=message):
-        assembly.load_data(recipe.DataArguments(dataset=str(small_tables), **options))
+        assembly.load_data(DataArguments(dataset=str(small_tables), **options))
+
+
+@pytest.mark.parametrize(
+    ("label", "task"),
+    [
+        (Value("float32"), {}),
+        (
+            ClassLabel(names=["joy", "anger"]),
+            {"problem_type": "single_label_classification", "id2label": {0: "joy", 1: "anger"}},
+        ),
+        (
+            List(ClassLabel(names=["joy", "anger"])),
+            {"problem_type": "multi_label_classification", "id2label": {0: "joy", 1: "anger"}},
+        ),
+        (
+            {"sentiment": Value("float32"), "arousal": Value("float32")},
+            {
+                "problem_type": "regression",
+                "id2label": {0: "sentiment", 1: "arousal"},
+                "label_ranges": {"sentiment": [-3.0, 3.0]},
+            },
+        ),
+        (
+            Value("float32", id='{"sentiment": [-1, 1]}'),
+            {
+                "problem_type": "regression",
+                "id2label": {0: "sentiment"},
+                "label_ranges": {"sentiment": [-1.0, 1.0]},
+            },
+        ),
+    ],
+)
+def test_the_column_of_labels_says_what_the_model_predicts(label, task, backbone):
+    assert assembly.task_fields(Features({"label": label})) == task
+    folder, config, tokenizer = backbone
+    processor = assembly.build_processor(
+        DataArguments(), DatasetDict(train=load_aligned_dataset("sample")["train"].select(range(3))), tokenizer
+    )
+    model, _ = assembly.build_model(recipe.ModelArguments(), processor, config, str(folder), task)
+    assert model.config.num_labels == len(task.get("id2label", "1"))
+    assert model.config.problem_type == task.get("problem_type", "regression")
+    assert getattr(model.config, "label_ranges", None) == task.get("label_ranges")
