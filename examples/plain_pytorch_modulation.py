@@ -1,4 +1,4 @@
-"""Gradient modulation in a plain PyTorch loop: classification from a strong and a weak modality.
+"""Balancing in a plain PyTorch loop: audio-visual classification from a strong and a weak modality.
 
 The acoustic features give the class away, so that plain joint training stops learning from the visual ones as soon as
 the acoustic ones explain the labels. Modulation damps the acoustic encoder, and the visual one learns more. The error
@@ -7,6 +7,8 @@ of a modality is one minus the probability that its own logits give to the true 
 
     python examples/plain_pytorch_modulation.py
     python examples/plain_pytorch_modulation.py --optimizer adamw --target update
+    python examples/plain_pytorch_modulation.py --balance shapley
+    python examples/plain_pytorch_modulation.py --balance none --masking opm
 """
 
 import argparse
@@ -15,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modeling_cpsl.modulation import GradientModulator
+from modeling_cpsl.modulation import RULES, GradientModulator
+from modeling_cpsl.training.sample_policies import POLICIES, StepSamples
 
 
 NUM_CLASSES = 4
 FEATURE_SIZES = {"acoustic": 16, "visual": 16}
 SIGNAL = {"acoustic": 6.0, "visual": 2.0}  # distance of the class centres from 0, in deviations of the noise
+COALITIONS = [(), ("acoustic",), ("visual",), ("acoustic", "visual")]
 OPTIMIZERS = {"sgd": (torch.optim.SGD, 0.05), "adamw": (torch.optim.AdamW, 1e-3)}
 
 
@@ -51,7 +55,9 @@ def make_split(num_samples: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     return features, labels
 
 
-def train(modulate: bool, optimizer_name: str, target: str, num_epochs: int, seed: int) -> dict[str, float]:
+def train(
+    balance: str, masking: str, optimizer_name: str, target: str, num_epochs: int, seed: int
+) -> dict[str, float]:
     """Trains one model and returns its test accuracies and the modulation's mean statistics."""
     torch.manual_seed(seed)
     model = LateFusionClassifier()
@@ -59,18 +65,28 @@ def train(modulate: bool, optimizer_name: str, target: str, num_epochs: int, see
     optimizer = optimizer_class(model.parameters(), lr=learning_rate)
     features, labels = make_split(2000, seed=1)
 
-    switches = dict.fromkeys(["modulate", "penalize", "enhance"], modulate)
-    modulator = GradientModulator(dict(model.encoders), **switches, end_epoch=num_epochs - 1, target=target)
+    rule, policy = RULES[balance](), POLICIES[masking]()
+    modulator = GradientModulator(dict(model.encoders), rule=rule, end_epoch=num_epochs - 1, target=target)
     modulator.attach(optimizer)
+    step = 0
     for epoch in range(num_epochs):
         for batch in torch.randperm(len(labels)).split(50):
+            everything = torch.ones(len(batch), len(FEATURE_SIZES), dtype=torch.bool)
+            ids = [str(index) for index in batch.tolist()]
+            kept = policy(StepSamples(ids, list(FEATURE_SIZES), everything, step=step, seed=seed, epoch=epoch))
+            strengths = dict(zip(FEATURE_SIZES, kept.float().unbind(1), strict=True))
+
             logits = model({name: value[batch] for name, value in features.items()})
-            F.cross_entropy(sum(logits.values()), labels[batch]).backward()
+            fused = sum(strengths[name][:, None] * values for name, values in logits.items())
+            F.cross_entropy(fused, labels[batch]).backward()
             errors = {name: 1 - _true_class_probability(value, labels[batch]) for name, value in logits.items()}
-            modulator.observe({name: error.sum() for name, error in errors.items()}, count=len(batch))
-            modulator.step(epoch)
+            modulator.observe_samples(errors, {name: strength > 0 for name, strength in strengths.items()})
+            if modulator.wants_coalitions(epoch):
+                modulator.observe_coalitions(_coalition_errors(logits, labels[batch]))
+            policy.observe(modulator.step(epoch))
             optimizer.step()
             optimizer.zero_grad()
+            step += 1
 
     results = {name: value.item() for name, value in modulator.pop_statistics().items()}
     with torch.no_grad():
@@ -85,17 +101,28 @@ def _true_class_probability(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.softmax(1).gather(1, labels[:, None])[:, 0]
 
 
+@torch.no_grad()
+def _coalition_errors(logits: dict[str, Tensor], labels: Tensor) -> dict[tuple[str, ...], Tensor]:
+    """The summed errors of what is predicted when only some of the modalities are known."""
+    nothing = torch.zeros(len(labels), NUM_CLASSES)
+    known = {names: sum((logits[name] for name in names), nothing) for names in COALITIONS}
+    return {names: (1 - _true_class_probability(value, labels)).sum() for names, value in known.items()}
+
+
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
-    """Trains without and with modulation, prints both side by side and returns their results."""
+    """Trains without and with balancing, prints both side by side and returns their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--balance", choices=RULES, default="cpsl", help="alternate needs --target update")
+    # contributions of single samples take a table of samples, which CPSLTrainer keeps
+    parser.add_argument("--masking", choices=[name for name in POLICIES if name != "contribution"], default="none")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd")
     parser.add_argument("--target", choices=["gradient", "update"], default="gradient")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     results = {
-        name: train(modulate, args.optimizer, args.target, args.epochs, args.seed)
-        for name, modulate in [("plain", False), ("modulated", True)]
+        name: train(balance, masking, args.optimizer, args.target, args.epochs, args.seed)
+        for name, balance, masking in [("plain", "none", "none"), ("modulated", args.balance, args.masking)]
     }
     print(f"{'':24}{'plain':>10}{'modulated':>12}")
     for key in results["plain"]:

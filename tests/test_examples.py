@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from modeling_cpsl.modulation import RULES
+
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -29,6 +31,31 @@ def test_plain_pytorch_modulation_with_adamw(target):
     results = run("plain_pytorch_modulation.py", "--optimizer", "adamw", "--target", target, "--epochs", "2")
     assert results["modulated"]["damped_acoustic"] > 0.5
     assert results["plain"]["damped_acoustic"] == 0
+
+
+@pytest.mark.parametrize("balance", RULES)
+def test_every_rule_in_a_plain_loop(balance):
+    arguments = ["--balance", balance, "--epochs", "1", *(["--target", "update"] if balance == "alternate" else [])]
+    results = run("plain_pytorch_modulation.py", *arguments)["modulated"]
+    assert all(math.isfinite(value) for value in results.values())
+    assert (results["coefficient_acoustic"] == results["coefficient_visual"] == 1) == (balance == "none")
+
+
+def test_every_policy_in_a_plain_loop():
+    train = runpy.run_path(str(EXAMPLES / "plain_pytorch_modulation.py"))["train"]
+    accuracies = {
+        masking: train("none", masking, "sgd", "gradient", num_epochs=7, seed=0)["accuracy_visual"]
+        for masking in ("none", "uniform", "opm", "soft")
+    }
+    # the strong modality being gone at times, the weak one learns more
+    assert min(accuracies[masking] for masking in ("uniform", "opm", "soft")) > accuracies["none"] + 0.02
+
+
+@pytest.mark.parametrize(("balance", "masking"), [("ogm", "uniform"), ("inverse_variance", "none"), ("none", "opm")])
+def test_rules_and_policies_in_somebody_else_s_trainer(balance, masking):
+    epochs = run("trainer_modulation.py", "--balance", balance, "--masking", masking, "--epochs", "2")
+    assert len(epochs) == 2 and all(math.isfinite(value) for logs in epochs for value in logs.values())
+    assert (epochs[1]["coefficient_visual"] == 1) == (balance == "none")
 
 
 def test_trainer_modulation():
