@@ -27,7 +27,7 @@ _EMOTION_RANGE: Range = (0.0, 3.0)  # of MOSEI's emotions
 _BETWEEN_CLASSES = ";"  # in a text that names several
 _MOST_SHOWN = 30
 _LIKE_NUMBER = re.compile(r"\s*[-+]?[\d.,]*\d\s*")  # with a decimal comma too, which is then an error and no class
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, halves of others
 _MISSING = "its label is missing (empty or NaN); add it or remove the sample"
 
 
@@ -121,6 +121,8 @@ def find_format(
 
 
 def _with_ranges(kind: str, names: tuple[str, ...], given: Sequence[float] | None, *, of_mosei: bool) -> LabelFormat:
+    if unusable := [name for name in names if _UNUSABLE.search(name)]:
+        raise DataError(f"label {unusable[0]!r} has a name that cannot be used; rename it")
     if kind in ("class", "classes"):
         if given is not None:
             raise DataError("label_range: the labels are classes, which have no range; leave it out")
@@ -207,7 +209,7 @@ def class_name(label: Any) -> str:
         name = str(int(label))
     else:
         raise DataError(f"label {str(label)[:80]!r} is not the name of a class; write one text or whole number")
-    if not name or _CONTROL.search(name):
+    if not name or _UNUSABLE.search(name):
         raise DataError(f"label {name[:80]!r} is not the name of a class; write it in one line")
     return name
 

@@ -17,7 +17,7 @@ INPUTS = int(os.environ.get("CPSL_DAMAGED_INPUTS", "300"))  # a boundary
 BOUNDARIES = {
     "data_boundaries": [
         *("mag_pickle", "misa_pickle", "mmim_pickle", "mmsa_pickle", "mult_pickle"),
-        *("csd", "csv", "jsonl", "parquet", "arrays"),
+        *("csd", "csv", "jsonl", "parquet", "arrays", "labels", "meld", "sst", "trees"),
     ],
     "model_boundaries": ["recipe", "model", "backbone", "checkpoint", "journal"],
 }

@@ -15,4 +15,7 @@ The other modules of this folder are shared by several readers.
 """
 
 # In the order in which they are tried: those that have to unpickle a file come last.
-READERS = ("computational_sequence", "table", "mag_pickle", "misa_pickle", "mmsa_pickle", "mult_pickle", "sample")
+READERS = (
+    *("computational_sequence", "meld", "sst", "table"),
+    *("mag_pickle", "misa_pickle", "mmsa_pickle", "mult_pickle", "sample"),
+)

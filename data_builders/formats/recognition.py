@@ -74,7 +74,8 @@ def open_source(
     for name in OPTIONS_OF_SOME:
         if options.get(name) and name not in getattr(reader, "OPTIONS", ()):
             raise DataError(f"{path}: {reader.FORMAT} data has no {name}; leave this option out")
-    reading = ReadOptions(head, labels=wanted, label_columns=columns, label_kind=label_kind, **options)
+    kind = label_kind if label_format is None else label_format.kind
+    reading = ReadOptions(head, labels=wanted, label_columns=columns, label_kind=kind, **options)
     source = reader.read(path, reading)
     # A table names the format that it was converted from, and anybody can write a name there.
     name = source.format if source.format in READERS else reader.FORMAT

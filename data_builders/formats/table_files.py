@@ -20,6 +20,7 @@ from pyarrow.types import is_floating, is_integer
 
 from ..files import MAX_COMPRESSION, DataError, broken_files_are_data_errors, read_head
 from ..rows import MAX_VALUES, SPLIT_ALIASES, split_name
+from .text_files import first_word, split_of_name
 
 
 TEXT_COLUMNS = frozenset(("words", "text"))
@@ -138,7 +139,7 @@ def find_tables(folder: Path) -> list[Path]:
 
 
 def _is_of_the_data(file: Path) -> bool:
-    if file.suffix != ".csv" or _first_word(file) in SPLIT_ALIASES:
+    if file.suffix != ".csv" or first_word(file) in SPLIT_ALIASES:
         return True
     return bool(TEXT_COLUMNS & set(_split_header(_first_line(read_head(file)), ",")))
 
@@ -258,7 +259,7 @@ def shards_by_split(root: Path, path: Path, kind: str, *, has_splits: bool, alon
             with _open_parquet(path) as table:
                 sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
             groups = list(zip(range(len(sizes)), itertools.accumulate(sizes, initial=0), strict=False))
-        splits = _splits_of_rows(path, kind) if has_splits else [_split_of_name(path, alone)]
+        splits = _splits_of_rows(path, kind) if has_splits else [split_of_name(path, alone=alone)]
     return {
         split: [Shard(root, path, kind, split if has_splits else None, *group, split == splits[0]) for group in groups]
         for split in splits
@@ -274,19 +275,6 @@ def _splits_of_rows(path: Path, kind: str) -> list[str]:
         rows = _text_rows(path, kind)
     names = {split_name(row.get("split"), f"{path}: row {number}") for number, row in enumerate(rows, 1) if row}
     return sorted(names) or ["train"]
-
-
-def _split_of_name(path: Path, alone: bool) -> str:
-    word = _first_word(path)
-    if word not in SPLIT_ALIASES and not alone:
-        raise DataError(
-            f"{path}: its name begins with none of {', '.join(SPLIT_ALIASES)} and it has no column split; rename it"
-        )
-    return SPLIT_ALIASES.get(word, "train")
-
-
-def _first_word(path: Path) -> str:
-    return re.split(r"[^a-zA-Z]", path.name, maxsplit=1)[0].lower()
 
 
 @contextlib.contextmanager

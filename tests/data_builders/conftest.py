@@ -22,11 +22,21 @@ def cache(tmp_path):
 
 
 @pytest.fixture
-def real_mosi():
-    folder = REPOSITORY.parent / "shared" / "data" / "mosi"
-    if not folder.is_dir():
-        pytest.skip("the real CMU-MOSI files are not here")
-    return folder
+def shared_data():
+    """A function that finds a real data set by its name, or skips the test."""
+
+    def find(name):
+        folder = REPOSITORY.parent / "shared" / "data" / name
+        if not folder.is_dir():
+            pytest.skip(f"the real files of {name} are not here")
+        return folder
+
+    return find
+
+
+@pytest.fixture
+def real_mosi(shared_data):
+    return shared_data("mosi")
 
 
 @pytest.fixture

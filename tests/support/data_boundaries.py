@@ -109,10 +109,28 @@ def _tables(name):
     references = [*_rows(2, acoustic="x.npz"), *_rows(2, acoustic="y.npy"), *_rows(2, features="x.npz", acoustic=None)]
     arrays = {"x.npz": {"acoustic": np.ones((2, 3)), "visual": np.ones((2, 2))}, "y.npy": np.ones((2, 3), "f4")}
     return {
+        "labels": [
+            {"data.jsonl": [*_rows(2, label="a"), *_rows(2, label=["a", "b"]), *_rows(2, label="b")]},
+            {"data.jsonl": _rows(3, label={"valence": 1, "arousal": 0.5})},
+        ],
         "csv": [{"data.csv": _rows(3, **text)}, {"data.csv": _rows(3, text="a b", **text)}],
         "jsonl": [{"data.jsonl": _rows()}, {"data.jsonl": _rows(2, **timed)}],
         "parquet": [{"data.parquet": _rows()}, {"data.parquet": _rows(2, **timed)}],
         "arrays": [{"data.jsonl": references, **arrays}],
+    }[name]
+
+
+def _corpora(name):
+    meld = [
+        {"Utterance": "So it is", "Speaker": "Ross", "Emotion": emotion, "Dialogue_ID": 1, "Utterance_ID": k}
+        for k, emotion in enumerate(("joy", "anger", "joy"))
+    ]
+    sst = [{"id": f"sst_train_{k}", "text": "a good film", "sentiment": k} for k in range(5)]
+    trees = b"(3 (2 It) (4 (2 's) (3 good)))\n(0 (1 Bad) (2 film))\n"
+    return {
+        "meld": [{"train_sent_emo.csv": meld, "dev_sent_emo.csv": meld}, {"test_sent_emo.csv": meld[1:]}],
+        "sst": [{"train.csv": sst}, {"train.csv": sst, "dev.csv": sst[::2]}],
+        "trees": [{"train.txt": trees, "dev.txt": trees}, {"test.txt": trees}],
     }[name]
 
 
@@ -121,6 +139,8 @@ def boundary(name):
     if name.endswith("_pickle"):
         odd_values = (*ODD_ARRAYS, SHARED_LISTS, NESTED_LISTS, (1, 2), {1, 2}, np.float32(2.5))
         return Boundary(_pickles(name), read_data, odd_values)
+    if name in ("meld", "sst", "trees"):
+        return Boundary(_corpora(name), read_data)
     if name == "csd":
         whole = _sequences(np.random.default_rng(0))
         unlabelled = {file: value for file, value in whole.items() if file != "Opinion Labels.csd"}

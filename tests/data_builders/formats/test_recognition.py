@@ -112,6 +112,11 @@ def data_of(tmp_path, mag_data, write_pickle, small_corpus):
             for split in ("train", "dev", "test"):
                 (folder / f"{split}.pkl").write_bytes(pickle.dumps([1]))
             return folder, list(folder.iterdir())
+        if name in ("meld", "sst"):
+            cells = {"meld": "Utterance,Speaker,Dialogue_ID,Utterance_ID\nHi,A,1,2\n", "sst": "(3 (2 It) (4 is))\n"}
+            for split in ("train", "dev"):
+                (folder / f"{split}.{'csv' if name == 'meld' else 'txt'}").write_text(cells[name])
+            return folder, list(folder.iterdir())
         if name in ("table", "folder of tables"):
             np.save(folder / "0.npy", np.ones((2, 1)))
             rows = [GOOD, {**GOOD, "id": "good_2", "acoustic": "0.npy"}]
@@ -211,7 +216,7 @@ def test_the_format_is_told_from_content_and_can_be_given(mag_data, write_pickle
     assert len(load_aligned_dataset(path, cache_dir=cache, format="mag_pickle")["train"]) == 6
     with pytest.raises(DataError, match=r"train\.csv: not a misa_pickle"):
         load_aligned_dataset(path, cache_dir=cache, format="misa_pickle")
-    with pytest.raises(DataError, match="format='mag' is not one of computational_sequence, table, mag_pickle"):
+    with pytest.raises(DataError, match="format='mag' is not one of computational_sequence, meld, sst, table"):
         load_aligned_dataset(path, cache_dir=cache, format="mag")
 
 
@@ -259,7 +264,7 @@ def test_files_that_are_no_data_are_called_by_their_name(tmp_path, cache, conten
             "Sr No.,Utterance,Sentiment",
             "; rename Utterance to text; rename Sentiment to label",
         ),
-        ("labels.csv", "file,speaker,sentence,emotion", "rename sentence to text$"),
+        ("labels.csv", "file,speaker,sentence,emotion", "rename sentence to text; rename emotion to label, if"),
     ],
 )
 def test_a_folder_with_a_table_of_other_columns(tmp_path, cache, name, header, rest):
