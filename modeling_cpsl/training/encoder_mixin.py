@@ -2,27 +2,73 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .arguments import CPSLTrainingArguments
 from .base import TrainableModelMixin
+from .checkpoints import load_training_state, resuming_from
 from .embedding_rows import trained_embeddings
+from .low_rank_adapters import LowRankAdapters
+
+
+# What a checkpoint keeps beside Trainer's own files, where adapters are trained.
+ADAPTERS_FILE = "adapters.pt"
 
 
 class EncoderMixin(TrainableModelMixin):
-    """Follows `freeze_encoder` and `train_embeddings` until `train` ends; then the model is as before, but trained."""
+    """Follows `freeze_encoder`, `lora_rank` and `train_embeddings` until `train` ends.
+
+    Then the model has the parameters that it had before, trained. A model that reads no text stays as it is.
+    """
 
     args: CPSLTrainingArguments
     _until_trained: contextlib.ExitStack
+    _adapters: LowRankAdapters | None = None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self.is_in_train:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._add_adapters()
+        if self._adapters is None:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        own_weights = self._adapters.own_weights()
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        state = load_training_state(resume_from_checkpoint, ADAPTERS_FILE, self.args.device)
+        with resuming_from(resume_from_checkpoint):
+            self._adapters.load_state_dict(state, own_weights)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        names = self.unwrapped_model.modality_names
-        if self.args.freeze_encoder and "text" in names:
+        self._add_adapters()
+        if self.args.freeze_encoder and "text" in self.unwrapped_model.modality_names:
             self._until_trained.enter_context(frozen(self.unwrapped_model.modality_parameters("text")))
         self._choose_trained_embeddings()
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and self._adapters is not None:
+            torch.save(self._adapters.state_dict(), Path(output_dir) / ADAPTERS_FILE)
+
+    def _add_adapters(self) -> None:
+        """Adds the adapters that `lora_rank` asks for, unless they are there."""
+        rank = self.args.lora_rank
+        if rank is None or self._adapters is not None or "text" not in self.unwrapped_model.modality_names:
+            return
+        if self.optimizer is not None or self.is_fsdp_enabled:
+            what = "FSDP shards" if self.is_fsdp_enabled else "an optimizer that is given has"
+            raise ValueError(f"lora_rank={rank}: {what} the parameters of the encoder itself; leave one of them out")
+        self._adapters = LowRankAdapters(self.model, rank)
+        self._until_trained.callback(self._merge_adapters)
+
+    def _merge_adapters(self) -> None:
+        assert self._adapters is not None
+        self._adapters.merge()
+        self._adapters = None
+        self._forget_optimizer()
 
     def _choose_trained_embeddings(self) -> None:
         """Lets the model train the embeddings that `train_embeddings` names."""

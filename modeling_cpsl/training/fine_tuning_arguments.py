@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from data_builders.files import check_at_least_1
+
 from .method_options import MethodOptions, checked_options
 from .weight_averaging import WEIGHT_AVERAGING, WeightAveraging
 
@@ -42,6 +44,13 @@ class FineTuningArguments:
         metadata={"help": "Leave the text encoder as it is, and without dropout; only what stands above it learns."},
     )
 
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train the linear layers of the text encoder by adapters of this rank (LoRA) and nothing else of "
+            "it; saved models are plain. Needs the extra lora. Default: train the encoder itself."
+        },
+    )
     weight_averaging: str = field(
         default="none",
         metadata={
@@ -81,8 +90,10 @@ class FineTuningArguments:
             raise ValueError(f"weight_averaging={averaging!r} must be one of {', '.join(WEIGHT_AVERAGING)}")
         if given is not None:
             self.weight_averaging_options = checked_options("weight_averaging", averaging, WEIGHT_AVERAGING, given)
+        check_at_least_1(lora_rank=self.lora_rank)
         if self.freeze_encoder:
             of_no_effect = {
+                "lora_rank": self.lora_rank is not None,
                 "encoder_learning_rate": self.encoder_learning_rate is not None,
                 "layer_learning_rate_decay": self.layer_learning_rate_decay != 1.0,
             }

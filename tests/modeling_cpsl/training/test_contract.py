@@ -199,6 +199,7 @@ HOOKS = {
     "_get_output_dir": "trial",
     "_get_train_sampler": "train_dataset",
     "_finalize_training": "trial num_train_samples start_time",
+    "_load_from_checkpoint": "resume_from_checkpoint model",
     "_maybe_log_save_evaluate": "tr_loss grad_norm model trial epoch ignore_keys_for_eval start_time learning_rate",
     "_prepare_for_training": "max_steps train_dataloader resume_from_checkpoint",
     "_save": "output_dir state_dict",
