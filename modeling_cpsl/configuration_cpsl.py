@@ -170,8 +170,8 @@ class CPSLConfigMixin(LossWeights):
     task_loss: str = option("mse", "Regression loss of the task head; classes have their cross-entropy.", TASK_LOSSES)
     label_ranges: dict[str, list[float | int]] | None = option(
         None,
-        "The least and the greatest label of numbers by name, a mapping (on the command line in JSON). Default: "
-        "[-3, 3] for a sentiment, and no bounds for other numbers.",
+        "The least and the greatest label of numbers by name. Default: [-3, 3] for the only number or one called "
+        "sentiment, and no bounds for others.",
     )
     class_weights: dict[str, float | int] | None = option(
         None, "What each class counts by in the losses. Default: all alike."

@@ -26,6 +26,7 @@ from .outputs_cpsl import CPSLOutput
 from .packing_cpsl import encode_packed, packing_pays
 from .pipeline_cpsl import MultimodalSentimentPipeline  # noqa: F401 - so that its code is saved with a model's
 from .relative_positions_cpsl import use_reachable_positions
+from .task_cpsl import Task
 
 
 def default_feature_mask(attention_mask: Tensor) -> Tensor:
@@ -175,6 +176,11 @@ class CPSLModelMixin(_Model):
         if not any(parameter.requires_grad for parameter in self.base_model.parameters()):
             self.base_model.eval()
         return self
+
+    @property
+    def task(self) -> Task:
+        """What a label is, as the config says."""
+        return self.multimodal.task
 
     @property
     def modality_names(self) -> list[str]:

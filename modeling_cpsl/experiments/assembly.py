@@ -35,12 +35,14 @@ from data_builders.leaks import leak_search
 
 from ..architectures_cpsl import ARCHITECTURES
 from ..class_task_cpsl import ClassTask, LabelSetTask
-from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
+from ..configuration_cpsl import CPSLConfig, CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
 from ..number_task_cpsl import NumberTask
 from ..processing_cpsl import CPSLProcessor
+from ..tasks_cpsl import task_of
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
+from ..training.labels import balanced_class_weights
 from ..training.trainer import CPSLTrainer
 from .console import without_loading_reports
 from .continuation import kept_and_new, kept_statistics, restart_bounds
@@ -216,7 +218,7 @@ def build_model(
         processor: The processor of the data.
         backbone: The checkpoint's configuration.
         name_or_path: The checkpoint.
-        task: What the labels are, see [`task_fields`].
+        task: What the labels are, see [`label_fields`].
 
     Raises:
         ValueError: The checkpoint does not hold all of the text encoder.
@@ -239,6 +241,14 @@ def build_model(
         )
     _check_encoder_weights(model, info, name_or_path)
     return model, info
+
+
+def label_fields(train: Dataset | IterableDataset, class_weights: str) -> dict[str, Any]:
+    """The fields of a configuration that say what the labels of a training split are, and what classes count by."""
+    named = task_fields(train.features)
+    if class_weights == "none":
+        return named
+    return named | {"class_weights": balanced_class_weights(train, task_of(CPSLConfig(**named)))}
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -307,7 +317,7 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
                 "validation split to judge by; leave it out, or cut one with --fold 0/5"
             )
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
-    task = task_fields(dataset["train"].features)
+    task = label_fields(dataset["train"], arguments.class_weights)
     model, info = build_model(recipe.model, processor, backbone, name_or_path, task)
     if trained is not None:
         restart_bounds(model, processor, trained)
@@ -337,4 +347,4 @@ def _words(split: Dataset | IterableDataset) -> Iterator[str]:
         yield from itertools.chain.from_iterable(table["words"].to_pylist())
 
 
-__all__ = ["build_model", "build_processor", "load_backbone", "load_data", "prepare"]
+__all__ = ["build_model", "build_processor", "label_fields", "load_backbone", "load_data", "prepare"]

@@ -75,8 +75,7 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _command_line_type(annotation: Any) -> Any:
-    types = {float | int: float, dict[str, Any] | None: _mapping, dict[str, list[float | int]] | None: _mapping}
-    return types.get(annotation, annotation)
+    return {float | int: float, dict[str, Any] | None: _mapping}.get(annotation, annotation)
 
 
 # The data and the calibration decide these fields, not the command line.

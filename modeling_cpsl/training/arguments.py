@@ -22,6 +22,7 @@ from .sample_weights import SAMPLE_WEIGHTS, SampleWeights
 
 
 LATENT_NOISES = ("batch", "sample")
+CLASS_WEIGHTS = ("none", "balanced")
 
 # The paper modulates in epochs 0-25 of 30; shorter and longer recipes scale the window.
 WINDOW_FRACTION = 25 / 30
@@ -130,6 +131,13 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
         metadata={"help": "Options of modality_masking, as in probability=0.3; in YAML a mapping."},
     )
 
+    class_weights: str = field(
+        default="none",
+        metadata={
+            "help": "What classes count by in the losses: all alike, or (balanced) a rare one as much as others.",
+            "choices": list(CLASS_WEIGHTS),
+        },
+    )
     decision_weights: bool = field(
         default=False,
         metadata={
@@ -225,6 +233,8 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
             self.dataloader_pin_memory = False
         if self.latent_noise not in LATENT_NOISES:
             raise ValueError(f"latent_noise={self.latent_noise!r} must be one of {', '.join(LATENT_NOISES)}")
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise ValueError(f"class_weights={self.class_weights!r} must be one of {', '.join(CLASS_WEIGHTS)}")
         self.check_fine_tuning()
         self._check_modality_masking()
         self._check_sample_weights()
@@ -289,7 +299,7 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
         reasons = {
             "remove_unused_columns": "the collator reads columns that are not arguments of the model's forward",
             "prediction_loss_only": "the metrics need the predictions",
-            "label_smoothing_factor": "sentiment is a number, not a class",
+            "label_smoothing_factor": "the losses are the model's own",
             "batch_eval_metrics": "the metrics need all predictions at once",
             "deepspeed": "modulation reads gradients that DeepSpeed keeps to itself; FSDP shards a model too",
         }

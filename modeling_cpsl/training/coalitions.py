@@ -11,11 +11,12 @@ from ..modeling_cpsl import CPSLModelMixin
 from ..modulation.contributions import coalitions, shapley_values
 from ..regressor_cpsl import MultimodalRegressor
 from .contract import TrainableModel, TrainableOutput
+from .labels import constant_errors, task_of_model
 
 
 @torch.no_grad()
 def coalition_logits(model: TrainableModel, inputs: dict[str, Any]) -> dict[tuple[str, ...], Tensor]:
-    """The prediction (B,) from each coalition of the model's modalities, in evaluation mode.
+    """The prediction, (B,) or (B, K), from each coalition of the model's modalities, in evaluation mode.
 
     The text encoder runs once for all of them, unless the other modalities change its embeddings.
 
@@ -36,45 +37,45 @@ def coalition_logits(model: TrainableModel, inputs: dict[str, Any]) -> dict[tupl
     return logits
 
 
-def coalition_errors(
-    model: TrainableModel, inputs: dict[str, Any], mean_label: float
-) -> dict[tuple[str, ...], Tensor]:
-    """Absolute errors (B,) of [`coalition_logits`], and of the mean label for the empty coalition.
+def coalition_errors(model: TrainableModel, inputs: dict[str, Any], constant: Any) -> dict[tuple[str, ...], Tensor]:
+    """Errors (B,) of [`coalition_logits`], and of the constant prediction for the empty coalition.
 
-    A sample without any of a coalition's modalities has the mean label's error, one without any modality has none.
+    A sample without any of a coalition's modalities has the constant's error, one without any modality has none. The
+    constant is as [`LabelStatistics`] has it; errors are absolute ones, and for classes 1 - p of the label.
     """
-    labels, present = inputs["labels"].float(), _presence(model, inputs)
-    alone = (labels - mean_label).abs()
+    task, present = task_of_model(model), _presence(model, inputs)
+    labels = task.label_tensor(inputs["labels"], len(inputs["labels"]))
+    alone = constant_errors(task, constant, labels)
     anything = torch.stack([*present.values()]).any(dim=0)
     errors: dict[tuple[str, ...], Tensor] = {(): torch.where(anything, alone, 0)}
     for coalition, logits in coalition_logits(model, inputs).items():
         known = torch.stack([present[name] for name in coalition]).any(dim=0)
-        errors[coalition] = torch.where(anything, torch.where(known, (logits - labels).abs(), alone), 0)
+        errors[coalition] = torch.where(anything, torch.where(known, task.errors(logits, labels), alone), 0)
     return errors
 
 
 def squared_coalition_errors(
-    model: TrainableModel, inputs: dict[str, Any], mean_label: float
+    model: TrainableModel, inputs: dict[str, Any], constant: Any
 ) -> dict[tuple[str, ...], Tensor]:
     """The squares (B,) of [`coalition_errors`]."""
-    return {coalition: error.square() for coalition, error in coalition_errors(model, inputs, mean_label).items()}
+    return {coalition: error.square() for coalition, error in coalition_errors(model, inputs, constant).items()}
 
 
-def sample_contributions(model: TrainableModel, inputs: dict[str, Any], mean_label: float) -> Tensor:
+def sample_contributions(model: TrainableModel, inputs: dict[str, Any], constant: Any) -> Tensor:
     """How much each modality contributes to the prediction of each sample: Shapley values.
 
-    A coalition is worth by how much its prediction is nearer to the label than the mean label is, so that the values
+    A coalition is worth by how much its prediction is nearer to the label than a constant one is, so that the values
     of a sample add up to what all its modalities are worth.
 
     Args:
         model: The model.
-        inputs: A batch with `labels` (B,).
-        mean_label: What is predicted without any modality.
+        inputs: A batch with `labels`.
+        constant: What is predicted without any modality, see [`LabelStatistics`].
 
     Returns:
         (B, M) in units of the labels, in the order of the model's modalities; NaN where a sample lacks one.
     """
-    errors = coalition_errors(model, inputs, mean_label)
+    errors = coalition_errors(model, inputs, constant)
     worth = {coalition: errors[()] - error for coalition, error in errors.items() if coalition}
     shares = shapley_values(worth, model.modality_names)
     present = torch.stack([*_presence(model, inputs).values()])

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..processing_cpsl import CPSLProcessor, EncodedUtterance
-from ..task_cpsl import checked_label
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
 from ..utterances_cpsl import check_row_counts, checked_features, name_in_errors
 
 
@@ -17,12 +17,14 @@ class CPSLDataCollator:
 
     Args:
         processor: Aligns and standardises the features.
+        task: What labels are. Default: those of the model, of a [`CPSLTrainer`]; elsewhere a sentiment.
     """
 
     processor: CPSLProcessor
+    task: Task | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the model's inputs (see [`CPSLProcessor`]), `labels` (B,) float32 where rows have them, and `ids`.
+        """Returns the model's inputs (see [`CPSLProcessor`]), `labels` as the task has them, and `ids`.
 
         A model ignores the `ids`, which [`CPSLTrainer`] needs.
 
@@ -31,15 +33,15 @@ class CPSLDataCollator:
                 empty where the text is missing.
 
         Raises:
-            ValueError: A feature has a wrong shape or is not finite, a label is not in [-3, 3], or there is nothing in
-                a row; the message names the sample. Or columns are missing.
+            ValueError: A feature has a wrong shape or is not finite, a label is none of the task's, or there is
+                nothing in a row; the message names the sample. Or columns are missing.
         """
         if missing := {"id", "word_index", *self.processor.modality_sizes} - rows[0].keys():
             raise ValueError(
                 f"rows lack {', '.join(sorted(missing))}; encode_dataset makes them, and a Trainer of transformers "
                 "keeps them with TrainingArguments(remove_unused_columns=False)"
             )
-        sizes = self.processor.modality_sizes
+        sizes, task = self.processor.modality_sizes, self.task or SENTIMENT
         utterances, labels = [], []
         for row in rows:
             with name_in_errors(f"sample {row['id']}"):
@@ -50,10 +52,10 @@ class CPSLDataCollator:
                 input_ids = row.get("input_ids", ())
                 utterances.append(EncodedUtterance(row["word_index"], input_ids if len(input_ids) else None, features))
                 if "label" in row:
-                    labels.append(checked_label(row["label"]))
+                    labels.append(task.checked_label(row["label"]))
         batch = self.processor.make_batch(utterances)
         if labels:
-            batch["labels"] = torch.from_numpy(np.array(labels, dtype=np.float32))
+            batch["labels"] = torch.from_numpy(task.label_array(labels))
         return batch | {"ids": [str(row["id"]) for row in rows]}
 
 

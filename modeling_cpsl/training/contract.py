@@ -10,11 +10,11 @@ class TrainableOutput(Protocol):
 
     Attributes:
         loss: Scalar, a mean over the samples of the batch.
-        logits: (B,), the predictions; the first field after `loss`.
+        logits: (B,), the predictions, or (B, K) as the task of the model has them; the first field after `loss`.
         losses: The parts of `loss` by the names of [`TrainableModel.loss_names`], scalars; each is logged.
-        modality_errors: (B,) for each of [`TrainableModel.unimodal_names`], the absolute error of the prediction from
-            that modality alone; 0 where the sample lacks the modality. None where there are no such predictions, or
-            none that are trained in this step: they then have no part in gradient modulation.
+        modality_errors: (B,) for each of [`TrainableModel.unimodal_names`], the error of the prediction from that
+            modality alone, for numbers the absolute one; 0 where the sample lacks the modality. None where there are
+            no such predictions, or none that are trained in this step: they then have no part in gradient modulation.
         unimodal_logits: (B,) for each of them, the predictions; read for `sample_weights` that follow the training.
         modality_presence: (B,) bool by modality, whether the sample has it; None if every sample has all.
         sample_values: (B, width) for those of [`TrainableModel.sample_columns`] that a step writes; else None.
@@ -31,6 +31,8 @@ class TrainableOutput(Protocol):
 
 class TrainableModel(Protocol):
     """A model that [`CPSLTrainer`] can train: an `nn.Module` with these members.
+
+    A model whose labels are no sentiments says what they are with a property `task`, a [`Task`].
 
     Its `forward` takes a batch of the data collator (but for `ids`, the names of the samples, which the trainer keeps
     to itself) and returns a [`TrainableOutput`]. The trainer may add `modality_mask` (which samples have a modality,

@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, concatenate_datasets
 from datasets.fingerprint import Hasher
 
-from data_builders.columns import Split, present_modalities, read_columns, row_counts
+from data_builders.columns import present_modalities, row_counts
 from data_builders.files import seal
 
 from ..processing_cpsl import CPSLProcessor, warn_truncated
@@ -134,26 +134,4 @@ def compute_feature_statistics(rows: Iterable[np.ndarray]) -> dict[str, list[flo
     return {"mean": (origin + mean).tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
 
 
-class LabelStatistics(NamedTuple):
-    """What errors are judged by.
-
-    Attributes:
-        mean: Mean of the labels, the best prediction without any modality.
-        deviation: Mean absolute deviation of the labels from their median; 1 if it is 0.
-    """
-
-    mean: float = 0.0
-    deviation: float = 1.0
-
-
-def label_statistics(split: Split) -> LabelStatistics:
-    """Mean and deviation of the labels of a split; the defaults of [`LabelStatistics`] where it has none."""
-    if "label" not in split.features:
-        return LabelStatistics()
-    values = np.concatenate([np.zeros(0), *(table["label"].to_numpy() for table in read_columns(split, ["label"]))])
-    if not len(values):
-        return LabelStatistics()
-    return LabelStatistics(float(values.mean()), float(np.abs(values - np.median(values)).mean()) or 1.0)
-
-
-__all__ = ["LabelStatistics", "compute_feature_statistics", "encode_dataset", "label_statistics", "modality_sets"]
+__all__ = ["compute_feature_statistics", "encode_dataset", "modality_sets"]

@@ -149,11 +149,13 @@ def is_better_if_greater(metric: str) -> bool:
     """Whether a larger value of a logged metric is better.
 
     Args:
-        metric: A name of [`METRICS`], possibly with prefixes such as `eval_`, or another one: losses are better if
-            smaller, all else if greater, as in `Trainer`.
+        metric: A name of [`METRICS`], possibly with a prefix such as `eval_` or the name of a target behind it, or
+            another one: losses are better if smaller, all else if greater, as in `Trainer`.
     """
-    known = (entry.greater_is_better for name, entry in METRICS.items() if f"_{metric}".endswith(f"_{name}"))
-    return next(known, not metric.endswith("loss"))
+    if metric.endswith("loss"):
+        return False
+    known = (entry.greater_is_better for name, entry in METRICS.items() if f"_{name}_" in f"_{metric}_")
+    return next(known, True)
 
 
 def load_metric(**kwargs: Any) -> "evaluate.Metric":

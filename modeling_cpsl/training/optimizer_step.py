@@ -83,7 +83,7 @@ def _first_samples(batch: Any, size: int) -> Any:
 def _without_modalities(batch: Batch) -> Batch:
     """One sample without any modality, which has weight 0: DDP needs every rank to run every step."""
     batch = _first_samples(batch, 1)
-    absent = torch.zeros_like(batch["labels"], dtype=torch.bool)
+    absent = torch.zeros(1, dtype=torch.bool, device=batch["labels"].device)
     names = [*batch.get("modality_mask", {}), *(["text"] if "input_ids" in batch else [])]
     return batch | {"modality_mask": dict.fromkeys(names, absent)}
 
@@ -129,7 +129,7 @@ def sample_noise(batch: Batch, shapes: dict[str, tuple[int, ...]], seed: int, st
     """Standard normal noise by modality, for each sample the same whatever batch it is in.
 
     Args:
-        batch: With `ids` and `labels` (B,).
+        batch: With `ids` and `labels`.
         shapes: The shape of one sample's noise by modality. A longer one begins with the values of a shorter one.
         seed: Seed of the noise.
         step: Number of the optimizer step.

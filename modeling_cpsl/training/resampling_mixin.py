@@ -11,7 +11,7 @@ from transformers.trainer_utils import has_length
 
 from .arguments import CPSLTrainingArguments
 from .coalitions import sample_contributions
-from .encoding import label_statistics
+from .labels import label_statistics, task_of_model
 from .resampling import ByContribution, ByDiscrepancy, ContributionSchedule, EpochSampler, effective_size
 from .sample_table_mixin import SampleTableMixin
 from .sampling import EpochLengthGroupedSampler, longest_first, sample_lengths
@@ -64,7 +64,7 @@ class ResamplingMixin(SampleTableMixin):
         """Evaluates each training sample with every coalition of its modalities; each rank does a part of them."""
         args, dataset, model, table = self.args, self.train_dataset, self.unwrapped_model, self.sample_table
         assert table is not None and isinstance(dataset, Dataset | EncodedStream)
-        labels = label_statistics(dataset)
+        labels = label_statistics(dataset, task_of_model(model))
         order = longest_first(dataset) or list(range(len(dataset)))
         # Every rank has equally many, some a sample that another one has too.
         places = range(args.process_index, math.ceil(len(order) / args.world_size) * args.world_size, args.world_size)
@@ -72,7 +72,7 @@ class ResamplingMixin(SampleTableMixin):
         for batch in DataLoader(own, args.per_device_eval_batch_size, collate_fn=self.data_collator):
             rows = table.indices(batch.pop("ids"))
             with self.accelerator.autocast():  # as the model's own forward runs
-                values = sample_contributions(model, self._prepare_inputs(batch), labels.mean)
+                values = sample_contributions(model, self._prepare_inputs(batch), labels.constant)
             table.record(rows, contributions=values / labels.deviation)
         table.exchange()
 

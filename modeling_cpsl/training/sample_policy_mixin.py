@@ -27,13 +27,14 @@ class SamplePolicyMixin(SampleTableMixin, GradientModulationMixin):
         """Sets the `modality_mask` of a step's micro-batches, and keeps the shares of what was left out for the log.
 
         Args:
-            batches: With `ids`, `labels` (B,) and where samples lack modalities `modality_mask`.
+            batches: With `ids`, `labels` and where samples lack modalities `modality_mask`.
         """
         if not self.policy.masks:
             return
         names = self.unwrapped_model.modality_names
         for batch in batches:
-            given, everywhere = batch.get("modality_mask", {}), torch.ones_like(batch["labels"], dtype=torch.bool)
+            labels, given = batch["labels"], batch.get("modality_mask", {})
+            everywhere = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
             presence = torch.stack([given.get(name, everywhere) for name in names], dim=1)
             kept = self.policy(
                 StepSamples(

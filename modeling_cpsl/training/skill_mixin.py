@@ -14,7 +14,7 @@ from ..uncertainty_cpsl import modality_set
 from .arguments import CPSLTrainingArguments
 from .base import TrainableModelMixin
 from .coalitions import squared_coalition_errors
-from .encoding import LabelStatistics, label_statistics
+from .labels import LabelStatistics, constant_errors, label_statistics, task_of_model
 from .means import MeanTracker
 from .metrics import skill
 from .streaming import EncodedStream
@@ -24,7 +24,8 @@ class SkillMixin(TrainableModelMixin):
     """Adds the skill of each unimodal prediction to the metrics of an evaluation, and at times that of coalitions.
 
     `<prefix>_skill_<modality>` is R_m = max(0, 1 - MSE_m / MSE_0) over the samples that have the modality: MSE_m is
-    the error of the prediction from it alone, MSE_0 that of the mean training label. In every `coalitions_every`-th
+    the error of the prediction from it alone, MSE_0 that of the mean training label, or for classes of their
+    frequencies, with 1 - p of the label as the error. In every `coalitions_every`-th
     epoch `<prefix>_coalition_<modalities>` is the same of what the whole model predicts from those modalities alone.
     As with losses, several processes also count the samples that fill up the last batch.
     """
@@ -38,7 +39,8 @@ class SkillMixin(TrainableModelMixin):
     def training_labels(self) -> LabelStatistics | None:
         """What errors are judged by; None where the labels of the training data are not known."""
         split = self.train_dataset
-        return label_statistics(split) if isinstance(split, Dataset | EncodedStream) else None
+        task = task_of_model(self.unwrapped_model)
+        return label_statistics(split, task) if isinstance(split, Dataset | EncodedStream) else None
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
@@ -46,13 +48,14 @@ class SkillMixin(TrainableModelMixin):
         """Extends `Trainer.compute_loss`: in an evaluation, adds up the squared errors of the batch."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if self._errors is not None and self.training_labels is not None and not model.training:
-            labels, mean = inputs["labels"].float().reshape(-1), self.training_labels.mean
+            task, constant = task_of_model(self.unwrapped_model), self.training_labels.constant
+            labels = task.label_tensor(inputs["labels"], len(inputs["labels"]))
             presence = outputs.get("modality_presence") or {}
             for name, error in (outputs.get("modality_errors") or {}).items():
-                of_mean = (labels - mean).square() * presence.get(name, 1.0)
+                of_mean = constant_errors(task, constant, labels).square() * presence.get(name, 1.0)
                 self._add(f"skill_{name}", error.square(), of_mean)
             if self._counts_coalitions:
-                errors = squared_coalition_errors(self.unwrapped_model, inputs, mean)
+                errors = squared_coalition_errors(self.unwrapped_model, inputs, constant)
                 for names, error in errors.items():
                     if names:
                         self._add(f"coalition_{modality_set(names)}", error, errors[()])

@@ -1,6 +1,7 @@
 """`CPSLTrainer`: hooks of transformers' `Trainer`, and nothing else."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import operator
@@ -20,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, In
 from data_builders.files import DataError, counted, replacing_files, write_errors
 
 from ..modulation import GradientModulator
+from ..tasks_cpsl import SENTIMENT
 from . import optimizer_step
 from .adaptive_modulation import AdaptiveModulationMixin
 from .arguments import CPSLTrainingArguments
@@ -32,20 +34,23 @@ from .checkpoints import (
     resuming_from,
 )
 from .coalitions import squared_coalition_errors
+from .collation import CPSLDataCollator
 from .contract import TrainableModel
 from .embedding_rows import check_trained_rows, trained_rows
 from .encoder_mixin import EncoderMixin
-from .encoding import LabelStatistics
+from .labels import LabelStatistics, check_one_number, task_of_model
 from .learning_rate_mixin import LearningRateMixin
 from .loss_watch import LossWatch
 from .means import MeanTracker
-from .metrics import METRICS, load_metric
+from .metrics import is_better_if_greater, load_metric
 from .optimizer_step import MicroBatch
+from .resampling import ByDiscrepancy
 from .resampling_mixin import ResamplingMixin
 from .sample_policy_mixin import SamplePolicyMixin
 from .sample_weights_mixin import SampleWeightsMixin
 from .sampling import LongestFirst, in_data_order, longest_first, order_of
 from .skill_mixin import SkillMixin
+from .task_metrics import best_metric, compute_task_metrics, metrics_of
 from .weight_averaging_mixin import WeightAveragingMixin
 
 
@@ -84,13 +89,13 @@ class CPSLTrainer(
     resumed with the same split continues bit for bit on a CPU. `docs/method.md` says more (section 9).
 
     Logged at the end of each epoch, as means over its samples or steps, with the prefix `train_`: all losses and the
-    modulation's statistics. Evaluation has the same losses with the prefix `eval_`, [`METRICS`], and the skill of each
-    modality, see [`SkillMixin`].
+    modulation's statistics. Evaluation has the same losses with the prefix `eval_`, the metrics of the task, see
+    [`metrics_of`], and the skill of each modality, see [`SkillMixin`].
 
     Args:
         model: What is trained; None with `model_init`.
         args: Training arguments.
-        **kwargs: As for `Trainer`; `compute_metrics` defaults to [`load_metric`]'s. For another loss, override
+        **kwargs: As for `Trainer`; `compute_metrics` defaults to [`compute_task_metrics`]. For another loss, override
             [`compute_loss`] and call this one in it.
 
     Raises:
@@ -101,6 +106,7 @@ class CPSLTrainer(
     """
 
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    data_collator: Any
 
     def __init__(self, model: torch.nn.Module | None = None, args: CPSLTrainingArguments | None = None, **kwargs: Any):
         if not isinstance(args, CPSLTrainingArguments):
@@ -112,8 +118,9 @@ class CPSLTrainer(
                 f"{args.n_gpu} GPUs but one process would train with nn.DataParallel; start it with "
                 "`accelerate launch`, or show it one GPU with CUDA_VISIBLE_DEVICES=0"
             )
-        kwargs.setdefault("compute_metrics", _sentiment_metrics)
+        has_own_metrics = kwargs.setdefault("compute_metrics", self._task_metrics) != self._task_metrics
         super().__init__(model=model, args=args, **kwargs)
+        self._fit_to_task()
         if (smallest := self.unwrapped_model.smallest_batch_size) > args.per_device_train_batch_size:
             raise ValueError(
                 f"per_device_train_batch_size={args.per_device_train_batch_size}: losses of this model are statistics "
@@ -126,7 +133,7 @@ class CPSLTrainer(
                 f"{counted(args.world_size, 'process')} leaves no step: dataloader_drop_last drops all "
                 f"{counted(len(dataset), 'sample')}; leave it out, or train with smaller batches"
             )
-        if self.compute_metrics is _sentiment_metrics and not isinstance(self.eval_dataset, dict):
+        if not has_own_metrics and not isinstance(self.eval_dataset, dict):
             _check_metric(args.metric_for_best_model, self.unwrapped_model)
         self._train_means = {period: MeanTracker() for period in ("run", "epoch", "log")}
         self._eval_means = MeanTracker()
@@ -135,6 +142,28 @@ class CPSLTrainer(
         self.add_callback(EpochBoundaries(self.log_epoch_means, self.update_sample_table))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
+
+    def _fit_to_task(self) -> None:
+        """Has labels checked as those of the model, and the best model picked by one of their metrics."""
+        args, task = self.args, task_of_model(self.unwrapped_model)
+        of_one_number = {
+            f"sample_weights={args.sample_weights}": args.sample_weighting.adapts,
+            f"resample={args.resample}": isinstance(args.resampling, ByDiscrepancy),
+            "decision_weights": args.decision_weights,
+        }
+        check_one_number(task, [option for option, is_given in of_one_number.items() if is_given])
+        if isinstance(self.data_collator, CPSLDataCollator) and self.data_collator.task is None:
+            self.data_collator = dataclasses.replace(self.data_collator, task=task)
+        if args.metric_for_best_model == CPSLTrainingArguments.metric_for_best_model not in metrics_of(task):
+            args.metric_for_best_model = best_metric(task)
+            args.greater_is_better = is_better_if_greater(args.metric_for_best_model)
+
+    def _task_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        outputs, task = prediction.predictions, task_of_model(self.unwrapped_model)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        if task == SENTIMENT:
+            return load_metric(keep_in_memory=True).compute(predictions=logits, references=prediction.label_ids)
+        return compute_task_metrics(task, logits, prediction.label_ids)
 
     def create_modulator(self) -> GradientModulator | None:
         """The modulator over the model's modality encoders: where nothing is balanced it only takes statistics."""
@@ -166,7 +195,7 @@ class CPSLTrainer(
     def coalition_errors(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[tuple[str, ...], Tensor]:
         """See [`GradientModulationMixin.coalition_errors`]."""
         labels = self.training_labels or LabelStatistics()
-        return squared_coalition_errors(self.unwrapped_model, inputs, labels.mean)
+        return squared_coalition_errors(self.unwrapped_model, inputs, labels.constant)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Extends `Trainer.train`: only a complete checkpoint is resumed from, and True finds the latest such one.
@@ -393,14 +422,8 @@ class CPSLTrainer(
         self.accelerator.wait_for_everyone()
 
 
-def _sentiment_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    outputs = prediction.predictions
-    predictions = outputs[0] if isinstance(outputs, tuple) else outputs
-    return load_metric(keep_in_memory=True).compute(predictions=predictions, references=prediction.label_ids)
-
-
 def _check_metric(metric: str | None, model: TrainableModel) -> None:
-    names = [*METRICS, "loss", *_logged_losses(dict.fromkeys(model.loss_names, 0.0))]
+    names = [*metrics_of(task_of_model(model)), "loss", *_logged_losses(dict.fromkeys(model.loss_names, 0.0))]
     if metric is not None and metric.removeprefix("eval_") not in names:
         raise ValueError(f"metric_for_best_model={metric!r} is not a metric; choose one of {', '.join(names)}")
 

@@ -12,12 +12,14 @@ import torch.distributed as dist
 from accelerate.utils import gather_object
 from datasets import Array2D, Dataset, DatasetDict, Features, List, Value
 from shared_run import built_once
+from task_cases import relabelled
 from tiny_models import fields_of
 from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from data_builders.formats.sample import sample_splits
 from modeling_cpsl import CPSLDataCollator, CPSLForSentimentRegression, CPSLProcessor
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
+from modeling_cpsl.experiments.assembly import label_fields
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
@@ -61,12 +63,17 @@ def small_backbone(num_samples: int) -> Path:
 
 @functools.cache
 def encoded_corpus(
-    num_samples: int, sizes: tuple[tuple[str, int], ...], use_text: bool, renamed: tuple[tuple[str, str], ...]
+    num_samples: int,
+    sizes: tuple[tuple[str, int], ...],
+    use_text: bool,
+    renamed: tuple[tuple[str, str], ...],
+    labels: str,
 ) -> tuple[DatasetDict, CPSLProcessor]:
     """The small corpus ready to train on, and the processor that encoded it; mappings are given as pairs."""
     tokenizer = AutoTokenizer.from_pretrained(small_backbone(num_samples))
     processor = CPSLProcessor(tokenizer, modality_sizes=dict(sizes), use_text=use_text)
-    return encode_dataset(small_corpus(num_samples).rename_columns(dict(renamed)), processor), processor
+    corpus = relabelled(small_corpus(num_samples).rename_columns(dict(renamed)), labels)
+    return encode_dataset(corpus, processor), processor
 
 
 class RecordingTrainer(CPSLTrainer):
@@ -87,9 +94,15 @@ class RecordingTrainer(CPSLTrainer):
 
 
 def make_trainer(
-    folder, num_samples=30, config_fields=None, trainer_class=RecordingTrainer, renamed=None, **arguments
+    folder,
+    num_samples=30,
+    config_fields=None,
+    trainer_class=RecordingTrainer,
+    renamed=None,
+    labels="sentiment",
+    **arguments,
 ):
-    """A trainer over the small corpus; `arguments` are training arguments, `config_fields` the model's."""
+    """A trainer over the small corpus with `labels` of a kind; `config_fields` are the model's."""
     defaults = {
         "output_dir": str(Path(folder) / "run"),
         "num_train_epochs": 3,
@@ -105,7 +118,7 @@ def make_trainer(
     args = CPSLTrainingArguments(**{**defaults, **arguments})
     fields = config_fields or {}
     sizes = fields.get("modality_sizes", SIZES)
-    pairs = tuple(sizes.items()), fields.get("use_text", True), tuple((renamed or {}).items())
+    pairs = tuple(sizes.items()), fields.get("use_text", True), tuple((renamed or {}).items()), labels
     encoded, processor = encoded_corpus(num_samples, *pairs)
     architecture = fields.get("architecture", "cpsl")
     processor.word_starts = ARCHITECTURES[architecture].reads_word_starts
@@ -113,7 +126,8 @@ def make_trainer(
     small = {"modality_hidden_size": 12, "latent_size": 8, "fusion_size": 10, **NO_DROPOUT}
     small = fields_of(architecture, small)
     config = CPSLForSentimentRegression.config_class.from_backbone(
-        AutoConfig.from_pretrained(backbone), **{"modality_sizes": sizes, **small, **fields}
+        AutoConfig.from_pretrained(backbone),
+        **{"modality_sizes": sizes, **small, **label_fields(encoded["train"], args.class_weights), **fields},
     )
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(config, name, 0.0)

@@ -93,7 +93,7 @@ def test_errors_of_the_mean_label_where_nothing_is_known(model_and_batch):
     lacks_voice, lacks_all = torch.ones(size, dtype=torch.bool), torch.ones(size, dtype=torch.bool)
     lacks_voice[0] = lacks_all[1] = False
     batch["modality_mask"] = {"text": lacks_all, "acoustic": lacks_voice & lacks_all, "visual": lacks_all}
-    errors = squared_coalition_errors(model, batch, mean_label=0.5)
+    errors = squared_coalition_errors(model, batch, constant=0.5)
     without = (batch["labels"] - 0.5).square()
     torch.testing.assert_close(errors[()], torch.where(lacks_all, without, 0))
     assert errors[("acoustic",)][0] == without[0]

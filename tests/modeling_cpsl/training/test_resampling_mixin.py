@@ -11,7 +11,7 @@ from training_cases import make_trainer
 
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
 from modeling_cpsl.training.coalitions import sample_contributions
-from modeling_cpsl.training.encoding import label_statistics
+from modeling_cpsl.training.labels import label_statistics
 from modeling_cpsl.training.resampling import contribution_copies
 from modeling_cpsl.training.resampling_mixin import ResamplingMixin
 from modeling_cpsl.training.unimodal_predictions import out_of_fold_errors
@@ -54,10 +54,11 @@ def test_contributions_are_shapley_values_in_deviations_of_the_labels(contributi
     recorded = trainer.sample_table.column("contributions")[[3, 0]]
     assert trainer.model.training
     batch.pop("ids")
-    values = sample_contributions(trainer.model, batch, labels.mean)
+    values = sample_contributions(trainer.model, batch, labels.constant)
     torch.testing.assert_close(recorded, values / labels.deviation, atol=1e-5, rtol=1e-4)
     with torch.no_grad():
-        worth = (batch["labels"] - labels.mean).abs() - (trainer.model.eval()(**batch).logits - batch["labels"]).abs()
+        error = (trainer.model.eval()(**batch).logits - batch["labels"]).abs()
+        worth = (batch["labels"] - labels.constant).abs() - error
     torch.testing.assert_close(values.sum(dim=1), worth, atol=1e-5, rtol=1e-4)
 
 
