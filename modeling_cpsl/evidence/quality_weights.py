@@ -24,7 +24,8 @@ from data_builders.files import DataError, check_at_least_1
 from ..experiments.console import quiet_libraries
 from ..experiments.loading import load_config, load_pipeline
 from ..training.collation import CPSLDataCollator
-from ..training.encoding import encode_dataset, label_statistics
+from ..training.encoding import encode_dataset
+from ..training.labels import label_statistics
 from .augmentation import AUGMENTATIONS, MADE_OF, SAME_LABEL, augmented, original_places
 from .decision_table import on_device
 from .tables import table_lines
