@@ -165,7 +165,8 @@ class Console(TrainerCallback):
 
 
 def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any]) -> str:
-    """The size of a model, what of it is trained, its modalities, and which parts of the method are on.
+    """The size of a model, what of it is trained, its modalities with the text encoder, and which parts of the method
+    are on.
 
     Args:
         model: A CPSL model, as it is trained.
@@ -178,7 +179,7 @@ def model_summary(model: transformers.PreTrainedModel, options: Mapping[str, Any
     if isinstance(embedding, PartlyTrainedEmbedding):
         total -= embedding.trained.numel()  # which the table has as well
         rows = f" (of {len(embedding.weight):,} embeddings the {len(embedding.rows):,} that occur)"
-    modalities = ["text"] if config.use_text else []
+    modalities = [f"text ({options['model_name_or_path']})"] if config.use_text else []
     modalities += [f"{name} ({counted(size, 'value')} a word)" for name, size in config.modality_sizes.items()]
     on = switched_on(options, len(config.modality_sizes))
     off = [name for name in SWITCHES if name not in on]
