@@ -12,7 +12,7 @@ SMALLEST_NUM_FOLDS = 3
 
 
 def cross_validation_splits(
-    dataset: DatasetDict, fold: int, num_folds: int, *, group: str = "video_id"
+    dataset: DatasetDict, fold: int, num_folds: int, *, group: str = "video_id", seed: int | None = None
 ) -> DatasetDict:
     """The splits of one fold of a cross-validation.
 
@@ -25,6 +25,8 @@ def cross_validation_splits(
         fold: Number of the fold, from 0.
         num_folds: The number of folds, at least 3.
         group: The column that says to which group a sample belongs, such as the video that it was cut from.
+        seed: Another one shares the groups out in another way; their number in each fold is then similar, rather than
+            that of their samples.
 
     Raises:
         DataError: There is no such fold or column, or there are fewer groups than folds.
@@ -47,7 +49,8 @@ def cross_validation_splits(
         )
     from sklearn.model_selection import GroupKFold  # takes a third of a second to import
 
-    parts = [held_out.tolist() for _, held_out in GroupKFold(num_folds).split(groups, groups=groups)]
+    folds = GroupKFold(num_folds, shuffle=seed is not None, random_state=seed)
+    parts = [held_out.tolist() for _, held_out in folds.split(groups, groups=groups)]
     rows = {"validation": parts[(fold + 1) % num_folds], "test": parts[fold]}
     held_out = set().union(*rows.values())
     rows = {"train": [index for index in range(len(samples)) if index not in held_out]} | rows

@@ -24,7 +24,7 @@ EVERY_SUBSET = "every_subset"
 # Names of rows stand in tables, and become names of files.
 _ROW_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.+() -]*[A-Za-z0-9_.+)-])?")
 # Options that the specification itself decides.
-DECIDED_OPTIONS = ("seed", "fold", "fold_group", "output_dir", "resume_from_checkpoint")
+DECIDED_OPTIONS = ("seed", "fold", "fold_group", "fold_seed", "output_dir", "resume_from_checkpoint")
 
 
 class PlannedRun(NamedTuple):
@@ -55,7 +55,8 @@ class Specification:
         rows: The options in which each row differs from it, by the row's name.
         seeds: Each row is trained with each of these seeds.
         reference: The row that the others are compared with.
-        folds: `{"k": 5, "group": "video_id"}` for cross-validation; None for the data's own splits.
+        folds: `{"k": 5, "group": "video_id"}` for cross-validation, with a `seed` for another assignment of groups to
+            folds; None for the data's own splits.
         options: Options of all rows, which override both; from the command line.
         published: Figures of others to show apart: `{"source": text, "systems": {name: {column: number or text}}}`.
     """
@@ -87,6 +88,7 @@ class Specification:
         decided: dict[str, Any] = {"seed": run.seed, "output_dir": str(output_dir), "resume_from_checkpoint": "last"}
         if self.folds is not None:
             decided |= {"fold": f"{run.fold}/{self.folds['k']}", "fold_group": self.group}
+            decided |= {"fold_seed": self.folds["seed"]} if "seed" in self.folds else {}
         try:
             return read_recipe(self.base, arguments=self.options, **(self.rows[run.row] | decided))
         except ValueError as error:
@@ -223,14 +225,14 @@ def _checked_seeds(seeds: Any, path: Path) -> list[int]:
 def _checked_folds(folds: Any, path: Path) -> dict[str, Any] | None:
     if folds is None:
         return None
-    is_right = isinstance(folds, Mapping) and folds.keys() <= {"k", "group"} and type(folds.get("k")) is int
-    if not is_right:
-        raise DataError(f"{path}: folds must be null or such as {{k: 5, group: video_id}}, not {folds!r}")
+    is_right = isinstance(folds, Mapping) and folds.keys() <= {"k", "group", "seed"} and type(folds.get("k")) is int
+    if not is_right or type(folds.get("seed", 0)) is not int or folds.get("seed", 0) < 0:
+        raise DataError(f"{path}: folds must be null or such as {{k: 5, group: video_id, seed: 1}}, not {folds!r}")
     if folds["k"] < SMALLEST_NUM_FOLDS:
         raise DataError(
             f"{path}: folds: k={folds['k']} leaves nothing to train on; it must be at least {SMALLEST_NUM_FOLDS}"
         )
-    return {"k": folds["k"], "group": str(folds.get("group", "video_id"))}
+    return {**folds, "group": str(folds.get("group", "video_id"))}
 
 
 def _checked_published(published: Any, path: Path) -> dict[str, Any] | None:

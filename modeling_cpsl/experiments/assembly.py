@@ -69,6 +69,8 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     """Loads the splits with the modalities asked for; ValueError where there is nothing to train on."""
     if arguments.fold is not None and arguments.streaming:
         raise ValueError("fold: a stream cannot be cut into folds; leave --streaming or --fold out")
+    if arguments.fold_seed is not None and arguments.fold_seed < 0:
+        raise ValueError(f"fold_seed={arguments.fold_seed} must be at least 0")
     if arguments.train_share != 1 and arguments.streaming:
         raise ValueError("train_share: no part of a stream can be taken; leave --streaming or --train_share out")
     dataset = load_aligned_dataset(
@@ -83,7 +85,8 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         streaming=arguments.streaming,
     )
     if arguments.fold_and_number is not None:
-        dataset = cross_validation_splits(dataset, *arguments.fold_and_number, group=arguments.fold_group)
+        group, seed = arguments.fold_group, arguments.fold_seed
+        dataset = cross_validation_splits(dataset, *arguments.fold_and_number, group=group, seed=seed)
     if "train" not in dataset:
         raise ValueError(
             f"{arguments.dataset}: there is no train split, it has {', '.join(dataset)}; cut it anew with --fold 0/5"

@@ -78,6 +78,10 @@ class DataArguments:
         },
     )
     fold_group: str = field(default="video_id", metadata={"help": "Column whose values are never divided."})
+    fold_seed: int | None = field(
+        default=None,
+        metadata={"help": "Share the groups out over the folds in another way, one for each seed, from 0."},
+    )
     train_share: float = field(
         default=1.0,
         metadata={"help": "Share of the training split that is trained on, in whole groups of fold_group."},

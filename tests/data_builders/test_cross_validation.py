@@ -42,6 +42,20 @@ def test_each_sample_is_in_one_split_and_tested_once(videos, num_folds):
     assert sorted(tested) == sorted(f"s{number}" for number in range(len(videos)))
 
 
+def test_a_seed_is_another_assignment_of_groups_and_the_same_one_again():
+    videos = [*"abcdefghijklmnop"] * 2
+
+    def tested(fold, seed):
+        return cross_validation_splits(corpus(videos), fold, 4, seed=seed)["test"]["video_id"]
+
+    assignments = [[tested(fold, seed) for fold in range(4)] for seed in (None, 0, 1)]
+    assert assignments[0] != assignments[1] != assignments[2] != assignments[0]
+    for assignment in assignments:
+        assert sorted(video for fold in assignment for video in fold) == sorted(videos)
+        assert all(len({*fold}) == 4 for fold in assignment)
+    assert [tested(fold, 1) for fold in range(4)] == assignments[2]
+
+
 def test_another_column_can_be_the_group():
     splits = cross_validation_splits(corpus([*"abcdefghij"]), 0, 3, group="speaker")
     assert all(len(set(split["speaker"])) == 1 for split in splits.values())

@@ -32,11 +32,13 @@ def test_options_of_row_and_command_line_override_those_of_the_base(tmp_path):
     base.write_text("dataset: sample\nlearning_rate: 0.1\nnum_train_epochs: 7\nseed: 9\nfusion_size: 8\n")
     rows = {"row": {"learning_rate": 0.2, "num_train_epochs": 5}}
     specification = read_specification(
-        written(tmp_path, base="base.yaml", rows=rows, folds={"k": 4, "group": "speaker"}), ["--learning-rate", "0.3"]
+        written(tmp_path, base="base.yaml", rows=rows, folds={"k": 4, "group": "speaker", "seed": 6}),
+        ["--learning-rate", "0.3"],
     )
     recipe = specification.recipe(PlannedRun("row", 1, 2), tmp_path / "out")
     assert (recipe.training.learning_rate, recipe.training.num_train_epochs, recipe.model.fusion_size) == (0.3, 5, 8)
-    assert (recipe.training.seed, recipe.data.fold, recipe.data.fold_group) == (1, "2/4", "speaker")
+    data = recipe.data
+    assert (recipe.training.seed, data.fold, data.fold_group, data.fold_seed) == (1, "2/4", "speaker", 6)
     assert recipe.training.output_dir == str(tmp_path / "out")
 
 
@@ -100,7 +102,8 @@ def test_each_row_of_the_projects_specifications_is_a_recipe(path, tmp_path):
         ({"base": "samples"}, "samples: there is no such recipe; did you mean sample?"),
         ({"seeds": []}, "seeds must be different whole numbers from 0"),
         ({"seeds": [1, 1]}, "seeds must be different whole numbers from 0"),
-        ({"folds": 5}, "folds must be null or such as {k: 5, group: video_id}, not 5"),
+        ({"folds": 5}, "folds must be null or such as {k: 5, group: video_id, seed: 1}, not 5"),
+        ({"folds": {"k": 5, "seed": "a"}}, "group: video_id, seed: 1}, not {'k': 5, 'seed': 'a'}"),
         ({"folds": {"k": 2}}, "folds: k=2 leaves nothing to train on; it must be at least 3"),
         ({"published": {"source": "a", "systems": {"b": 3}}}, "published must be such as {source: a paper, systems:"),
         ({"published": [1]}, "published must be such as"),
