@@ -46,10 +46,7 @@ def test_one_line_an_epoch_and_where_things_are(tmp_path, capsys):
         f"model: CPSLForSentimentRegression, {total:,} parameters, {trained:,} of them trained "
         f"(of {len(table):,} embeddings the {len(rows):,} that occur)"
     )
-    assert (
-        modalities
-        == f"modalities: text ({OPTIONS['model_name_or_path']}), acoustic (74 values a word), visual (47 values a word)"
-    )
+    assert modalities == "modalities: text (sample), acoustic (74 values a word), visual (47 values a word)"
     assert method == "method: AME GM GE CP SL on"
     assert splits.replace("-", " ").split() == ["training", "validation"]
     names = "epoch loss task unimodal reconstruction diversity statistical loss mae corr acc7 acc2_nonzero"

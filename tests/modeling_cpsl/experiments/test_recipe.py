@@ -54,7 +54,7 @@ def test_what_yaml_makes_of_words(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a recipe: a YAML file, or one of mosei, mosi, mosi_csd, mosi_words_timing, sample"),
+        ([], "name a recipe: a YAML file, or one of emodb, meld, mosei, mosi, mosi_csd, mosi_words_timing, sample"),
         (["sample", "--fusion", "magic"], "magic"),
         (["sample", "--learning_rate", "fast"], "fast"),
         (["sample", "--lerning_rate", "1"], "unknown option --lerning_rate; did you mean --learning_rate?"),
