@@ -35,3 +35,17 @@ def test_extract_gives_the_same_for_any_number_of_processes_and_shards(tmp_path,
             assert list(other[name]["id"]) == list(split["id"])
             for first, second in zip(split.with_format("numpy"), other[name].with_format("numpy"), strict=True):
                 np.testing.assert_array_equal(first["acoustic"], second["acoustic"])
+
+
+def test_labels_of_clips_may_be_classes(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    labels = tmp_path / "labels.csv"
+    labels.write_text("clip,mood,split\nclip0,sad,train\nclip1,joy,train\nclip2,joy,test\n")
+    for index in range(3):
+        write_clip(clips / f"clip{index}.wav", sound=tone(1, 150 + 50 * index), pictures=False)
+    options = ["--words", "none", "--modalities", "acoustic", "--labels", str(labels), "--label_columns", "mood"]
+    assert main(["extract", str(clips), str(tmp_path / "out"), *options]) == 0
+    splits = load_aligned_dataset(tmp_path / "out")
+    assert splits["train"].features["label"].names == ["joy", "sad"]
+    assert splits["train"]["label"] == [1, 0] and splits["test"]["label"] == [0]

@@ -1,6 +1,7 @@
 import pytest
 
 from data_builders.files import DataError
+from data_builders.labels import LabelFormat
 from data_builders.media.labels import ClipLabels, read_labels, shared_out
 
 
@@ -17,6 +18,38 @@ def test_a_label_for_each_clip(tmp_path):
         "a.mp4": ClipLabels(((0.0, infinity),), (1.0,), "train", "a"),
         "folder/b": ClipLabels(((0.0, infinity),), (-0.5,), "validation", "folder/b"),
     }
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "options", "labels", "label_format"),
+    [
+        ("label", ("sad", "joy"), {}, ("sad", "joy"), LabelFormat("class", ("joy", "sad"), ())),
+        ("emotion", ("1", "0"), {"columns": ["emotion"], "kind": "class"}, ("1", "0"), None),
+        ("label", ("joy;sad", "sad"), {"kind": "classes"}, (["joy", "sad"], ["sad"]), None),
+        ("label", ("0.5", "-1"), {"ranges": [-1, 1]}, (0.5, -1.0), LabelFormat(ranges=((-1.0, 1.0),))),
+        (
+            "valence,arousal",
+            ("1,9", "5,2"),
+            {"columns": ["valence", "arousal"], "ranges": [1, 9]},
+            ({"valence": 1.0, "arousal": 9.0}, {"valence": 5.0, "arousal": 2.0}),
+            LabelFormat("numbers", ("valence", "arousal"), ((1.0, 9.0), (1.0, 9.0))),
+        ),
+    ],
+)
+def test_labels_that_are_no_sentiments(tmp_path, header, cells, options, labels, label_format):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"clip,split,{header}\n" + "".join(f"clip{k},train,{cell}\n" for k, cell in enumerate(cells)))
+    found, what = read_labels(path, **options)
+    assert tuple(found[f"clip{k}"].labels[0] for k in range(len(cells))) == labels
+    assert label_format in (None, what)
+
+
+def test_classes_are_those_of_the_training_clips(tmp_path):
+    text = "clip,label,split\na,joy,train\nb,fear,train\nc,Joy,test\n"
+    with pytest.raises(DataError, match=r"line 4: clip c: label 'Joy' is not one of 2 classes: fear, joy"):
+        labels_of(tmp_path, text)
+    with pytest.raises(DataError, match=r"labels\.csv: labels need the columns clip and emotion, .*--label_columns"):
+        read_labels(tmp_path / "labels.csv", columns=["emotion"])
 
 
 def test_several_utterances_of_a_clip(tmp_path):
