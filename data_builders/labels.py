@@ -196,11 +196,13 @@ def _name_or_nothing(label: Any) -> str:
 
 
 def class_name(label: Any) -> str:
-    """The class that a label names: a text without the blanks around it, or a whole number.
+    """The class that a label names: a text without the blanks around it, a whole number, or an array of one of them.
 
     Raises:
         DataError: It is something else, empty, or has control characters.
     """
+    if isinstance(label, np.ndarray) and label.size == 1:
+        label = label.item()
     if isinstance(label, str):
         name = label.strip()
     elif isinstance(label, bool | np.bool_):

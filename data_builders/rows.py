@@ -251,7 +251,7 @@ def with_label_format(
     said = source.label_format
     if said is not None and ranges is None and kind in (None, said.kind):
         return source
-    shards: Iterable[Any] = ()
+    kind = kind if labels or kind else "number"
     if source.labels is None:
         if unknown := [name for name in columns if name not in MOSEI_LABELS]:
             raise DataError(
@@ -260,10 +260,10 @@ def with_label_format(
             )
         if columns:
             source = source._replace(rows=functools.partial(_rows_with_named_labels, source.rows))
-    else:
-        shards = source.splits[SPLITS[0]] if SPLITS[0] in source.splits else itertools.chain(*source.splits.values())
-    read = source.labels or iter
-    kind = kind if labels or kind else "number"
+    shards: Iterable[Any] = ()
+    if source.labels is not None or kind in ("class", "classes"):
+        shards = source.splits.get(SPLITS[0]) or itertools.chain(*source.splits.values())
+    read = source.labels or functools.partial(_labels_of_rows, source.rows)
     try:
         found = find_format(
             itertools.chain.from_iterable(map(read, shards)),
@@ -274,6 +274,10 @@ def with_label_format(
     return source._replace(label_format=found)
 
 
+def _labels_of_rows(rows: Callable[[Any], Iterator[Any]], shard: Any) -> Iterator[Any]:
+    return (item.get("label") for item in rows(shard) if isinstance(item, dict))
+
+
 def _rows_with_named_labels(rows: Callable[[Any], Iterator[Any]], shard: Any) -> Iterator[Row | Skipped | Replaced]:
     """Rows whose label is a record of MOSEI's seven numbers, as far as there are any."""
     for item in rows(shard):
@@ -281,7 +285,7 @@ def _rows_with_named_labels(rows: Callable[[Any], Iterator[Any]], shard: Any) ->
             with contextlib.suppress(ValueError):  # lists of different lengths, which are no label
                 values = np.ravel(item["label"])
                 if values.size in LABEL_SIZES:
-                    item["label"] = dict(zip(MOSEI_LABELS, values.tolist(), strict=False))
+                    item = item | {"label": dict(zip(MOSEI_LABELS, values.tolist(), strict=False))}
         yield item
 
 

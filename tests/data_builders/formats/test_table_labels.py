@@ -185,3 +185,11 @@ def test_all_seven_labels_of_mosei(tmp_path, cache, write_pickle):
         load_aligned_dataset(path, cache_dir=cache, labels=["sad"])
     with pytest.raises(DataError, match="no label 'joy' in it; of mag_pickle data, labels may be sentiment, happy"):
         load_aligned_dataset(path, cache_dir=cache, labels=["joy"])
+
+
+def test_classes_in_a_pickle(cache, write_pickle):
+    labels = [np.array([[2.0]]), 1, "2"]
+    samples = [((["good"], np.ones((1, 2)), np.ones((1, 3))), label, f"v_{k}") for k, label in enumerate(labels)]
+    path = write_pickle({"train": samples})
+    train = load_aligned_dataset(path, cache_dir=cache, label_kind="class")["train"]
+    assert train.features["label"].names == ["1", "2"] and train["label"] == [1, 0, 1]
