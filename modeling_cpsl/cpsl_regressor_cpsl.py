@@ -62,6 +62,7 @@ class CPSLRegressor(MultimodalRegressor):
     loss_terms = LOSSES
     needs_text = False
     fewest_modalities = 1
+    heads = frozenset({"out_proj", "unimodal_heads", "boosted_out_proj"})
     has_unimodal_heads = True
     weakens_modalities = True
 

@@ -31,6 +31,7 @@ class LateRegressor(MultimodalRegressor):
     )
     loss_terms = {"task": TASK_TERM, "unimodal": LOSSES["unimodal"]}
     needs_text = False
+    heads = frozenset({"fusion", "unimodal_heads"})
     has_unimodal_heads = True
     weakens_modalities = True
 

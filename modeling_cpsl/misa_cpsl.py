@@ -127,6 +127,7 @@ class MISARegressor(MultimodalRegressor):
         "similarity": LossTerm("similarity loss", "central moment discrepancy"),
         "reconstruction": LossTerm("reconstruction loss", "mean squared error"),
     }
+    heads = frozenset({"fusion"})
     needs_text = False
     reads_word_starts = True
     smallest_batch_size = 4

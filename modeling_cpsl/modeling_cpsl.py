@@ -26,6 +26,7 @@ from .outputs_cpsl import CPSLOutput
 from .packing_cpsl import encode_packed, packing_pays
 from .pipeline_cpsl import MultimodalSentimentPipeline  # noqa: F401 - so that its code is saved with a model's
 from .relative_positions_cpsl import use_reachable_positions
+from .renewal_cpsl import renew_parts
 from .task_cpsl import Task
 
 
@@ -93,14 +94,14 @@ class CPSLModelMixin(_Model):
 
         A text encoder that is not used (`use_text=False`) stays frozen. Prediction intervals and decision weights that
         were fitted with other weights or options than those of this model are forgotten, whether the options are given
-        one by one or as a `config`, and so are bounds of features of another size. Where the modalities are others
-        than before, weights of the fusion block that belong to modalities by their place are new.
+        one by one or as a `config`, and so are bounds of features of another size. What knows
+        modalities by their place, or labels, is new where these are others than before, see [`renew_parts`].
         """
         model, info = super().from_pretrained(*args, **{**kwargs, "output_loading_info": True})
         model._freeze_unused()
         saved = model._saved_config(args[0] if args else kwargs.get("pretrained_model_name_or_path"), kwargs)
-        if saved is not None and saved.modality_sizes.keys() != model.config.modality_sizes.keys():
-            info["missing_keys"] = {*info["missing_keys"], *model._restart_fusion()}
+        if saved is not None:
+            info["missing_keys"] = {*info["missing_keys"], *renew_parts(model, saved)}
         new = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
         options = _OPTIONS - {*FITTED_FIELDS}
         changed = saved is not None and any(getattr(saved, name) != getattr(model.config, name) for name in options)
@@ -119,20 +120,6 @@ class CPSLModelMixin(_Model):
             return None
         same_type = saved.get("model_type") == self.config.model_type
         return type(self.config).from_dict(saved) if same_type else None
-
-    @torch.no_grad()
-    def _restart_fusion(self) -> set[str]:
-        """Initialises what knows modalities by their place, not by their name; returns the tensors' names."""
-        new = set()
-        for path, module in self.multimodal.named_modules(prefix="multimodal"):
-            parts = path.split(".")
-            is_named = bool(self.config.modality_sizes.keys() & {*parts})
-            if ("fusion" in parts and not is_named) or self.multimodal.parts_by_place & {*parts}:
-                for name, parameter in module.named_parameters(prefix=path, recurse=False):
-                    parameter._is_hf_initialized = False  # transformers initialises no tensor that was loaded
-                    new.add(name)
-                self._init_weights(module)
-        return new
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As [`~transformers.PreTrainedModel.save_pretrained`], with code that `AutoModel` finds too."""

@@ -61,6 +61,7 @@ class PrimaryRegressor(MultimodalRegressor):
     Options = PrimaryOptions
     config_fields = frozenset({"classifier_dropout", "unimodal_weight"})
     parts_by_place = frozenset({"selector"})
+    heads = frozenset({"head", "unimodal_heads"})
     loss_terms = {"task": TASK_TERM, "unimodal": LOSSES["unimodal"]}
     needs_text = False
     has_unimodal_heads = True

@@ -68,6 +68,8 @@ class MultimodalRegressor(nn.Module):
     # Its parts that read what other modalities make by their place, whatever name they have themselves; of a part
     # called `fusion` these are all that do not have a modality's name.
     parts_by_place: ClassVar[frozenset[str]] = frozenset()
+    # Its parts that predict labels.
+    heads: ClassVar[frozenset[str]] = frozenset({"out_proj", "unimodal_heads"})
     # Its losses by name, in the order of the log.
     loss_terms: ClassVar[Mapping[str, Loss | LossTerm]] = {"task": TASK_TERM}
     # Whether it works without text, and how many modalities it combines, text included.

@@ -89,6 +89,7 @@ class SelfMMRegressor(MultimodalRegressor):
     Options = SelfMMOptions
     config_fields = frozenset({"pooling"})
     loss_terms = {"task": TASK_TERM, "unimodal": LossTerm("unimodal loss", "weighted sum of regression losses")}
+    heads = frozenset({"regression"})
     has_unimodal_heads = True
     reads_word_starts = True
     predicts_one_number = True

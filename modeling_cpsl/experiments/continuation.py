@@ -73,6 +73,7 @@ def kept_and_new(
         "new": [part for part, is_new in tensors.items() if all(is_new)],
         "left out": sorted({_part(name) for name in info["unexpected_keys"]} - tensors.keys()),
         "other feature statistics": _with_other_statistics(processor, trained),
+        "other labels": _other_labels(trained_config, model.config),
         "other options": [
             f"{name} {getattr(trained_config, name)} -> {getattr(model.config, name)}"
             for name in (option.name for option in fields(CPSLConfigMixin) if option.name not in FITTED_FIELDS)
@@ -80,6 +81,12 @@ def kept_and_new(
         ],
     }
     return "; ".join(f"{group}: {', '.join(parts)}" for group, parts in groups.items() if parts)
+
+
+def _other_labels(before: PreTrainedConfig, now: PreTrainedConfig) -> list[str]:
+    names = [" ".join(config.id2label[place] for place in range(config.num_labels)) for config in (before, now)]
+    are_others = (before.problem_type, names[0]) != (now.problem_type, names[1])
+    return [" -> ".join(names)] if are_others else []
 
 
 def _part(tensor: str) -> str:

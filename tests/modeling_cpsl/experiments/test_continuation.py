@@ -67,6 +67,7 @@ def prepare(trained, dataset, output_dir, **options):
         ({"fusion": "sum"}, "other options: fusion gated -> sum"),
         ({"ame": False}, "task head; other options: ame True -> False"),
         ({"latent_size": 8}, "other options: latent_size 16 -> 8"),
+        ({"architecture": "late", "fusion_size": 512}, "other options: architecture cpsl -> late"),
     ],
 )
 def test_what_fits_is_kept_and_what_is_kept_and_new_is_told(trained, small_tables, tmp_path, capsys, options, told):
@@ -78,6 +79,21 @@ def test_what_fits_is_kept_and_what_is_kept_and_new_is_told(trained, small_table
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trained further: ")]
     assert line.startswith(f"trained further: {trained}; kept: text encoder, ") and told in line
     assert model.config.interval_half_widths is None
+
+
+def test_a_model_of_sentiment_is_trained_further_on_classes(trained, small_tables, tmp_path, capsys):
+    (tmp_path / "tables").mkdir()
+    for path in small_tables.glob("*.parquet"):
+        table = Dataset.from_parquet(str(path), cache_dir=tmp_path / "cache")
+        moods = ["bad" if label < 0 else "good" for label in table["label"]]
+        table.remove_columns("label").add_column("label", moods).to_parquet(tmp_path / "tables" / path.name)
+    trainer = prepare(trained, tmp_path / "tables", tmp_path / "run", modalities="text")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trained further: ")]
+    assert line.startswith(f"trained further: {trained}; kept: text encoder; partly new: task head; ")
+    assert "; left out: " in line and "; other labels: sentiment -> bad good; " in line
+    before, now = load_file(trained / "model.safetensors"), trainer.model.state_dict()
+    assert all(torch.equal(now[name], before[name]) for name in now if name.startswith("deberta."))
+    trainer.train()
 
 
 def test_another_feature_size_makes_a_new_encoder_with_statistics_and_bounds_of_its_own(
