@@ -137,6 +137,33 @@ def no_labels(folder):
     yield lambda: command("convert", path, folder / "out", "--no_labels")
 
 
+def labels_in_another_range(folder):
+    path = json_lines(folder / "data.jsonl", {"label": 5}, {"id": "w_1", "label": 9})
+    yield lambda: read(path), r"label 5 is outside of \[-3, 3\]; .* or give theirs \(--label_range\)"
+    yield lambda: read(path, label_range=[1, 9])
+    yield lambda: command("inspect", path, "--label_range", "1", "9")
+    yield lambda: command("convert", path, folder / "out", "--label_range", "1", "9")
+    yield lambda: read(folder / "out")
+
+
+def names_of_classes_where_one_is_a_number(folder):
+    path = json_lines(folder / "data.jsonl", {"label": "joy"}, {"id": "w_1", "label": "1"})
+    yield lambda: read(path), "give --label_kind class if labels are names of classes"
+    yield lambda: read(path, label_kind="class")
+    yield lambda: command("convert", path, folder / "out", "--label_kind", "class")
+
+
+def a_label_of_another_name(folder):
+    path = folder / "data.csv"
+    path.write_text("id,text,emotion\nv,good,joy\nw,bad,fear\n")
+    yield (
+        lambda: read(path),
+        "no column label .*; rename emotion to label, if it is the label, or give --labels emotion",
+    )
+    yield lambda: read(path, labels=["emotion"])
+    yield lambda: command("convert", path, folder / "out", "--labels", "emotion")
+
+
 def a_file_of_a_folder_without_a_split(folder):
     json_lines(folder / "train.jsonl", {})
     other = json_lines(folder / "more.jsonl", {"id": "w_1"})
@@ -258,6 +285,7 @@ def lists_of_lists(folder):
 
 CASES = [
     features_that_cannot_be_read, a_modality_that_is_not_there, one_string_of_modalities, a_bad_sample, no_labels,
+    labels_in_another_range, names_of_classes_where_one_is_a_number, a_label_of_another_name,
     a_file_of_a_folder_without_a_split, arrays_without_names, an_array_itself, what_save_to_disk_writes,
     a_compressed_table, an_arrow_file, two_files_of_one_split, a_plot_of_another_kind, the_list_of_one_split,
     another_format, options_of_other_formats, data_that_must_be_there, a_path_and_data_dir,
