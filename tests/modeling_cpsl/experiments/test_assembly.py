@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from datasets import Array2D, ClassLabel, DatasetDict, Features, List, Value
 
@@ -128,3 +129,28 @@ def test_the_column_of_labels_says_what_the_model_predicts(label, task, backbone
     assert model.config.num_labels == len(task.get("id2label", "1"))
     assert model.config.problem_type == task.get("problem_type", "regression")
     assert getattr(model.config, "label_ranges", None) == task.get("label_ranges")
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "num_labels"),
+    [
+        ({"emotion": ["joy", "fear", "anger"]}, {"labels": "emotion"}, 3),
+        ({"label": ["joy;fear", "fear", "joy"]}, {"label_kind": "classes"}, 2),
+        ({"valence": [1, 5, 9], "arousal": [2, 4, 6]}, {"labels": "valence,arousal", "label_range": [1, 9]}, 2),
+        ({"label": [-1, 0.4, 1]}, {"label_range": [-1, 1]}, 1),
+    ],
+)
+def test_a_model_is_trained_on_the_labels_that_a_recipe_names(tmp_path, cells, options, num_labels):
+    table = pd.DataFrame({"id": [f"v{k}" for k in range(12)], "text": [f"what a film {k}" for k in range(12)]})
+    for name, values in cells.items():
+        table[name] = values * 4
+    table["split"] = ["train"] * 9 + ["validation"] * 3
+    table.to_csv(tmp_path / "data.csv", index=False)
+    path, output_dir = str(tmp_path / "data.csv"), str(tmp_path / "out")
+    given = recipe.read_recipe("sample", dataset=path, output_dir=output_dir, use_cpu=True, max_steps=1, **options)
+    assert given.resolved()["label_range"] == options.get("label_range")
+    trainer, splits = assembly.prepare(given)
+    trainer.train()
+    predictions = trainer.predict(splits["validation"]).predictions
+    logits = predictions[0] if isinstance(predictions, tuple) else predictions
+    assert logits.shape == ((3,) if num_labels == 1 else (3, num_labels))
