@@ -27,6 +27,32 @@ RESUMABLE = {name: SAVING | {"train_sampling_strategy": name} for name in ("rand
 # What is remembered of each sample is exchanged at each epoch's end and for each checkpoint.
 REMEMBERING = {"config_fields": {"architecture": "self_mm", "architecture_options": {"dropout": 0.0}}}
 RESUMABLE["remembering"] = SAVING | REMEMBERING
+# What decides for single samples, in pairs of different moments.
+BALANCING = {
+    "opm and curriculum": {
+        "modality_masking": "opm",
+        "modality_masking_options": {"start_epoch": 0},
+        "sample_weights": "curriculum",
+    },
+    "soft and gap": {"modality_masking": "soft", "sample_weights": "gap"},
+    "contributions": {
+        "balance": "shapley",
+        "modality_masking": "contribution",
+        "modality_masking_options": {"start_epoch": 1},
+        "resample": "contribution",
+        "resample_options": {"start_epoch": 1},
+    },
+    "boosted and discrepancy": {
+        "config_fields": {"boosted_heads": 3},
+        "resample": "discrepancy",
+        "modality_masking": "uniform",
+        "adaptive_strength": True,
+        # no sample is evaluated twice to fill up a batch, which would count in the skills
+        **{"eval_strategy": "epoch", "per_device_eval_batch_size": 5},
+    },
+}
+MASKING = {"modality_masking": "contribution", "modality_masking_options": {"start_epoch": 1}}
+RESUMABLE["masked and weighed"] = SAVING | MASKING | {"sample_weights": "curriculum"}
 
 
 def on_two_processes(folder, launcher, runs):
@@ -57,6 +83,7 @@ def torchrun(tmp_path_factory):
     """The folder of one launch for all that torchrun is to show, and its records."""
     folder = tmp_path_factory.mktemp("torchrun")
     runs = runs_of(4, 1) | RESUMABLE
+    runs |= {name: options | {"per_device_train_batch_size": 4} for name, options in BALANCING.items()}
     runs["without_text"] = {"config_fields": {"use_text": False}, "num_train_epochs": 1}
     return folder, on_two_processes(folder, "torchrun", runs)
 
@@ -92,6 +119,17 @@ def test_what_is_remembered_does_not_depend_on_the_number_of_processes(torchrun,
     two = torchrun[1]["remembering"]
     one = run_and_record(tmp_path, **OPTIONS, **REMEMBERING, per_device_train_batch_size=8)
     assert two["num_processes"] == 2
+    assert relative_distance(one["weights"], two["weights"]) <= 1e-5
+    assert two["metrics"]["eval_mae"] == pytest.approx(one["metrics"]["eval_mae"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BALANCING)
+def test_what_balances_samples_does_not_depend_on_the_number_of_processes(torchrun, tmp_path, name):
+    two = torchrun[1][name]
+    one = run_and_record(tmp_path, **OPTIONS | BALANCING[name] | {"per_device_train_batch_size": 8})
+    assert two["num_processes"] == 2
+    assert [sorted(step) for step in two["samples"]] == [sorted(step) for step in one["samples"]]
     assert relative_distance(one["weights"], two["weights"]) <= 1e-5
     assert two["metrics"]["eval_mae"] == pytest.approx(one["metrics"]["eval_mae"], abs=1e-5)
 
