@@ -7,6 +7,10 @@ import yaml
 
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.evidence.specification import PlannedRun, read_specification
+from modeling_cpsl.modulation import RULES
+from modeling_cpsl.training.resampling import RESAMPLING
+from modeling_cpsl.training.sample_policies import POLICIES
+from modeling_cpsl.training.sample_weights import SAMPLE_WEIGHTS
 
 
 SPECIFICATIONS = sorted((Path(__file__).parents[3] / "experiments").glob("*.yaml"))
@@ -127,3 +131,14 @@ def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
 def test_an_unknown_option_of_the_command_line_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown option --learning_rat; did you mean --learning_rate"):
         read_specification(written(tmp_path), ["--learning_rat", "1"])
+
+
+@pytest.mark.parametrize("name", ["balance", "balance_two"])
+def test_every_way_to_balance_has_a_row(name):
+    (path,) = (each for each in SPECIFICATIONS if each.stem == name)
+    rows = read_specification(path).rows.values()
+    methods = {"balance": RULES, "modality_masking": POLICIES, "resample": RESAMPLING}
+    # a column of weights is the data's
+    methods["sample_weights"] = SAMPLE_WEIGHTS.keys() - {"column"}
+    for option, names in methods.items():
+        assert {*names} - {"none"} <= {row.get(option) for row in rows}, option
