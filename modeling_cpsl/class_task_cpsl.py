@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -57,6 +58,10 @@ class ClassTask(Task):
     def distance(self, predicted: Tensor, labels: Tensor) -> Tensor:
         """1 - p of the label."""
         return 1 - predicted.expand(len(labels), -1).gather(1, labels[:, None]).squeeze(1)
+
+    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
+        """The mean of the two Kullback-Leibler divergences."""
+        return _symmetric_divergence(logits.float().log_softmax(-1), others.float().log_softmax(-1))
 
     def constant(self, labels: np.ndarray) -> np.ndarray:
         """See [`Task.constant`]."""
@@ -133,6 +138,11 @@ class LabelSetTask(Task):
         """1 - p of having the class, or not having it, as the label says; the mean over classes."""
         return (predicted - labels).abs().mean(dim=-1)
 
+    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
+        """The mean of the two Kullback-Leibler divergences of having each class or not; the mean over classes."""
+        both = (torch.stack([values, -values], dim=-1).float() for values in (logits, others))
+        return _symmetric_divergence(*map(F.logsigmoid, both)).mean(dim=-1)
+
     def conformity_errors(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """1 - p of what the label says, for each class."""
         return np.abs(np.asarray(scores, dtype=np.float64) - np.asarray(labels, dtype=np.float64))
@@ -162,6 +172,11 @@ class LabelSetTask(Task):
 
     def _names_of(self, present: Any) -> list[str]:
         return [name for name, has in zip(self.names, present, strict=True) if has]
+
+
+def _symmetric_divergence(logs: Tensor, others: Tensor) -> Tensor:
+    """The mean of KL(p || q) and KL(q || p) over the last dimension, from log p and log q."""
+    return ((logs.exp() - others.exp()) * (logs - others)).sum(dim=-1) / 2
 
 
 def _whole_number(value: Any) -> int | None:

@@ -117,6 +117,11 @@ class NumberTask(Task):
         errors = (predicted - labels).abs()
         return errors if self.is_one_number else errors.mean(dim=-1)
 
+    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
+        """The squared difference; the mean over several numbers."""
+        differences = (logits.float() - others.float()).square()
+        return differences if self.is_one_number else differences.mean(dim=-1)
+
     def conformity_errors(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The absolute error of each number."""
         return np.abs(np.asarray(scores, dtype=np.float64) - np.asarray(labels, dtype=np.float64))

@@ -199,6 +199,10 @@ class Task:
         """The error (B,) of each sample, by which modulation compares modalities."""
         return self.distance(self.predicted(logits), labels)
 
+    def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
+        """How far apart (B,) two predictions of the same samples are, with gradient: as R-Drop has it."""
+        raise NotImplementedError
+
     def constant(self, labels: np.ndarray) -> np.ndarray:
         """The best that can be [`predicted`] for all samples alike: mean labels, or the frequencies of classes."""
         return np.asarray(labels, dtype=np.float64).mean(axis=0)

@@ -62,6 +62,13 @@ class FineTuningArguments:
     weight_averaging_options: MethodOptions = field(
         default=None, metadata={"help": "Options of weight_averaging, as in start=0.5; in YAML a mapping."}
     )
+    rdrop_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Above 0: each training sample is predicted twice, and R-Drop's loss of how far apart the two "
+            "are, by dropout and latent noise, has this weight. A step costs twice as much."
+        },
+    )
 
     @property
     def averaging(self) -> WeightAveraging:
@@ -90,6 +97,8 @@ class FineTuningArguments:
             raise ValueError(f"weight_averaging={averaging!r} must be one of {', '.join(WEIGHT_AVERAGING)}")
         if given is not None:
             self.weight_averaging_options = checked_options("weight_averaging", averaging, WEIGHT_AVERAGING, given)
+        if not 0.0 <= self.rdrop_weight < math.inf:
+            raise ValueError(f"rdrop_weight={self.rdrop_weight} must be a finite number, at least 0")
         check_at_least_1(lora_rank=self.lora_rank)
         if self.freeze_encoder:
             of_no_effect = {

@@ -44,6 +44,7 @@ from .loss_watch import LossWatch
 from .means import MeanTracker
 from .metrics import is_better_if_greater, load_metric
 from .optimizer_step import MicroBatch
+from .rdrop_mixin import RDropMixin
 from .resampling import ByDiscrepancy
 from .resampling_mixin import ResamplingMixin
 from .sample_policy_mixin import SamplePolicyMixin
@@ -70,6 +71,7 @@ class CPSLTrainer(
     LearningRateMixin,
     WeightAveragingMixin,
     EncoderMixin,
+    RDropMixin,
     Trainer,
 ):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].
