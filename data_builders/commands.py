@@ -8,7 +8,7 @@ from typing import Any
 
 from .command_line import CommandParser, comma_separated
 from .files import ON_ERROR
-from .labels import KINDS
+from .label_options import add_label_options
 
 
 MODALITIES_HELP = "the modalities to read, separated by commas; default: all"
@@ -59,22 +59,6 @@ def _parser(command: str, description: str | None) -> CommandParser:
     labels.add_argument("--no_labels", action="store_true", help="do not read labels, for data that has none")
     add_label_options(parser)
     return parser
-
-
-def add_label_options(parser: CommandParser) -> None:
-    """Adds the options that say what labels are."""
-    parser.add_argument(
-        "--label_kind",
-        choices=KINDS,
-        help="what a label is: a number, a class (numbers are names too), or classes, of which a text names several "
-        "between semicolons; default: told by the training split",
-    )
-    parser.add_argument(
-        "--label_range",
-        type=float,
-        nargs="+",
-        help="the least and the greatest label, if they are not -3 3; for several numbers one after the other",
-    )
 
 
 def _loading_parser(command: str, description: str | None, *, out: str) -> CommandParser:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .files import DataError, counted
+from .label_options import KINDS
 
 
 Range = tuple[float, float]
@@ -20,7 +21,6 @@ LABEL_RANGE: Range = (-3.0, 3.0)  # of a sentiment
 # The seven labels of CMU-MOSEI in the order of its files; where there is one value, it is the first of them.
 MOSEI_LABELS = ("sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear")
 LABEL_SIZES = (1, len(MOSEI_LABELS))
-KINDS = ("number", "class", "classes")  # what a user can say that a label is
 MAX_CLASSES = 1000
 
 _EMOTION_RANGE: Range = (0.0, 3.0)  # of MOSEI's emotions
@@ -393,7 +393,6 @@ def _noted_number(note: str) -> dict[str, Range | None]:
 
 
 __all__ = [
-    "KINDS",
     "LABEL_RANGE",
     "LABEL_SIZES",
     "MAX_CLASSES",

@@ -53,7 +53,7 @@ class ReadOptions(NamedTuple):
         head: The beginning of the data, which was read to recognise its format.
         labels: Whether labels are wanted; without, the data need not have them. None: they are given where they are.
         label_columns: The columns of the label that were asked for by name; none for `label`.
-        label_kind: What the label was said to be, one of `labels.KINDS`; None to tell by its values.
+        label_kind: What the label was said to be, one of `label_options.KINDS`; None to tell by its values.
         modalities: The modalities that are wanted; None for all.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.

@@ -59,7 +59,7 @@ def open_source(
         path: The file or folder.
         format: The name of the format; `None` to recognise it.
         labels: See `loading.load_aligned_dataset`, as for the other options of labels.
-        label_kind: One of `labels.KINDS`.
+        label_kind: One of `label_options.KINDS`.
         label_range: Least and greatest labels.
         label_format: What the labels are, where it need not be found.
         options: Other fields of `contract.ReadOptions`.

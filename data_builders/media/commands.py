@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..command_line import CommandParser, comma_separated, numbered_part
-from ..commands import add_label_options
 from ..files import ON_ERROR, DataError, check_at_least_1
-from ..labels import SENTIMENT
+from ..label_options import add_label_options
 from .contract import MODALITIES, ExtractionSettings
 
 
@@ -42,6 +41,7 @@ def extract(arguments: Sequence[str]) -> None:
     check_at_least_1(num_proc=options.num_proc)
     if options.transcripts and not options.transcripts.is_dir():
         raise DataError(f"{options.transcripts}: no such folder; --transcripts needs one")
+    from ..labels import SENTIMENT
     from .folder import extract_clips, find_clips, summary
     from .labels import read_labels
 

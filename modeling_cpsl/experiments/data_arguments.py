@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass, field
 
 from data_builders.command_line import comma_separated, numbered_part
-from data_builders.labels import KINDS
+from data_builders.label_options import KINDS
 
 
 @dataclass
