@@ -1,6 +1,6 @@
 """Labels that are one of several classes, such as an emotion, or several classes at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ class ClassTask(Task):
         kept = [place for rank, place in enumerate(order) if rank == 0 or 1.0 - scores[place] <= quantiles]
         return {"set": [self.names[place] for place in kept]}
 
-    def results(self, logits: Tensor) -> list[dict[str, Any]]:
+    def results(self, logits: Tensor, *, in_words: bool = True) -> list[dict[str, Any]]:
         """`label`, the likeliest class, `score`, its probability, and `probabilities` of all by name."""
         scores = self.scores(logits).cpu().numpy()
         return [
@@ -89,6 +89,14 @@ class ClassTask(Task):
             for row in scores
         ]
 
+    def covered(self, scores: np.ndarray, labels: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+        """See [`Task.covered`]; the likeliest class always is in the set."""
+        return super().covered(scores, labels, quantiles) | (np.asarray(scores).argmax(axis=-1) == labels)
+
+    def scores_of(self, result: Mapping[str, Any]) -> Any:
+        """See [`Task.scores_of`]."""
+        return [result["probabilities"][name] for name in self.names]
+
     def change(self, with_it: np.ndarray, without: np.ndarray) -> float:
         """By how much the probability of the class that is predicted with it changes."""
         place = int(with_it.argmax())
@@ -96,7 +104,7 @@ class ClassTask(Task):
 
     def sample_labels(self, label: Any) -> str:
         """See [`Task.sample_labels`]."""
-        return self.names[label]
+        return self.names[int(label)]
 
 
 @dataclass(frozen=True)
@@ -157,10 +165,14 @@ class LabelSetTask(Task):
             }
         }
 
-    def results(self, logits: Tensor) -> list[dict[str, Any]]:
+    def results(self, logits: Tensor, *, in_words: bool = True) -> list[dict[str, Any]]:
         """`label`, the classes whose probability is at least 1/2, and `score`, the probabilities of all by name."""
         scores = self.scores(logits).cpu().numpy()
         return [{"label": self._names_of(row >= 0.5), "score": self.by_name(row)} for row in scores]
+
+    def covered(self, scores: np.ndarray, labels: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+        """See [`Task.covered`]; what is likelier always is in the set."""
+        return super().covered(scores, labels, quantiles) | ((np.asarray(scores) >= 0.5) == (np.asarray(labels) > 0.5))
 
     def change(self, with_it: np.ndarray, without: np.ndarray) -> Any:
         """By how much the probability of each class changes, by name."""

@@ -1,6 +1,8 @@
 """Which words matter: by how much the score of an utterance changes through each of its words."""
 
+import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .processing_cpsl import EncodedUtterance
 
@@ -8,9 +10,10 @@ from .processing_cpsl import EncodedUtterance
 def word_shares(
     utterances: Sequence[EncodedUtterance],
     num_words: Sequence[int | None],
-    score: Callable[[Sequence[EncodedUtterance]], Sequence[float]],
+    score: Callable[[Sequence[EncodedUtterance]], Sequence[Any]],
     batch_size: int,
-) -> list[list[float | None] | None]:
+    change: Callable[[Any, Any], Any] = operator.sub,
+) -> list[list[Any] | None]:
     """The score of each utterance less its score without each word, whose features are left out too.
 
     Args:
@@ -18,6 +21,7 @@ def word_shares(
         num_words: How many words each of them has; None where the text is missing.
         score: Gives the scores of a batch.
         batch_size: The largest number of utterances in a batch.
+        change: By how much scores change, from those with a word and those without it.
 
     Returns:
         For each utterance a list of `num_words` differences of sentiments, with None for a word that is the only one,
@@ -32,11 +36,11 @@ def word_shares(
     scores = [
         value for start in range(0, len(variants), batch_size) for value in score(variants[start : start + batch_size])
     ]
-    shares: list[list[float | None] | None] = [None if count is None else [None] * count for count in num_words]
+    shares: list[list[Any] | None] = [None if count is None else [None] * count for count in num_words]
     for (index, word), without in zip(left_out, scores[len(utterances) :], strict=True):
         of_utterance = shares[index]
         assert of_utterance is not None
-        of_utterance[word] = scores[index] - without
+        of_utterance[word] = change(scores[index], without)
     return shares
 
 

@@ -128,12 +128,12 @@ class CPSLModelMixin(_Model):
             self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": name}
         super().save_pretrained(*args, **kwargs)
 
-    def set_calibration(self, half_widths: dict[str, float], coverage: float) -> None:
-        """Stores prediction intervals that were fitted on held-out samples in the config.
+    def set_calibration(self, half_widths: dict[str, Any], coverage: float) -> None:
+        """Stores prediction intervals, or sets of classes, that were fitted on held-out samples in the config.
 
         Args:
             half_widths: Half the width of an interval, by the modalities that an utterance has, see
-                [`conformal_half_widths`].
+                [`conformal_quantiles`]; for classes their quantiles.
             coverage: The share of labels that they were fitted to hold, in (0, 1).
         """
         self.config.interval_half_widths, self.config.interval_coverage = half_widths, coverage

@@ -52,7 +52,7 @@ class NumberTask(Task):
 
     @property
     def is_sentiment(self) -> bool:
-        """Whether the label is a sentiment as those of CMU-MOSI, whose integers have names."""
+        """See [`Task.is_sentiment`]."""
         return self.ranges == (SENTIMENT_RANGE,)
 
     @property
@@ -134,7 +134,7 @@ class NumberTask(Task):
         pairs = np.stack([low, high], axis=-1).tolist()
         return {"interval": dict(zip(self.names, pairs, strict=True))}
 
-    def results(self, logits: Tensor) -> list[dict[str, Any]]:
+    def results(self, logits: Tensor, *, in_words: bool = True) -> list[dict[str, Any]]:
         """`score`, clipped, and `prediction`, as it is; for scales whose points have names also the `label`.
 
         For a sentiment in [-3, 3] also `acc7_class`, the integer whose name the label is. Of several numbers both are
@@ -145,13 +145,17 @@ class NumberTask(Task):
             {"score": self.by_name(score), "prediction": self.by_name(prediction)}
             for score, prediction in zip(scores, predictions, strict=True)
         ]
-        if self.is_sentiment:
+        if in_words and self.is_sentiment:
             for result, decoded in zip(results, decode_sentiment(logits), strict=True):
                 result |= {"label": decoded["label"], "acc7_class": decoded["acc7_class"]}
-        elif self.ranges == (SIMS_RANGE,):
+        elif in_words and self.ranges == (SIMS_RANGE,):
             for result, place in zip(results, sims_class(scores), strict=True):
                 result["label"] = SIMS_CLASSES[place]
         return results
+
+    def scores_of(self, result: Mapping[str, Any]) -> Any:
+        """See [`Task.scores_of`]."""
+        return result["score"] if self.is_one_number else super().scores_of(result)
 
     def change(self, with_it: np.ndarray, without: np.ndarray) -> Any:
         """The difference; of several numbers by name."""
@@ -159,7 +163,7 @@ class NumberTask(Task):
 
     def sample_labels(self, label: Any) -> Any:
         """See [`Task.sample_labels`]."""
-        return label if self.is_one_number else dict(zip(self.names, label, strict=True))
+        return self.by_name(np.asarray(label, dtype=np.float64))
 
 
 __all__ = ["TASK_LOSSES", "UNBOUNDED", "NumberTask", "Range"]

@@ -14,8 +14,8 @@ from .configuration_cpsl import PIPELINE_TASK, check_tokenizer
 from .decision_cpsl import Candidates
 from .explanation_cpsl import word_shares
 from .processing_cpsl import CPSLProcessor, EncodedUtterance, warn_truncated
-from .task_cpsl import checked_label, clip_sentiment
-from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths, modality_set
+from .task_cpsl import Task
+from .uncertainty_cpsl import DEFAULT_COVERAGE, conformal_quantiles, modality_set
 from .utterances_cpsl import UTTERANCE_FIELDS, name_in_errors
 
 
@@ -78,7 +78,9 @@ class MultimodalSentimentPipeline(Pipeline):
                 always is.
 
         Returns:
-            One dict for each utterance, in their order (a dict for one, a list for a list, else a generator):
+            One dict for each utterance, in their order (a dict for one, a list for a list, else a generator). Below is
+            what it has for a sentiment. For several numbers or classes what is said of each is a dict by name; for
+            classes there are a `label` and `probabilities`, and the uncertainty has a `set` in place of an `interval`.
 
             - `score`: sentiment in [-3, 3]; `prediction`, the same before it was clipped to that range; `acc7_class`,
               its class -3 ... 3, and `label`, the name of that class;
@@ -107,8 +109,8 @@ class MultimodalSentimentPipeline(Pipeline):
 
     def calibrate(
         self, held_out: Iterable[Mapping[str, Any]], coverage: float = DEFAULT_COVERAGE, batch_size: int | None = None
-    ) -> dict[str, float]:
-        """Fits the prediction intervals and stores them in the model's config, which `save_pretrained` keeps.
+    ) -> dict[str, Any]:
+        """Fits the prediction intervals, or sets of classes, and stores them in the model's config.
 
         Each set of modalities that occurs gets an interval of its own: to have one for clips without a face, for
         example, include utterances without one. An earlier calibration is replaced.
@@ -120,23 +122,24 @@ class MultimodalSentimentPipeline(Pipeline):
             batch_size: As for a call.
 
         Returns:
-            Half the interval's width, by set of modalities such as `acoustic+text`.
+            Half the interval's width, by set of modalities such as `acoustic+text`; of several numbers or classes a
+            list. For one class the largest 1 - p of a class in the set.
 
         Raises:
-            ValueError: A label is missing or not in [-3, 3], or there are too few samples for this coverage.
+            ValueError: A label is missing or none of the task's, or there are too few samples for this coverage.
         """
-        labels: list[float] = []
-        coverage = float(coverage)
+        labels: list[Any] = []
+        coverage, task = float(coverage), self._task
 
         def utterances() -> Iterator[Mapping[str, Any]]:
             for index, utterance in enumerate(held_out):
-                labels.append(_label(utterance, index))
+                labels.append(_label(utterance, index, task))
                 yield utterance
 
         results = list(self._results(utterances(), batch_size, num_samples=1, explain=False, on_error="raise"))
-        half_widths = conformal_half_widths(
-            [result["score"] for result in results], labels, [_modality_set(result) for result in results], coverage
-        )
+        scores = np.array([task.scores_of(result) for result in results], dtype=np.float64)
+        errors = task.conformity_errors(scores, task.label_array(labels))
+        half_widths = conformal_quantiles(errors, [_modality_set(result) for result in results], coverage)
         self.model.set_calibration(half_widths, coverage)
         return half_widths
 
@@ -217,60 +220,83 @@ class MultimodalSentimentPipeline(Pipeline):
         if explain:
             result["weights"] = output.fusion_weights or {}
             plain = output if num_samples == 1 else self.model(**input_tensors)
-            result["deltas"] = self._leave_one_out(input_tensors, plain)
+            result["scores"] = self._task.scores(plain["logits"])
+            result["without"] = self._leave_one_out(input_tensors, plain)
         return result
 
     def _leave_one_out(self, inputs: dict[str, Any], output: Any) -> dict[str, Tensor]:
-        """By modality (B,): the score minus the score without that modality; NaN where there is no other one.
+        """By modality the scores without it, (B,) or (B, K); NaN where there is no other one.
 
         Masked text keeps its tokens, so that a word's features count as often as it has subwords, as before.
         """
-        presence, score = dict(output["modality_presence"]), clip_sentiment(output["logits"])
-        deltas = {}
+        presence, scores = dict(output["modality_presence"]), {}
         for name in presence:
             others = [mask for other, mask in presence.items() if other != name]
             nothing_left = ~torch.stack(others).any(dim=0) if others else torch.ones_like(presence[name])
             without = presence | {name: torch.zeros_like(presence[name])}
             reduced = self.model(**(inputs | {"modality_mask": without}))
-            deltas[name] = (score - clip_sentiment(reduced["logits"])).masked_fill(nothing_left, torch.nan)
-        return deltas
+            values = self._task.scores(reduced["logits"])
+            nothing_left = nothing_left.view(-1, *[1] * (values.dim() - 1))
+            scores[name] = values.masked_fill(nothing_left, torch.nan)
+        return scores
 
-    def _scores(self, utterances: Sequence[EncodedUtterance]) -> list[float]:
+    def _scores(self, utterances: Sequence[EncodedUtterance]) -> list[Any]:
         """The scores of a batch of utterances, and nothing else of them."""
-        return clip_sentiment(self.forward(self.processor.make_batch(utterances))["logits"]).tolist()
+        scores = self._task.scores(self.forward(self.processor.make_batch(utterances))["logits"]).numpy()
+        return scores.tolist() if self._task.is_one_number else [*scores]
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:
         """The model's outputs for B utterances -> their B results; an `error` where a prediction is not finite."""
         results: list[dict[str, Any]] = []
-        logits = model_outputs["logits"]
-        for index, sentiment in enumerate(self.processor.decode_sentiment(logits.nan_to_num())):
-            if not logits[index].isfinite():
-                results.append({"error": f"the model predicts {float(logits[index])}; its features are out of range"})
+        logits, task = model_outputs["logits"], self._task
+        scores = task.scores(logits).numpy()
+        parts = {
+            name: task.results(values, in_words=False)
+            for name, values in (model_outputs.get("unimodal_logits") or {}).items()
+        }
+        for index, result in enumerate(task.results(logits.nan_to_num())):
+            if not logits[index].isfinite().all():
+                value = logits[index].flatten()[~logits[index].flatten().isfinite()][0]
+                results.append({"error": f"the model predicts {float(value)}; its features are out of range"})
                 continue
-            result = {"score": sentiment["value"], "prediction": float(logits[index])}
-            result |= {"label": sentiment["label"], "acc7_class": sentiment["acc7_class"]}
             result["modalities"] = {
-                name: _modality_result(name, index, model_outputs) if present[index] else None
+                name: self._modality_result(name, index, parts, model_outputs) if present[index] else None
                 for name, present in model_outputs["modality_presence"].items()
             }
-            if "deltas" in model_outputs:
+            if "without" in model_outputs:
                 weights = self._decision_weights(result)
                 result["decision_weights"] = weights and {name: weight for name, (weight, _, _) in weights.items()}
-            result["uncertainty"] = self._uncertainty(result, index, model_outputs)
+            result["uncertainty"] = self._uncertainty(result, scores[index], index, model_outputs)
             results.append(result)
         return results
+
+    @property
+    def _task(self) -> Task:
+        return self.model.task
+
+    def _modality_result(
+        self, name: str, index: int, parts: Mapping[str, list[dict[str, Any]]], outputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        result = parts[name][index] if name in parts else {}
+        if "without" in outputs:
+            with_it, without = outputs["scores"][index].numpy(), outputs["without"][name][index].numpy()
+            result["delta"] = None if np.isnan(without).any() else self._task.change(with_it, without)
+            if name in outputs["weights"]:
+                result["weight"] = float(outputs["weights"][name][index])
+        return result
 
     def _decision_weights(self, result: Mapping[str, Any]) -> Candidates | None:
         return (self.model.config.decision_weights or {}).get(_modality_set(result))
 
-    def _uncertainty(self, result: dict[str, Any], index: int, outputs: dict[str, Any]) -> dict[str, Any] | None:
+    def _uncertainty(
+        self, result: dict[str, Any], scores: np.ndarray, index: int, outputs: dict[str, Any]
+    ) -> dict[str, Any] | None:
         uncertainty: dict[str, Any] = {}
         if "logits_std" in outputs:
-            uncertainty["std"] = float(outputs["logits_std"][index])
-        half_width = (self.model.config.interval_half_widths or {}).get(_modality_set(result))
-        if half_width is not None:
-            interval = np.array([result["score"] - half_width, result["score"] + half_width])
-            uncertainty["interval"] = clip_sentiment(interval).tolist()
+            uncertainty["std"] = self._task.by_name(outputs["logits_std"][index].numpy())
+        quantiles = (self.model.config.interval_half_widths or {}).get(_modality_set(result))
+        if quantiles is not None:
+            uncertainty |= self._task.region(scores.astype(np.float64), np.array(quantiles))
             uncertainty["coverage"] = self.model.config.interval_coverage
         return uncertainty or None
 
@@ -341,7 +367,9 @@ class MultimodalSentimentPipeline(Pipeline):
             outputs = self.postprocess(self.forward(batch, **forward), **postprocess)
             if forward.get("explain") == "words":
                 num_words = [window[index]["num_words"] for index in chosen]
-                shares = word_shares([encoded[index] for index in chosen], num_words, self._scores, batch_size)
+                shares = word_shares(
+                    [encoded[index] for index in chosen], num_words, self._scores, batch_size, self._task.change
+                )
                 outputs = [output | {"word_shares": of} for output, of in zip(outputs, shares, strict=True)]
             for index, output in zip(chosen, outputs, strict=True):
                 if "error" in output:
@@ -360,12 +388,12 @@ def _name(utterance: Any, index: int) -> str:
     return f"utterance {index}" if sample_id is None else f"utterance {index} (id {sample_id})"
 
 
-def _label(utterance: Any, index: int) -> float:
+def _label(utterance: Any, index: int, task: Task) -> Any:
     with name_in_errors(_name(utterance, index)):
         label = utterance.get("label") if isinstance(utterance, Mapping) else None
         if label is None:
             raise ValueError("no label; calibration needs one")
-        return checked_label(label)
+        return task.checked_label(label)
 
 
 def _fields(utterance: Any) -> dict[str, Any]:
@@ -388,19 +416,6 @@ def _fields(utterance: Any) -> dict[str, Any]:
 
 def _modality_set(result: Mapping[str, Any]) -> str:
     return modality_set(name for name, part in result["modalities"].items() if part is not None)
-
-
-def _modality_result(name: str, index: int, outputs: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, float | None] = {}
-    if "unimodal_logits" in outputs:
-        prediction = outputs["unimodal_logits"][name][index]
-        result = {"score": float(clip_sentiment(prediction)), "prediction": float(prediction)}
-    if "deltas" in outputs:
-        delta = float(outputs["deltas"][name][index])
-        result["delta"] = delta if delta == delta else None
-        if name in outputs["weights"]:
-            result["weight"] = float(outputs["weights"][name][index])
-    return result
 
 
 if PIPELINE_TASK not in PIPELINE_REGISTRY.get_supported_tasks():  # a copy from the Hub leaves the package's in place

@@ -1,7 +1,7 @@
 """What a label is: the contract of every task, and the sentiment, which a model predicts that says nothing else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -159,6 +159,11 @@ class Task:
         return False
 
     @property
+    def is_sentiment(self) -> bool:
+        """Whether the label is a sentiment as those of CMU-MOSI, whose integers have names."""
+        return False
+
+    @property
     def title(self) -> str:
         """What cards call the task."""
         raise NotImplementedError
@@ -220,13 +225,22 @@ class Task:
         """
         raise NotImplementedError
 
-    def in_region(self, errors: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-        """Whether labels with these [`conformity_errors`] lie in their regions; of the same shape."""
-        return errors <= quantiles
+    def covered(self, scores: np.ndarray, labels: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+        """Whether labels, (N,) or (N, K), lie in their regions; quantiles for all samples, or for each."""
+        return self.conformity_errors(scores, labels) <= quantiles
 
-    def results(self, logits: Tensor) -> list[dict[str, Any]]:
-        """What a prediction means, by sample; logits are finite."""
+    def results(self, logits: Tensor, *, in_words: bool = True) -> list[dict[str, Any]]:
+        """What a prediction means, by sample.
+
+        Args:
+            logits: Finite, (B,) or (B, K).
+            in_words: Whether numbers are also told by the names of their scale.
+        """
         raise NotImplementedError
+
+    def scores_of(self, result: Mapping[str, Any]) -> Any:
+        """The scores, a number or a list of K, that one of [`results`] holds."""
+        return [result["score"][name] for name in self.names]
 
     def change(self, with_it: np.ndarray, without: np.ndarray) -> Any:
         """By how much the scores of a sample change through something, as a result shows it.

@@ -1,9 +1,10 @@
-"""Prediction intervals by split conformal prediction (Vovk et al. 2005; Lei et al. 2018)."""
+"""Prediction intervals and sets by split conformal prediction (Vovk et al. 2005; Lei et al. 2018)."""
 
 import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,37 +24,40 @@ def modality_set(names: Iterable[str]) -> str:
     return "+".join(sorted(names))
 
 
-def conformal_half_widths(
-    predictions: Sequence[float] | np.ndarray,
-    labels: Sequence[float] | np.ndarray,
-    modality_sets: Sequence[str],
-    coverage: float = DEFAULT_COVERAGE,
-) -> dict[str, float]:
-    """[`conformal_half_width`] for each set of modalities separately: without voice or face, errors are larger.
+def conformal_quantiles(
+    errors: np.ndarray, modality_sets: Sequence[str], coverage: float = DEFAULT_COVERAGE
+) -> dict[str, Any]:
+    """[`conformal_quantile`] for each set of modalities separately: without voice or face, errors are larger.
 
-    A set with too few samples gets no interval, which is logged.
+    A set with too few samples gets none, which is logged.
 
     Args:
-        predictions: (N,), predictions for samples that the model was not trained on.
-        labels: (N,).
+        errors: (N,) or (N, K), the errors of predictions for samples that the model was not trained on, see
+            [`Task.conformity_errors`].
         modality_sets: The name of the set of modalities that each of the N samples has, see [`modality_set`].
-        coverage: Probability in (0, 1) that an interval shall contain the label of a new sample.
+        coverage: Probability in (0, 1) that the error of a new sample shall not be larger.
 
     Returns:
-        Half the interval's width, by the name of the set.
+        A number, or a list of K, by the name of the set.
 
     Raises:
-        ValueError: As [`conformal_half_width`]; for too few samples only if every set has too few.
+        ValueError: As [`conformal_quantile`]; for too few samples only if every set has too few.
     """
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    errors = np.asarray(errors)
     sizes = Counter(modality_sets).most_common()
     enough = [name for name, size in sizes if _rank(size, coverage) <= size]
     for name, size in sizes[len(enough) :] if enough else []:
         logger.warning("no interval for utterances with %s alone: too few of them (%d)", name, size)
     # Where no set is large enough, the error tells how many samples the largest one lacks.
     chosen = enough or [name for name, _ in sizes[:1]] or [""]
-    members = {name: np.array([other == name for other in modality_sets], dtype=bool) for name in chosen}
-    return {name: conformal_half_width(predictions[mask], labels[mask], coverage) for name, mask in members.items()}
+    found: dict[str, Any] = {}
+    for name in chosen:
+        members = errors[np.array([other == name for other in modality_sets], dtype=bool)]
+        if errors.ndim == 1:
+            found[name] = conformal_quantile(members, coverage)
+        else:
+            found[name] = [conformal_quantile(column, coverage) for column in members.T]
+    return found
 
 
 def conformal_half_width(
@@ -61,8 +65,7 @@ def conformal_half_width(
 ) -> float:
     """Half the width of an interval around a prediction that contains a new sample's label with a given probability.
 
-    It is the ceil((N + 1) * coverage)-th smallest absolute residual. The guarantee holds for new samples that are
-    exchangeable with these N. So these must be held out: residuals of training samples are too small.
+    It is the [`conformal_quantile`] of the absolute residuals.
 
     Args:
         predictions: (N,), predictions for samples that the model was not trained on.
@@ -73,26 +76,41 @@ def conformal_half_width(
         A difference of sentiments; the interval is prediction +- this.
 
     Raises:
-        ValueError: `coverage` is not in (0, 1), the sizes differ, a value is not finite, or there are too few samples
-            for this coverage.
+        ValueError: As [`conformal_quantile`], or the sizes differ.
 
     Example:
         >>> conformal_half_width([0.0] * 9, [0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8, 0.9], coverage=0.9)
         0.9
     """
     predictions, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if not 0.0 < coverage < 1.0:
-        raise ValueError(f"coverage={coverage} must be in (0, 1)")
     if predictions.shape != labels.shape or predictions.ndim != 1:
         raise ValueError(f"{predictions.shape} predictions for {labels.shape} labels; each sample needs one of each")
-    residuals = np.sort(np.abs(predictions - labels))
-    if not np.isfinite(residuals).all():
+    return conformal_quantile(np.abs(predictions - labels), coverage)
+
+
+def conformal_quantile(errors: np.ndarray, coverage: float = DEFAULT_COVERAGE) -> float:
+    """What the error of a new sample does not exceed, with a given probability.
+
+    It is the ceil((N + 1) * coverage)-th smallest of these errors. The guarantee holds for new samples that are
+    exchangeable with these N. So these must be held out: errors of training samples are too small.
+
+    Args:
+        errors: (N,), of predictions for samples that the model was not trained on.
+        coverage: The probability, in (0, 1).
+
+    Raises:
+        ValueError: `coverage` is not in (0, 1), a value is not finite, or there are too few samples for this coverage.
+    """
+    if not 0.0 < coverage < 1.0:
+        raise ValueError(f"coverage={coverage} must be in (0, 1)")
+    errors = np.sort(np.asarray(errors, dtype=np.float64))
+    if not np.isfinite(errors).all():
         raise ValueError("a prediction or label is NaN or infinite")
-    rank = _rank(len(residuals), coverage)
-    if rank > len(residuals):
+    rank = _rank(len(errors), coverage)
+    if rank > len(errors):
         needed = math.ceil(coverage / (1.0 - coverage) - 1e-9)
-        raise ValueError(f"{len(residuals)} held-out samples are too few for {coverage:.0%} coverage; give {needed}")
-    return float(residuals[rank - 1])
+        raise ValueError(f"{len(errors)} held-out samples are too few for {coverage:.0%} coverage; give {needed}")
+    return float(errors[rank - 1])
 
 
 def _rank(count: int, coverage: float) -> int:
@@ -115,4 +133,11 @@ def interval_coverage(
     return float(np.mean(np.abs(np.asarray(predictions) - np.asarray(labels)) <= np.asarray(half_width)))
 
 
-__all__ = ["DEFAULT_COVERAGE", "conformal_half_width", "conformal_half_widths", "interval_coverage", "modality_set"]
+__all__ = [
+    "DEFAULT_COVERAGE",
+    "conformal_half_width",
+    "conformal_quantile",
+    "conformal_quantiles",
+    "interval_coverage",
+    "modality_set",
+]

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HTTPError
 from transformers import (
     AutoConfig,
@@ -26,18 +26,14 @@ from transformers import (
 )
 
 from data_builders import features_are_normalized, load_aligned_dataset
-from data_builders.arrow_rows import label_format_of
 from data_builders.columns import feature_extractors, modality_rows, modality_sizes, read_columns
 from data_builders.cross_validation import cross_validation_splits, share_of_groups
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
-from data_builders.labels import SENTIMENT
 from data_builders.leaks import leak_search
 
 from ..architectures_cpsl import ARCHITECTURES
-from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..configuration_cpsl import CPSLConfig, CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
-from ..number_task_cpsl import NumberTask
 from ..processing_cpsl import CPSLProcessor
 from ..tasks_cpsl import task_of
 from ..training.collation import CPSLDataCollator
@@ -47,6 +43,7 @@ from ..training.trainer import CPSLTrainer
 from .console import without_loading_reports
 from .continuation import kept_and_new, kept_statistics, restart_bounds
 from .data_arguments import DataArguments
+from .label_formats import task_fields
 from .loading import NO_FOREIGN_CODE, check_claimed_size
 from .recipe import Recipe
 from .records import SAMPLE_BACKBONE_FOLDER, TrainingLog
@@ -54,12 +51,6 @@ from .sample_backbone import make_sample_backbone
 
 
 logger = logging.getLogger(__name__)
-
-_PROBLEM_TYPES = {
-    **dict.fromkeys(("number", "numbers"), NumberTask.problem_type),
-    "class": ClassTask.problem_type,
-    "classes": LabelSetTask.problem_type,
-}
 
 # What `report_to` names that an extra of this package installs.
 REPORTERS = ("tensorboard", "trackio", "wandb")
@@ -187,24 +178,6 @@ def _longest_input(backbone: PreTrainedConfig) -> float:
         return math.inf
     # MPNet counts positions from the one behind its padding's.
     return backbone.max_position_embeddings - (2 if isinstance(backbone, MPNetConfig) else 0)
-
-
-def task_fields(features: Features) -> dict[str, Any]:
-    """The fields of a model's configuration that say what the labels of a data set are; none for sentiments.
-
-    Args:
-        features: The columns of a split; see [`label_format_of`].
-    """
-    label_format = label_format_of(features)
-    if label_format is None or label_format == SENTIMENT:
-        return {}
-    task: dict[str, Any] = {
-        "problem_type": _PROBLEM_TYPES[label_format.kind],
-        "id2label": dict(enumerate(label_format.names)),
-    }
-    numbers = zip(label_format.names, label_format.ranges, strict=False)
-    ranges = {name: [*bounds] for name, bounds in numbers if bounds is not None}
-    return task | ({"label_ranges": ranges} if ranges else {})
 
 
 def build_model(

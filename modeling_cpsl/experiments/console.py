@@ -21,6 +21,7 @@ from data_builders.files import counted, one_line
 
 from ..architectures_cpsl import ARCHITECTURES
 from ..training.embedding_rows import PartlyTrainedEmbedding
+from ..training.labels import task_of_model
 from ..training.trainer import CPSLTrainer
 from .recipe import SWITCHES, switched_on
 from .records import results_table
@@ -28,8 +29,8 @@ from .records import results_table
 
 logger = logging.getLogger(__name__)
 
-# The metrics that an epoch's line shows, beside the one that chooses the best epoch.
-EPOCH_METRICS = ("mae", "corr", "acc7", "acc2_nonzero")
+# The metrics that an epoch's line shows where the task has them, beside the one that chooses the best epoch.
+EPOCH_METRICS = ("mae", "corr", "acc7", "acc2_nonzero", "ccc", "accuracy", "uar", "f1_macro", "f1_weighted")
 
 
 class Console(TrainerCallback):
@@ -132,7 +133,7 @@ class Console(TrainerCallback):
         if not self.trainer.is_world_process_zero():
             return
         if splits:
-            print(results_table(metrics, splits))
+            print(results_table(metrics, splits, task_of_model(self.trainer.unwrapped_model)))
         print(f"kept: {kept_model(self.trainer.args, self.trainer.state)}")
         print(f"model, results, predictions, plots and model card are in {self.trainer.args.output_dir}")
 

@@ -18,14 +18,17 @@ from data_builders.columns import feature_rows, read_columns
 from data_builders.files import replacing_file
 
 from ..architectures_cpsl import ARCHITECTURES
+from ..number_task_cpsl import NumberTask
 from ..processing_cpsl import CPSLProcessor
-from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE, clip_sentiment
+from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE, Task
+from ..tasks_cpsl import task_of
 from ..training.encoding import modality_sets
-from ..training.metrics import METRICS
+from ..training.labels import label_values
 from ..training.streaming import EncodedStream
-from ..uncertainty_cpsl import interval_coverage
+from ..training.task_metrics import metrics_of
 from . import records
 from .plots import has_modulation
+from .prediction_tables import scores_and_labels
 from .recipe import SWITCHES, switched_on
 
 
@@ -78,8 +81,10 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         "name": DATASET_NAMES.get(recipe["dataset"], Path(shown["dataset"]).name),
         "format": dataset["train"].info.config_name,
     }
-    splits = {name: _split_facts(split, config.modality_sizes) for name, split in dataset.items()}
-    scored = [split for split in dataset if f"{split}_mae" in results]
+    task = task_of(config)
+    metrics = metrics_of(task)
+    splits = {name: _split_facts(split, config.modality_sizes, task) for name, split in dataset.items()}
+    scored = [split for split in dataset if f"{split}_{next(iter(metrics))}" in results]
     metadata = ModelCardData(
         model_name=model_name,
         base_model=encoder["hub_id"],
@@ -87,9 +92,9 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         license=encoder["license"] if recipe["dataset"] == "sample" else UNKNOWN_LICENSE,
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=[*TAGS, *config.modality_sizes],
-        metrics=sorted({metric.hub_type for metric in METRICS.values()}),
-        eval_results=_eval_results(results, scored, data) or None,
+        tags=[*(TAGS if task.is_sentiment else TAGS[:2]), *config.modality_sizes],
+        metrics=sorted({metric.hub_type for metric in metrics.values()}),
+        eval_results=_eval_results(results, scored, data, task) or None,
     )
     return ModelCard.from_template(
         metadata,
@@ -97,12 +102,14 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         architecture=ARCHITECTURES[config.architecture],
         classes=SENTIMENT_CLASSES,
         config=config,
+        confusion_plot=records.CONFUSION_PLOT if (output_dir / records.CONFUSION_PLOT).is_file() else None,
         data=data,
         encoder=encoder,
         folder=recipe["hub_model_id"] or shown["output_dir"],
         interval=_interval(config, output_dir, dataset.get("test"), processor),
+        label_columns=_label_columns(task),
         label_range=SENTIMENT_RANGE,
-        metrics=METRICS,
+        metrics=metrics,
         modalities=_modalities(splits["train"], processor),
         modulation_plot=records.MODULATION_PLOT,
         modulated=has_modulation(records.read_log(output_dir)),
@@ -116,16 +123,19 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         results=results,
         scored=scored,
         splits=splits,
+        task=task,
         training_plot=records.TRAINING_PLOT,
     )
 
 
-def _eval_results(results: dict[str, float], splits: Iterable[str], data: dict[str, str]) -> list[EvalResult]:
+def _eval_results(
+    results: dict[str, float], splits: Iterable[str], data: dict[str, str], task: Task
+) -> list[EvalResult]:
     """One result for each metric and split; what could not be computed is left out."""
     return [
         EvalResult(
             task_type="text-classification",
-            task_name="Multimodal sentiment regression",
+            task_name=task.title,
             dataset_type=data["type"],
             dataset_name=data["name"],
             dataset_config=data["format"],
@@ -135,7 +145,7 @@ def _eval_results(results: dict[str, float], splits: Iterable[str], data: dict[s
             metric_value=round(results[f"{split}_{name}"], 4),
         )
         for split in splits
-        for name, metric in METRICS.items()
+        for name, metric in metrics_of(task).items()
         if math.isfinite(results[f"{split}_{name}"])
     ]
 
@@ -180,12 +190,12 @@ def _modalities(train_facts: dict[str, Any], processor: CPSLProcessor) -> list[d
     ]
 
 
-def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> dict[str, Any]:
+def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str], task: Task) -> dict[str, Any]:
     """What the card says of a split, from one pass over it."""
-    labels, videos, num_words = [], set(), 0
+    num_samples, videos, num_words = 0, set(), 0
     missing, of_utterance = dict.fromkeys(modalities, 0), dict.fromkeys(modalities, True)
-    for table in read_columns(split, ["video_id", "words", "label", *modalities]):
-        labels += table["label"].to_pylist()
+    for table in read_columns(split, ["video_id", "words", *modalities]):
+        num_samples += len(table)
         videos |= set(table["video_id"].to_pylist())
         num_words += sum(map(len, table["words"].to_pylist()))
         for name in modalities:
@@ -193,32 +203,57 @@ def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str]) -> d
                 missing[name] += not len(rows)
                 of_utterance[name] = of_utterance[name] and bool((rows == rows[:1]).all())
     return {
-        "samples": len(labels),
+        "samples": num_samples,
         "videos": len(videos),
         "words": num_words,
-        "label_mean": np.mean(labels),
-        "label_std": np.std(labels),
-        "zeros": labels.count(0.0),
+        "labels": _label_cells(label_values(split, task), task),
         "missing": missing,
         "of_utterance": of_utterance,
     }
+
+
+def _label_columns(task: Task) -> list[str]:
+    """What is said of the labels of each split."""
+    if task.is_sentiment:
+        return ["label, mean ± deviation", "labelled 0"]
+    return [f"{name}, mean ± deviation" if isinstance(task, NumberTask) else name for name in task.names]
+
+
+def _label_cells(labels: np.ndarray, task: Task) -> list[str]:
+    """That of one split: means of numbers, or how many samples have a class."""
+    if not isinstance(task, NumberTask):
+        return [str(round(share * len(labels))) for share in task.constant(labels)]
+    columns = labels.astype(np.float64).reshape(len(labels), -1).T
+    cells = [f"{np.mean(column):.2f} ± {np.std(column):.2f}" for column in columns]
+    return [*cells, str(int((labels == 0).sum()))] if task.is_sentiment else cells
 
 
 def _interval(config: Any, output_dir: Path, test: Any, processor: CPSLProcessor) -> dict[str, Any] | None:
     """The calibrated intervals and the share of test labels in them; None for a model that was not calibrated."""
     if config.interval_half_widths is None:
         return None
-    interval = {"half_widths": config.interval_half_widths, "coverage": config.interval_coverage}
+    task, quantiles = task_of(config), config.interval_half_widths
+    interval = {
+        "regions": {name: _region_text(task, np.atleast_1d(values)) for name, values in quantiles.items()},
+        "coverage": config.interval_coverage,
+    }
     if test is not None:
         # A sample with a set of modalities that was not calibrated has no interval.
-        rows = records.read_predictions(output_dir, "test")
-        rows["half_width"] = [config.interval_half_widths.get(name) for name in modality_sets(test, processor)]
-        rows = rows.dropna(subset="half_width")
-        interval["num_samples"] = len(rows)
-        if len(rows):
-            scores = clip_sentiment(rows["prediction"])
-            interval["measured"] = interval_coverage(scores, rows["label"], rows["half_width"])
+        sets = modality_sets(test, processor)
+        rows = np.array([name in quantiles for name in sets], dtype=bool)
+        interval["num_samples"] = int(rows.sum())
+        if rows.any():
+            scores, labels = scores_and_labels(records.read_predictions(output_dir, "test"), task)
+            own = np.array([quantiles[name] for name in sets if name in quantiles])
+            interval["measured"] = float(np.mean(task.covered(scores[rows], labels[rows], own)))
     return interval
+
+
+def _region_text(task: Task, quantiles: np.ndarray) -> str:
+    if isinstance(task, NumberTask):
+        names = [""] if task.is_one_number else [f"{name} " for name in task.names]
+        return ", ".join(f"{name}± {value:.3f}" for name, value in zip(names, quantiles, strict=True))
+    return ", ".join(f"p ≥ {1 - value:.3f}" for value in quantiles)
 
 
 __all__ = ["CARD_FILE", "write_model_card"]

@@ -47,6 +47,11 @@ class Curve(NamedTuple):
 METRIC_PANELS = {
     "mae": Panel("Validation MAE", "sentiment points"),
     "corr": Panel("Validation correlation", "Pearson's r"),
+    "ccc": Panel("Validation concordance", "Lin's correlation"),
+    "accuracy": Panel("Validation accuracy", "fraction"),
+    "uar": Panel("Validation UAR", "mean recall of the classes"),
+    "f1_macro": Panel("Validation macro F1", "mean F1 of the classes"),
+    "f1_weighted": Panel("Validation weighted F1", "mean F1 by support"),
 }
 MODULATION_PANELS = {
     "coefficient": Panel("Modulation coefficient $c_m$", "mean over the steps", (0.0, 1.0)),
@@ -126,6 +131,36 @@ def plot_modulation(
     panels.append((SKILL_PANEL, skills))
     panels.append((IMBALANCE_PANEL, [_curve(log_history, deviations, "train_imbalance", "", (MARK_COLOR, "o"))]))
     _save_figure(panels, path, modulated_epochs=modulated_epochs)
+
+
+def plot_confusion(counts: np.ndarray, names: Sequence[str], path: str | os.PathLike, *, split: str) -> None:
+    """Draws how many samples of each class were taken for each class, coloured by their share of the true class.
+
+    Args:
+        counts: (K, K), true classes in rows and predicted ones in columns.
+        names: Of the K classes.
+        path: The PNG file to write.
+        split: What the samples are of, for the title.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(3.0, 0.55 * len(names) + 1.5)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(side, side), layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.add_subplot()
+        axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", color=color)
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.set_yticks(range(len(names)), names)
+        axis.set(title=f"{split} split", xlabel="predicted", ylabel="true")
+        with replacing_file(path) as temporary:
+            figure.savefig(temporary, dpi=150)
 
 
 def modality_styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:

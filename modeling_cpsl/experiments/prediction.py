@@ -25,8 +25,13 @@ from data_builders.builder import LeftOut
 from data_builders.columns import feature_extractors, modality_sizes, rows_of
 from data_builders.files import DataError, check_at_least_1, locked
 
+from ..class_task_cpsl import ClassTask
+from ..number_task_cpsl import NumberTask
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT, task_of
 from .console import quiet_libraries, without_messages
+from .label_formats import format_of
 from .loading import load_config, load_pipeline
 from .prediction_results import (
     ResultStore,
@@ -36,7 +41,21 @@ from .prediction_results import (
     open_journal,
     temporary_results,
 )
-from .prediction_tables import INTEGER, NUMBER, NUMBERS, TEXT, WRITERS, Columns, prediction_columns, write_table
+from .prediction_tables import (
+    INTEGER,
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    WRITERS,
+    Columns,
+    label_cells,
+    needed_columns,
+    part_cells,
+    prediction_columns,
+    result_cells,
+    uncertainty_cells,
+    write_table,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -104,7 +123,8 @@ def predict_table(
     with _processes(device) as processes, _lock(out, processes), temporary_results() as results:
         processes.wait_for_everyone()  # for the lock
         config = load_config(model)
-        source = _open_data(data, config.modality_sizes, on_error=on_error, **data_options)
+        label_format = format_of(task_of(config))
+        source = _open_data(data, config.modality_sizes, on_error=on_error, label_format=label_format, **data_options)
         sentiment = load_pipeline(model, device or (None if processes.num_processes == 1 else processes.device))
         sentiment.processor.check_extractors(source.extractors)
         call = _Call(
@@ -113,8 +133,8 @@ def predict_table(
             _model_digest(sentiment, num_samples, explain),
             results,
         )
-        columns = _table_columns(call)
-        for digest, result in known_results([out], find_journals(out), call.digest, columns):
+        columns, needed = _table_columns(call), needed_columns(call.task)
+        for digest, result in known_results([out], find_journals(out), call.digest, columns, needed):
             if "error" not in result:
                 results.add(digest, result, is_new=False)
         processes.wait_for_everyone()  # so that all have read the journals before anybody appends
@@ -155,6 +175,11 @@ class _Call(NamedTuple):
     options: dict[str, Any]
     digest: str
     results: ResultStore
+
+    @property
+    def task(self) -> Task:
+        """What labels are."""
+        return self.sentiment.model.task
 
     @property
     def modalities(self) -> list[str]:
@@ -287,7 +312,9 @@ def _predict_all(call: _Call, source: _Source, journal: TextIO, processes: Parti
                         f"{source.name}: sample {row['id']} of the {row['split']} split: {errors[digest]}; to leave "
                         "such samples out give --on_error skip (in Python: on_error='skip')"
                     )
-                call.results.append({name: row[name] for name in ("id", "split", "label")}, digest)
+                label, task = row["label"], call.task
+                shown = None if label is None else task.sample_labels(task.checked_label(label))
+                call.results.append({name: row[name] for name in ("id", "split")} | label_cells(shown), digest)
             bar.update(len(window))
         bar.total = bar.n  # what was known before was about that
     for left in source.left_out:
@@ -311,7 +338,7 @@ def _predict_window(
                 errors[digest] = result["error"].partition(f"(id {row['id']}): ")[2]
                 columns = {"error": errors[digest]}
             else:
-                columns = result_columns(result)
+                columns = result_columns(result, call.task)
             call.results.add(digest, columns, is_new=True)
             journal.write(json.dumps({**columns, "model": call.digest, "digest": digest}) + "\n")
     except torch.OutOfMemoryError as error:
@@ -323,7 +350,7 @@ def _predict_window(
 def _add_results_of_others(call: _Call, journals: Sequence[Path], columns: Columns) -> None:
     """Adds what all processes have found; where only some of them have met an error, the results count."""
     for of_errors in (False, True):
-        for digest, result in known_results([], journals, call.digest, columns):
+        for digest, result in known_results([], journals, call.digest, columns, needed_columns(call.task)):
             if ("error" in result) == of_errors:
                 call.results.add(digest, result, is_new=True)
 
@@ -332,34 +359,37 @@ def _add_results_of_others(call: _Call, journals: Sequence[Path], columns: Colum
 
 
 def _table_columns(call: _Call) -> dict[str, pa.DataType]:
-    others = [name for name in call.modalities if name != "text"]
-    columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.sentiment.model.unimodal_names)}
+    task, others = call.task, [name for name in call.modalities if name != "text"]
+    by_name = [""] if task.is_one_number else [f"_{name}" for name in task.names]
+    columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.sentiment.model.unimodal_names, task)}
     if call.options["explain"]:
         columns |= {f"weight_{name}": NUMBER for name in others}
-        columns |= {f"delta_{name}": NUMBER for name in call.modalities}
+        ends = [""] if isinstance(task, ClassTask) else by_name  # of a class: of the one that is predicted
+        columns |= {f"delta_{name}{end}": NUMBER for name in call.modalities for end in ends}
         weighed = itertools.chain.from_iterable((call.sentiment.model.config.decision_weights or {}).values())
         columns |= {f"decision_weight_{name}": NUMBER for name in sorted({*weighed})}
     if call.options["explain"] == "words":
         columns["word_shares"] = NUMBERS
     if call.options["num_samples"] > 1:
-        columns["std"] = NUMBER
-    columns |= {"interval_low": NUMBER, "interval_high": NUMBER, "coverage": NUMBER, "num_cut": INTEGER}
+        columns |= {f"std{end}": NUMBER for end in by_name}
+    if isinstance(task, NumberTask):
+        columns |= {f"interval_{side}{end}": NUMBER for end in by_name for side in ("low", "high")}
+    else:
+        columns["set"] = TEXT
+    columns |= {"coverage": NUMBER, "num_cut": INTEGER}
     return columns | {"error": TEXT, "model": TEXT, "digest": TEXT}
 
 
-def result_columns(result: dict[str, Any]) -> dict[str, Any]:
+def result_columns(result: dict[str, Any], task: Task = SENTIMENT) -> dict[str, Any]:
     """A result of the pipeline as columns of a table of predictions."""
-    columns = {name: result[name] for name in ("prediction", "score", "acc7_class", "num_cut")}
-    columns["sentiment"] = result["label"]
+    columns = {"num_cut": result["num_cut"], **result_cells(result, task)}
     if "word_shares" in result:
         columns["word_shares"] = result["word_shares"]
     for name, weight in (result.get("decision_weights") or {}).items():
         columns[f"decision_weight_{name}"] = weight
     for modality, part in result["modalities"].items():
-        columns |= {f"{name}_{modality}": value for name, value in (part or {}).items() if name != "score"}
-    uncertainty = dict(result["uncertainty"] or {})
-    columns["interval_low"], columns["interval_high"] = uncertainty.pop("interval", (None, None))
-    return columns | uncertainty
+        columns |= part_cells(modality, part, task)
+    return columns | uncertainty_cells(result["uncertainty"] or {}, task)
 
 
 def _table_rows(call: _Call, counts: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -15,8 +15,7 @@ from .prediction_tables import Columns, check_row, read_table
 
 
 _WAY_OUT = "remove it or name another output"
-# What every result has; other columns are empty where a modality is missing or the model is not calibrated.
-_NEEDED = ("prediction", "score", "acc7_class", "sentiment", "num_cut", "digest")
+# Columns of utterances, not of results; several labels have one each.
 _OF_UTTERANCES = ("id", "split", "label", "error")
 
 
@@ -75,10 +74,14 @@ def find_journals(out: Path) -> list[Path]:
 
 
 def known_results(
-    tables: Iterable[Path], journals: Iterable[Path], model_digest: str, columns: Columns
+    tables: Iterable[Path], journals: Iterable[Path], model_digest: str, columns: Columns, needed: Iterable[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What tables and journals hold, each with its digest: results, and what has none but an `error`."""
-    stored = {name: kind for name, kind in columns.items() if name not in _OF_UTTERANCES}
+    """What tables and journals hold, each with its digest: results, and what has none but an `error`.
+
+    Those `needed` of the columns are never empty; others are where a modality is missing or the model not calibrated.
+    """
+    stored = {name: kind for name, kind in columns.items() if name.partition("_")[0] not in _OF_UTTERANCES}
+    needed = [*needed, "num_cut", "digest"]
     for path, read in [*((path, read_table) for path in tables), *((path, _read_journal) for path in journals)]:
         rows = enumerate(read(path, columns) if path.exists() else (), 1)
         while True:
@@ -94,7 +97,7 @@ def known_results(
                 yield row["digest"], {"error": row["error"]}
                 continue
             try:
-                check_row(row, stored, needed=_NEEDED)
+                check_row(row, stored, needed=needed)
             except ValueError as error:
                 raise ValueError(f"{path}: row {number} is no prediction, {error}; {_WAY_OUT}") from error
             yield row["digest"], {name: row.get(name) for name in stored if name not in ("model", "digest")}

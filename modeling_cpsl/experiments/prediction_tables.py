@@ -8,10 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from data_builders.files import replacing_file
+
+from ..class_task_cpsl import ClassTask
+from ..number_task_cpsl import NumberTask
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
 
 
 Row = dict[str, Any]
@@ -20,16 +28,101 @@ Columns = Mapping[str, pa.DataType]
 TEXT, NUMBER, INTEGER = pa.string(), pa.float64(), pa.int64()
 NUMBERS = pa.list_(NUMBER)  # some of which may be missing; JSON in a cell of a CSV table
 _ROWS_AT_ONCE = 4096
+_BETWEEN = "; "  # the names of several classes in a cell
 
 
-def prediction_columns(modalities: Iterable[str]) -> dict[str, pa.DataType]:
+def prediction_columns(modalities: Iterable[str], task: Task = SENTIMENT) -> dict[str, pa.DataType]:
     """The columns that every table of predictions has, and their types.
 
     Args:
         modalities: The modalities with a prediction of their own, `text` included.
+        task: What labels are.
     """
-    columns = {"label": NUMBER, "prediction": NUMBER, "score": NUMBER, "acc7_class": INTEGER, "sentiment": TEXT}
-    return columns | {f"prediction_{name}": NUMBER for name in modalities}
+    own = [f"prediction_{name}" for name in modalities]
+    if not isinstance(task, NumberTask):
+        columns = {"label": TEXT, **needed_columns(task)}
+        return columns | dict.fromkeys(own, TEXT)
+    if task.is_one_number:
+        return {"label": NUMBER, **needed_columns(task), **dict.fromkeys(own, NUMBER)}
+    names = [f"{column}_{name}" for column in ("label", "prediction", "score", *own) for name in task.names]
+    return dict.fromkeys(names, NUMBER)
+
+
+def needed_columns(task: Task = SENTIMENT) -> dict[str, pa.DataType]:
+    """Those of [`prediction_columns`] that no prediction lacks."""
+    if not isinstance(task, NumberTask):
+        scores = {"score": NUMBER} if isinstance(task, ClassTask) else {}
+        return {"prediction": TEXT, **scores} | {f"probability_{name}": NUMBER for name in task.names}
+    if not task.is_one_number:
+        return {f"{column}_{name}": NUMBER for column in ("prediction", "score") for name in task.names}
+    classes = {"acc7_class": INTEGER, "sentiment": TEXT} if task.is_sentiment else {}
+    return {"prediction": NUMBER, "score": NUMBER, **classes}
+
+
+def result_cells(result: Mapping[str, Any], task: Task = SENTIMENT) -> Row:
+    """What a result of the pipeline predicts, as cells of [`needed_columns`]."""
+    if isinstance(task, NumberTask):
+        cells = _spread("prediction", result["prediction"]) | _spread("score", result["score"])
+        return cells | (
+            {"acc7_class": result["acc7_class"], "sentiment": result["label"]} if task.is_sentiment else {}
+        )
+    scores = {"score": result["score"]} if isinstance(task, ClassTask) else {}
+    probabilities = _spread("probability", dict(zip(task.names, task.scores_of(result), strict=True)))
+    return _spread("prediction", result["label"]) | scores | probabilities
+
+
+def part_cells(modality: str, part: Mapping[str, Any] | None, task: Task = SENTIMENT) -> Row:
+    """What a result says of a modality, as cells: its `prediction`, and what else it has but scores."""
+    if not part:
+        return {}
+    prediction = part.get("prediction") if isinstance(task, NumberTask) else part.get("label")
+    cells = {} if prediction is None else _spread(f"prediction_{modality}", prediction)
+    for name in ("delta", "weight"):
+        cells |= {} if part.get(name) is None else _spread(f"{name}_{modality}", part[name])
+    return cells
+
+
+def uncertainty_cells(uncertainty: Mapping[str, Any], task: Task = SENTIMENT) -> Row:
+    """What a result says of its uncertainty, as cells; a set of classes as one text."""
+    cells = _spread("std", uncertainty["std"]) if "std" in uncertainty else {}
+    if "coverage" in uncertainty:
+        cells["coverage"] = uncertainty["coverage"]
+    if not isinstance(task, NumberTask):
+        given = uncertainty.get("set")
+        if isinstance(given, Mapping):  # by class whether a sample has it, or may have it
+            given = [name if values == [True] else f"{name}?" for name, values in given.items() if True in values]
+        return cells if given is None else cells | _spread("set", given)
+    intervals = uncertainty.get("interval")
+    by_end = {} if intervals is None else {"": intervals} if task.is_one_number else _spread("", intervals)
+    for end, (low, high) in by_end.items():
+        cells |= {f"interval_low{end}": low, f"interval_high{end}": high}
+    return cells
+
+
+def label_cells(label: Any) -> Row:
+    """A label, see [`Task.sample_labels`], as cells."""
+    return _spread("label", label)
+
+
+def scores_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """What a table of predictions holds: scores and labels, (N,) or (N, K) each, labels as losses take them."""
+    if isinstance(task, NumberTask):
+        ends = [""] if task.is_one_number else [f"_{name}" for name in task.names]
+        scores, labels = (
+            np.stack([table[f"{column}{end}"].to_numpy() for end in ends], axis=-1) for column in ("score", "label")
+        )
+        return task.logits(torch.from_numpy(scores)).numpy(), task.logits(torch.from_numpy(labels)).numpy()
+    scores = np.stack([table[f"probability_{name}"].to_numpy() for name in task.names], axis=-1)
+    shown = table["label"].tolist()
+    named = shown if isinstance(task, ClassTask) else [[*filter(None, label.split(_BETWEEN))] for label in shown]
+    return scores, task.label_array([task.checked_label(label) for label in named])
+
+
+def _spread(column: str, value: Any) -> Row:
+    """A value as the cell of a column; one by name as those of as many columns, and a list of names as one text."""
+    if isinstance(value, Mapping):
+        return {f"{column}_{name}": part for name, part in value.items()}
+    return {column: _BETWEEN.join(value) if isinstance(value, list) else value}
 
 
 def write_table(rows: Iterable[Row], columns: Columns, path: Path) -> None:
@@ -133,7 +226,13 @@ __all__ = [
     "WRITERS",
     "Columns",
     "check_row",
+    "label_cells",
+    "needed_columns",
+    "part_cells",
     "prediction_columns",
     "read_table",
+    "result_cells",
+    "scores_and_labels",
+    "uncertainty_cells",
     "write_table",
 ]

@@ -12,20 +12,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from data_builders.files import broken_files_are_data_errors, replacing_file
 
-from ..task_cpsl import decode_sentiment
-from ..training.metrics import METRICS
-from .prediction_tables import TEXT, prediction_columns, write_table
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
+from ..training.task_metrics import metrics_of
+from .prediction_tables import TEXT, label_cells, part_cells, prediction_columns, result_cells, write_table
 from .recipe import read_yaml
 
 
 RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
 TRAINING_PLOT, MODULATION_PLOT = "training_dynamics.png", "modulation.png"
+CONFUSION_PLOT = "confusion.png"  # of classes
 SAMPLE_BACKBONE_FOLDER = "sample_backbone"
 # It writes all records again, from the last checkpoint if there is one.
 _WAY_OUT = "remove it and repeat the training with --resume_from_checkpoint last"
@@ -113,23 +116,28 @@ def write_predictions(
     unimodal_predictions: dict[str, np.ndarray],
     folder: str | os.PathLike,
     split: str,
+    task: Task = SENTIMENT,
 ) -> None:
     """Writes `predictions_<split>.parquet`: the `id` of each sample and its [`prediction_columns`].
 
     Args:
         ids: N sample ids.
-        labels: (N,).
-        predictions: (N,).
-        unimodal_predictions: (N,) by modality.
+        labels: (N,) or (N, K), as losses take them.
+        predictions: (N,) or (N, K), the logits.
+        unimodal_predictions: As these, by modality.
         folder: The run's folder.
         split: Name of the split.
+        task: What labels are.
     """
-    columns = {"id": TEXT, **prediction_columns(unimodal_predictions)}
-    decoded = [(each["value"], each["acc7_class"], each["label"]) for each in decode_sentiment(predictions)]
-    values = [values.tolist() for values in (labels, predictions, *unimodal_predictions.values())]
+    columns = {"id": TEXT, **prediction_columns(unimodal_predictions, task)}
+    parts = {
+        name: task.results(torch.from_numpy(values), in_words=False) for name, values in unimodal_predictions.items()
+    }
+    results = enumerate(task.results(torch.from_numpy(predictions)))
     rows = (
-        dict(zip(columns, (name, label, prediction, *sentiment, *unimodal), strict=True))
-        for name, sentiment, label, prediction, *unimodal in zip(ids, decoded, *values, strict=True)
+        {"id": ids[index], **label_cells(task.sample_labels(labels[index])), **result_cells(result, task)}
+        | {key: cell for name, of in parts.items() for key, cell in part_cells(name, of[index], task).items()}
+        for index, result in results
     )
     write_table(rows, columns, _predictions_path(folder, split))
 
@@ -168,14 +176,16 @@ def shared_files(folder: str | os.PathLike) -> dict[str, Path | bytes]:
     return files | {CONFIG_FILE: yaml.safe_dump(without_paths(read_resolved_config(folder)), sort_keys=False).encode()}
 
 
-def results_table(metrics: Mapping[str, float], splits: Sequence[str]) -> str:
+def results_table(metrics: Mapping[str, float], splits: Sequence[str], task: Task = SENTIMENT) -> str:
     """The metrics as a table to read, a row a metric and a column a split."""
-    table = {split: [metrics[f"{split}_{name}"] for name in METRICS] for split in splits}
-    return pd.DataFrame(table, index=list(METRICS)).to_string(float_format="{:.4f}".format)
+    names = list(metrics_of(task))
+    table = {split: [metrics[f"{split}_{name}"] for name in names] for split in splits}
+    return pd.DataFrame(table, index=names).to_string(float_format="{:.4f}".format)
 
 
 __all__ = [
     "CONFIG_FILE",
+    "CONFUSION_PLOT",
     "LOG_FILE",
     "MODULATION_PLOT",
     "NOT_SHARED",

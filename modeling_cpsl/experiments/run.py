@@ -23,17 +23,19 @@ from transformers.utils.hub import hf_api
 from data_builders.columns import read_columns
 from data_builders.files import locked, replacing_files, write_errors
 
+from ..class_task_cpsl import ClassTask
 from ..configuration_cpsl import CPSLConfigMixin
-from ..task_cpsl import clip_sentiment
 from ..training.checkpoints import last_complete_checkpoint, link_equal_weights, resuming_from
 from ..training.encoding import modality_sets
+from ..training.task_metrics import confusion
 from ..training.trainer import CPSLTrainer
-from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_half_widths
+from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_quantiles
 from . import plots, records
 from .assembly import prepare
 from .console import Console, quiet_libraries
 from .decision import calibration_samples, fit_decision
 from .model_card import write_model_card
+from .prediction_tables import scores_and_labels
 from .recipe import Recipe, read_recipe
 
 
@@ -170,7 +172,13 @@ def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any]) -> dict[str, 
             outputs = result.predictions if isinstance(result.predictions, tuple) else (result.predictions, {})
             predictions, unimodal_predictions = outputs
             records.write_predictions(
-                ids, result.label_ids, predictions, unimodal_predictions, trainer.args.output_dir, name
+                ids,
+                result.label_ids,
+                predictions,
+                unimodal_predictions,
+                trainer.args.output_dir,
+                name,
+                trainer.accelerator.unwrap_model(trainer.model).task,
             )
     return metrics
 
@@ -192,6 +200,11 @@ def write_records(
         window = range(config.start_epoch, config.end_epoch + 1)
         modulated_epochs = window if args.gm or args.cp else None  # without them it only shows statistics
         plots.plot_modulation(history, folder / records.MODULATION_PLOT, modulated_epochs=modulated_epochs)
+    task, judged = trainer.accelerator.unwrap_model(trainer.model).task, [name for name in dataset if name != "train"]
+    if isinstance(task, ClassTask) and judged:
+        split = "test" if "test" in judged else judged[0]
+        counts = confusion(task, *scores_and_labels(records.read_predictions(folder, split), task))
+        plots.plot_confusion(counts, task.names, folder / records.CONFUSION_PLOT, split=split)
     records.write_results(metrics, folder)
     write_model_card(folder, dataset)
 
@@ -207,9 +220,8 @@ def calibrate(trainer: CPSLTrainer, split: Any, samples: np.ndarray) -> None:
     validation = records.read_predictions(trainer.args.output_dir, "validation")
     model = trainer.accelerator.unwrap_model(trainer.model)
     try:
-        half_widths = conformal_half_widths(
-            clip_sentiment(validation["prediction"])[samples],
-            validation["label"][samples],
+        half_widths = conformal_quantiles(
+            model.task.conformity_errors(*(values[samples] for values in scores_and_labels(validation, model.task))),
             [*itertools.compress(modality_sets(split, trainer.processing_class), samples)],
         )
     except ValueError as error:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from modeling_cpsl.uncertainty_cpsl import (
     conformal_half_width,
-    conformal_half_widths,
+    conformal_quantiles,
     interval_coverage,
     modality_set,
 )
@@ -71,18 +71,18 @@ def test_each_set_is_calibrated_by_itself(samples):
     by_set = {name: [error for other, error in samples if other == name] for name in sets}
     enough = {name for name, members in by_set.items() if len(members) >= 9}
     if enough:
-        assert conformal_half_widths(np.zeros(len(errors)), errors, sets) == {
+        assert conformal_quantiles(np.abs(errors), sets) == {
             name: conformal_half_width(np.zeros(len(by_set[name])), by_set[name]) for name in enough
         }
     else:
         largest = max(map(len, by_set.values()))
         with pytest.raises(ValueError, match=f"^{largest} held-out samples are too few"):
-            conformal_half_widths(np.zeros(len(errors)), errors, sets)
+            conformal_quantiles(np.abs(errors), sets)
 
 
 def test_no_sample_at_all():
     with pytest.raises(ValueError, match=r"^0 held-out samples are too few"):
-        conformal_half_widths([], [], [])
+        conformal_quantiles(np.zeros(0), [])
 
 
 def test_a_set_has_one_name():

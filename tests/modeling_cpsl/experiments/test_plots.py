@@ -9,9 +9,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_cpsl.experiments.plots import METRIC_PANELS, plot_modulation, plot_training_dynamics, signed
+from modeling_cpsl.class_task_cpsl import ClassTask, LabelSetTask
+from modeling_cpsl.experiments.plots import (
+    METRIC_PANELS,
+    plot_confusion,
+    plot_modulation,
+    plot_training_dynamics,
+    signed,
+)
 from modeling_cpsl.losses_cpsl import LOSSES, Loss
-from modeling_cpsl.training.metrics import METRICS
+from modeling_cpsl.number_task_cpsl import UNBOUNDED, NumberTask
+from modeling_cpsl.tasks_cpsl import SENTIMENT
+from modeling_cpsl.training.task_metrics import metrics_of
 
 
 STEPS_AN_EPOCH = 10
@@ -76,7 +85,14 @@ def marks(axis):
 
 
 def test_the_metrics_that_are_drawn_are_known():
-    assert METRIC_PANELS.keys() <= METRICS.keys()
+    tasks = [task(("first", "second")) for task in (ClassTask, LabelSetTask)]
+    tasks += [SENTIMENT, NumberTask(("first", "second"), ranges=(UNBOUNDED, UNBOUNDED))]
+    assert METRIC_PANELS.keys() <= {name for task in tasks for name in metrics_of(task)}
+
+
+def test_the_confusion_of_classes_is_drawn(tmp_path):
+    plot_confusion(np.array([[3, 1], [0, 0]]), ["happy", "very sad"], tmp_path / "confusion.png", split="test")
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("epochs", [1, 30])
