@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from data_builders.files import replacing_file
 
@@ -40,7 +39,7 @@ def prediction_columns(modalities: Iterable[str], task: Task = SENTIMENT) -> dic
     """
     own = [f"prediction_{name}" for name in modalities]
     if not isinstance(task, NumberTask):
-        columns = {"label": TEXT, **needed_columns(task)}
+        columns = {"label": TEXT, "prediction": TEXT, **needed_columns(task)}
         return columns | dict.fromkeys(own, TEXT)
     if task.is_one_number:
         return {"label": NUMBER, **needed_columns(task), **dict.fromkeys(own, NUMBER)}
@@ -51,8 +50,9 @@ def prediction_columns(modalities: Iterable[str], task: Task = SENTIMENT) -> dic
 def needed_columns(task: Task = SENTIMENT) -> dict[str, pa.DataType]:
     """Those of [`prediction_columns`] that no prediction lacks."""
     if not isinstance(task, NumberTask):
-        scores = {"score": NUMBER} if isinstance(task, ClassTask) else {}
-        return {"prediction": TEXT, **scores} | {f"probability_{name}": NUMBER for name in task.names}
+        # Of several classes none may be predicted, for which a CSV file has an empty cell.
+        chosen = {"prediction": TEXT, "score": NUMBER} if isinstance(task, ClassTask) else {}
+        return chosen | {f"probability_{name}": NUMBER for name in task.names}
     if not task.is_one_number:
         return {f"{column}_{name}": NUMBER for column in ("prediction", "score") for name in task.names}
     classes = {"acc7_class": INTEGER, "sentiment": TEXT} if task.is_sentiment else {}
@@ -108,10 +108,13 @@ def scores_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.n
     """What a table of predictions holds: scores and labels, (N,) or (N, K) each, labels as losses take them."""
     if isinstance(task, NumberTask):
         ends = [""] if task.is_one_number else [f"_{name}" for name in task.names]
-        scores, labels = (
-            np.stack([table[f"{column}{end}"].to_numpy() for end in ends], axis=-1) for column in ("score", "label")
+        predictions, labels = (
+            np.stack([table[f"{column}{end}"].to_numpy() for end in ends], axis=-1)
+            for column in ("prediction", "label")
         )
-        return task.logits(torch.from_numpy(scores)).numpy(), task.logits(torch.from_numpy(labels)).numpy()
+        if task.is_one_number:
+            predictions, labels = predictions[:, 0], labels[:, 0]
+        return task.clip(predictions), labels
     scores = np.stack([table[f"probability_{name}"].to_numpy() for name in task.names], axis=-1)
     shown = table["label"].tolist()
     named = shown if isinstance(task, ClassTask) else [[*filter(None, label.split(_BETWEEN))] for label in shown]
