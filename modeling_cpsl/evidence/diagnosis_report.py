@@ -12,7 +12,7 @@ from data_builders.columns import read_columns
 from data_builders.files import DataError, check_at_least_1, replacing_files
 
 from ..experiments.console import quiet_libraries
-from ..experiments.loading import load_config, load_pipeline
+from ..experiments.loading import check_sentiment, load_config, load_pipeline
 from .decision_table import DecisionTable, decision_table
 from .diagnosis import NUM_DRAWS, diagnose
 from .diagnosis_figure import plot_decision_layer
@@ -53,6 +53,7 @@ def write_diagnosis(
     """
     check_at_least_1(batch_size=batch_size)
     config = load_config(model)
+    check_sentiment(model, config, "the diagnosis")
     modalities = [*(["text"] if config.use_text else []), *config.modality_sizes]
     dataset = load_aligned_dataset(data, data_dir=data_dir, format=format, modalities=modalities)
     names = [name for name in dataset if name != "train"] or ["train"]

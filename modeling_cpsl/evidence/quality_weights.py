@@ -22,7 +22,7 @@ from data_builders.conversion import write_parquet
 from data_builders.files import DataError, check_at_least_1
 
 from ..experiments.console import quiet_libraries
-from ..experiments.loading import load_config, load_pipeline
+from ..experiments.loading import check_sentiment, load_config, load_pipeline
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import encode_dataset
 from ..training.labels import label_statistics
@@ -82,6 +82,7 @@ def write_quality_weights(
     """
     check_at_least_1(batch_size=batch_size)
     config = load_config(model)
+    check_sentiment(model, config, "the score of quality")
     if out.exists():
         raise DataError(f"{out}: exists already; give a new folder")
     modalities = [*(["text"] if config.use_text else []), *config.modality_sizes]

@@ -157,6 +157,8 @@ def write_table_of_records(records: Sequence[dict[str, Any]], folder: str | os.P
 def _sums_of_split(run_folder: Path, split: str, samples: Any, group: str, salt: bytes) -> dict[str, list[float]]:
     """The sums by salted hash of each group of a split."""
     predictions = read_predictions(run_folder, split)
+    if "acc7_class" not in predictions:
+        raise ValueError("the labels are no sentiments in [-3, 3], which an experiment compares; use cpsl train")
     group_of: dict[str, str] = {}
     for table in read_columns(samples, ["id", group]):
         group_of |= dict(zip(table["id"].to_pylist(), table[group].to_pylist(), strict=True))

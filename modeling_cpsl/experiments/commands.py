@@ -96,7 +96,7 @@ def _predict_clip(options: Namespace) -> None:
 
     from .clip_prediction import analyse, check_outputs, segment_lines, write_segments
     from .console import quiet_libraries
-    from .loading import load_pipeline
+    from .loading import check_sentiment, load_config, load_pipeline
     from .subtitles import write_subtitles
     from .timeline import plot_timeline
 
@@ -108,6 +108,7 @@ def _predict_clip(options: Namespace) -> None:
             "faster-whisper model), or --words none"
         )
     with quiet_libraries():
+        check_sentiment(options.model, load_config(options.model), "the prediction of a clip")
         sentiment = load_pipeline(options.model, options.device)
         settings = ExtractionSettings(words=options.words is None, asr=options.asr, face_model=options.face_model)
         analysis = analyse(sentiment, clip, settings, transcript=options.transcript, batch_size=options.batch_size)

@@ -28,7 +28,7 @@ from ..utterances_cpsl import split_text
 from .clip_prediction import analyse
 from .console import quiet_libraries
 from .demo_results import analysis_html, message_html, result_html
-from .loading import load_pipeline
+from .loading import check_sentiment, load_config, load_pipeline
 
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def serve(
     with _uploads_of_this_page():
         gradio = extras.load("gradio", extra="demo")
         middleware = extras.load("starlette.middleware", extra="demo")
+        check_sentiment(model, load_config(model), "the page")
         sentiment = load_pipeline(model, None)
         settings = ExtractionSettings(asr=asr, face_model=face_model)
         page = make_page(sentiment, limits_of(model), settings, title=Path(model).name)

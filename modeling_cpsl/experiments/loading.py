@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, pipeline
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, pipeline
 
 from data_builders.files import broken_files_are_data_errors, check_path_or_hub_id, counted
 
 from ..configuration_cpsl import PIPELINE_TASK, CPSLConfigMixin
 from ..pipeline_cpsl import MultimodalSentimentPipeline
 from ..processing_cpsl import CPSLProcessor
+from ..tasks_cpsl import task_of
 from .console import without_loading_reports
 
 
@@ -30,6 +31,15 @@ def load_config(model: str) -> CPSLConfigMixin:
             f"{model}: a model of type {config.model_type!r} and not of CPSL; train one with `cpsl train`"
         )
     return config
+
+
+def check_sentiment(model: str, config: PreTrainedConfig, what: str) -> None:
+    """ValueError where a model's labels are no sentiments, for what means sentiments."""
+    if not task_of(config).is_sentiment:
+        raise ValueError(
+            f"{model}: its labels are no sentiments, which {what} shows; `cpsl predict` gives predictions of any "
+            "labels for a data set"
+        )
 
 
 def load_pipeline(model: str, device: str | None) -> MultimodalSentimentPipeline:
@@ -68,4 +78,4 @@ def _broken_models_are_errors(model: str) -> contextlib.AbstractContextManager[N
     return broken_files_are_data_errors(model, "CPSL model", way_out)
 
 
-__all__ = ["NO_FOREIGN_CODE", "check_claimed_size", "load_config", "load_pipeline"]
+__all__ = ["NO_FOREIGN_CODE", "check_claimed_size", "check_sentiment", "load_config", "load_pipeline"]
