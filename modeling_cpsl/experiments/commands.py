@@ -53,6 +53,11 @@ def predict(arguments: Sequence[str]) -> None:
     parser.add_argument("--data_dir", help="where the files of a data set given by name are")
     parser.add_argument("--format", help="the data's format, where its content does not tell it")
     parser.add_argument("--modalities", type=comma_separated, help=MODALITIES_HELP)
+    parser.add_argument(
+        "--labels",
+        type=comma_separated,
+        help="the columns of true labels to copy, separated by commas; default: label",
+    )
     of_clips = parser.add_argument_group("for a video or audio file, where out may be left out")
     of_clips.add_argument("--asr", help="faster-whisper model that recognises the words, folder or Hub id")
     of_clips.add_argument("--transcript", type=Path, help="the words: .srt, .vtt, .json, .TextGrid or plain text")

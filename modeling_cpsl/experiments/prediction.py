@@ -105,8 +105,9 @@ def predict_table(
         num_samples: As for [`MultimodalSentimentPipeline`].
         explain: As for [`MultimodalSentimentPipeline`].
         on_error: `raise`, or `skip` to leave out bad utterances and continue.
-        **data_options: `data_dir`, `format` and `modalities`, as for [`load_aligned_dataset`]; a modality of the
-            model that is not among them, text included, counts as missing.
+        **data_options: `data_dir`, `format`, `modalities` and `labels`, as for [`load_aligned_dataset`]; a modality of
+            the model that is not among them, text included, counts as missing. Without `labels`, true labels are
+            copied where there are right ones.
 
     Returns:
         The numbers of utterances that were predicted now, that had been predicted before, and that were skipped; of
@@ -224,15 +225,15 @@ def _lock(out: Path, processes: PartialState) -> contextlib.AbstractContextManag
 # The data
 
 
-def _open_data(data: str, sizes: dict[str, int], **options: Any) -> _Source:
+def _open_data(data: str, sizes: dict[str, int], *, labels: list[str] | None = None, **options: Any) -> _Source:
     """Opens the data, to be read once, with those of the model's modalities that it has."""
     wanted = options.get("modalities")
-    builder = make_builder(data, labels=None, streaming=True, **options)
+    builder = make_builder(data, labels=labels, streaming=True, **options)
     num_rows, tables = builder.read_once()
     found = modality_sizes(builder.info)
     if wanted is None and "timing" in sizes and "timing" not in found and "word_start" in builder.info.features:
         options["modalities"] = ["text", "timing", *(name for name in sizes if name in found)]
-        builder = make_builder(data, labels=None, streaming=True, **options)
+        builder = make_builder(data, labels=labels, streaming=True, **options)
         num_rows, tables = builder.read_once()
         found = modality_sizes(builder.info)
     for name, size in sizes.items():

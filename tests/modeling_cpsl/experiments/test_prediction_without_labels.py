@@ -52,3 +52,9 @@ def test_labels_that_cannot_be_used_are_left_empty_and_told(trained_folder, tmp_
     assert message.startswith(f"{data}: 2 labels left empty, the first: {first}")
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["score"].notna().all() and table["label"].tolist()[0] == 1.0 and table["label"].isna().sum() == 3
+
+
+def test_true_labels_may_be_in_a_column_of_another_name(trained_folder, tmp_path):
+    data = write_jsonl([row | {"mood": 1.5, "label": "good"} for row in corpus(3)], tmp_path / "data.jsonl")
+    assert run(trained_folder, data, tmp_path / "out.csv", "--labels", "mood") == 0
+    assert pd.read_csv(tmp_path / "out.csv")["label"].tolist() == [1.5] * 3
