@@ -67,7 +67,7 @@ def classes_text(format: LabelFormat) -> str:
 
 
 def range_text(bounds: Range) -> str:
-    """A range as messages show it: `[-3, 3]`."""
+    """A range as messages show it: `[0, 1]`."""
     return "[{:g}, {:g}]".format(*bounds)
 
 
@@ -355,7 +355,7 @@ def label_text(label: Any) -> str:
 
 
 def noted_number(name: str, bounds: Range | None) -> str | None:
-    """What a column of numbers says of itself; None for a sentiment in [-3, 3]."""
+    """What a column of numbers says of itself; None for a sentiment."""
     return None if (name.lower(), bounds) == (SENTIMENT.names[0], LABEL_RANGE) else json.dumps({name: bounds})
 
 

@@ -106,8 +106,8 @@ def load_aligned_dataset(
         label_kind (`str`, *optional*): `"number"`, `"class"` (numbers are then the names of classes) or `"classes"`
             (any of several, in a text between semicolons). Default: told by the labels of the training split. They are
             numbers if any is one, several numbers if they are records, and else classes.
-        label_range (sequence of `float`, *optional*): The least and the greatest label, if they are no sentiments in
-            [-3, 3]; for several numbers one after the other, or once for all.
+        label_range (sequence of `float`, *optional*): The least and the greatest label, if they are not
+            those of a sentiment; for several numbers one after the other, or once for all.
         label_format (`LabelFormat`, *optional*): What the labels are, where that need not be found in the training
             split, such as those of a trained model.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
@@ -121,7 +121,7 @@ def load_aligned_dataset(
         A single table without splits is `train`.
         Columns: `id`, `video_id`, `words` (n strings), one `(n, size)` float32 array for each modality (`(0, size)`
         where a sample lacks it), `label` and, where known, `start`, `end`, `word_start`, `word_end` in seconds.
-        `label` says by its feature what it is: `Value("float32")`, by default a sentiment in [-3, 3]; `ClassLabel`
+        `label` says by its feature what it is: `Value("float32")`, by default a sentiment; `ClassLabel`
         with the classes of the training split in alphabetical order; `List(ClassLabel)`; or a dict of
         `Value("float32")` by name. `arrow_rows.label_format_of` gives that with the ranges of numbers.
         `dataset.info.config_name` is the format; of converted data, that of the format that it was converted from.

@@ -183,7 +183,7 @@ def test_any_choice_of_modalities_trains(modalities, small_tables, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.yaml"], "nowhere.yaml: there is no such recipe; name a YAML file (packaged recipes: mosei, "),
+        (["nowhere.yaml"], "nowhere.yaml: there is no such recipe; name a YAML file (packaged recipes: emodb, meld, "),
         (["samples"], "samples: there is no such recipe; did you mean sample?"),
         (["elsewhere/sample.yaml"], "elsewhere/sample.yaml: there is no such recipe; did you mean sample?"),
         (["sample", "--dataset", "nowhere.pkl"], "nowhere.pkl"),
