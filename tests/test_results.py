@@ -1,0 +1,60 @@
+"""The committed results of experiments: made from their records, quoted as they are, and without anybody's data."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from modeling_cpsl.evidence.records import read_records
+from modeling_cpsl.evidence.specification import saved_specification
+from modeling_cpsl.evidence.summary import summarize, with_metrics
+from modeling_cpsl.evidence.tables import latex, markdown, table_of_values
+
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted(path.parent for path in (ROOT / "experiments" / "results").glob("*/specification.yaml"))
+FINDINGS = (ROOT / "docs" / "findings.md").read_text()
+# The metrics of the tables in docs/findings.md.
+METRICS = ["mae", "corr", "acc7", "acc2_nonzero"]
+
+every_result = pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: folder.name)
+
+
+@every_result
+def test_records_hold_no_data_and_no_path(folder):
+    for path in folder.rglob("*.json"):
+        record = json.loads(path.read_text())
+        assert all(re.fullmatch("[0-9a-f]{16}", group) for sums in record["group_sums"].values() for group in sums)
+        assert not re.search(r'"/|_text"|"ids?"', path.read_text()), path
+    assert not list(folder.rglob("*.parquet")) and not list(folder.rglob(".salt"))
+    assert not re.search(r"(^|\s)/", (folder / "specification.yaml").read_text())
+
+
+@functools.cache
+def summary_of(folder):
+    specification = saved_specification(folder)
+    records = read_records(folder)
+    return summarize(records, list(specification.rows), specification.reference, split="test"), specification
+
+
+@pytest.mark.slow
+@every_result
+def test_tables_are_made_from_the_records(folder):
+    summary, specification = summary_of(folder)
+    assert (folder / "table.md").read_text() == markdown(summary, specification.published)
+    assert (folder / "table.tex").read_text() == latex(summary)
+    values = pd.read_csv(folder / "table.csv", index_col=0)
+    pd.testing.assert_frame_equal(values, table_of_values(summary), check_dtype=False, check_names=False)
+
+
+@pytest.mark.slow
+@every_result
+def test_the_findings_quote_them(folder):
+    summary, _ = summary_of(folder)
+    rows = [
+        line for line in markdown(with_metrics(summary, METRICS), None).splitlines() if re.match(r"\| (?!---)", line)
+    ]
+    assert rows and all(row in FINDINGS for row in rows)
