@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -122,33 +121,22 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
 def quantize(source: Path, target: Path) -> None:
     """Writes an ONNX file anew with the weights of its linear layers as 8-bit integers.
 
-    Those that end a feed-forward block of the text encoder stay as they are: some of what they read is a hundred times
-    larger than the rest, which 8 bits cannot tell apart.
-
     Args:
         source: What [`export_model`] has written.
         target: The file to write.
     """
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    nodes = onnx.load(source, load_external_data=False).graph.node
     with _quiet_exporter():
         quantize_dynamic(
             source,
             target,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=[node.name for node in nodes if _ends_feed_forward(node)],
             # Sums of products with 8 bits overflow on a processor without VNNI: weights take 7, each output its scale.
             per_channel=True,
             reduce_range=True,
         )
-
-
-def _ends_feed_forward(node: Any) -> bool:
-    """Whether a node is the second linear layer of a text encoder's layer, by the module that it was exported from."""
-    return any(re.search(r"encoder\.layer\.\d+\.output\.dense'", property.value) for property in node.metadata_props)
 
 
 def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
