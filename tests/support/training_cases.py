@@ -93,6 +93,16 @@ class RecordingTrainer(CPSLTrainer):
         return batches, num_items
 
 
+def check_resumes_bit_for_bit(folder, **options):
+    """Trains two epochs of two steps, and again from the checkpoint between them, to the same weights."""
+    options |= {"num_train_epochs": 2, "num_samples": 16, "save_strategy": "epoch", "save_total_limit": None}
+    whole, resumed = (make_trainer(folder, **options) for _ in range(2))
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(Path(folder) / "run" / "checkpoint-2"))
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
+
+
 def make_trainer(
     folder,
     num_samples=30,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny_models import make_batch, make_model
-from training_cases import make_trainer
+from training_cases import check_resumes_bit_for_bit, make_trainer
 
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.encoder_mixin import frozen
@@ -60,13 +60,7 @@ def test_a_frozen_encoder_drops_nothing_out():
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
-    options = {"freeze_encoder": True, **SHORT, "save_strategy": "epoch", "save_total_limit": None}
-    whole = make_trainer(tmp_path, **options)
-    whole.train()
-    resumed = make_trainer(tmp_path, **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    for name, value in resumed.model.state_dict().items():
-        assert torch.equal(value, whole.model.state_dict()[name]), name
+    check_resumes_bit_for_bit(tmp_path, freeze_encoder=True)
 
 
 def test_a_model_without_text_has_nothing_to_freeze(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_cases import make_trainer, relative_distance
+from training_cases import check_resumes_bit_for_bit, make_trainer, relative_distance
 
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 
@@ -107,14 +107,7 @@ def test_a_model_without_text_has_one_part(tmp_path):
 
 @pytest.mark.parametrize("decay", [1.0, 0.5])
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, decay):
-    options = {**RATES, **SHORT, "layer_learning_rate_decay": decay}
-    options |= {"save_strategy": "epoch", "save_total_limit": None}
-    whole = make_trainer(tmp_path, **options)
-    whole.train()
-    resumed = make_trainer(tmp_path, **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    for name, value in resumed.model.state_dict().items():
-        assert torch.equal(value, whole.model.state_dict()[name]), name
+    check_resumes_bit_for_bit(tmp_path, **RATES, layer_learning_rate_decay=decay)
 
 
 def test_an_optimizer_that_is_given_has_its_own_rates(tmp_path):

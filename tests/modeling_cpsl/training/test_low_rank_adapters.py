@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import make_batch, make_model
 from torch import nn
-from training_cases import make_trainer
+from training_cases import check_resumes_bit_for_bit, make_trainer
 
 from modeling_cpsl.modeling_cpsl import CPSLForSentimentRegression
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
@@ -102,13 +102,7 @@ def test_the_best_epoch_is_kept(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"weight_averaging": "ema", "layer_learning_rate_decay": 0.5}], ids=str)
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, options):
-    options = {"lora_rank": 2, **SHORT, "save_strategy": "epoch", "save_total_limit": None, **options}
-    whole = make_trainer(tmp_path, **options)
-    whole.train()
-    resumed = make_trainer(tmp_path, **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    for name, value in resumed.model.state_dict().items():
-        assert torch.equal(value, whole.model.state_dict()[name]), name
+    check_resumes_bit_for_bit(tmp_path, lora_rank=2, **options)
 
 
 def test_a_checkpoint_of_another_rank_or_encoder_is_refused(tmp_path):

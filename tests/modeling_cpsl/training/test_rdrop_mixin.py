@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
-from training_cases import make_trainer
+from training_cases import check_resumes_bit_for_bit, make_trainer
 
 from modeling_cpsl.class_task_cpsl import ClassTask, LabelSetTask
 from modeling_cpsl.number_task_cpsl import NumberTask
@@ -55,14 +55,7 @@ def test_it_is_logged_and_only_of_training(tmp_path):
 
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
-    options = {"rdrop_weight": 1.0, "config_fields": DROPOUT, **SHORT}
-    options |= {"save_strategy": "epoch", "save_total_limit": None}
-    whole = make_trainer(tmp_path, **options)
-    whole.train()
-    resumed = make_trainer(tmp_path, **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    for name, value in resumed.model.state_dict().items():
-        assert torch.equal(value, whole.model.state_dict()[name]), name
+    check_resumes_bit_for_bit(tmp_path, rdrop_weight=1.0, config_fields=DROPOUT)
 
 
 def test_the_divergence_of_classes_is_the_mean_of_both_kullback_leibler_divergences():
