@@ -99,10 +99,13 @@ def run_experiment(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     planned = specification.planned_runs()[place.shard[0] :: place.shard[1]]
-    pending = [run for run in planned if not _is_finished(run, specification, folder)]
+    finished = [run for run in planned if _is_finished(run, specification, folder)]
+    for run in finished:  # an earlier call may have been killed between its record and the removal of its folder
+        shutil.rmtree(folder / RUNS / run.name, ignore_errors=True)
+    pending = [run for run in planned if run not in finished]
     specification.save(folder)
     failed = []
-    with tqdm(total=len(planned), initial=len(planned) - len(pending), unit="run", disable=quiet or None) as progress:
+    with tqdm(total=len(planned), initial=len(finished), unit="run", disable=quiet or None) as progress:
         for run in _train(pending, specification, folder, workers, place):
             progress.update()
             record = read_record(record_path(folder, run))
