@@ -14,7 +14,7 @@ from data_builders.files import check_at_least_1
 from ..modulation import RULES, CoefficientRule
 from ..modulation.config import MODULATION_TARGETS, ModulationConfig
 from .fine_tuning_arguments import FineTuningArguments
-from .method_options import MethodOptions, checked_options
+from .method_options import MethodOptions, check_method, chosen_method
 from .metrics import is_better_if_greater
 from .resampling import RESAMPLING, Resampling
 from .sample_policies import POLICIES, SamplePolicy
@@ -237,7 +237,7 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
             raise ValueError(f"class_weights={self.class_weights!r} must be one of {', '.join(CLASS_WEIGHTS)}")
         self.check_fine_tuning()
         self._check_modality_masking()
-        self._check_sample_weights()
+        check_method(self, "sample_weights", SAMPLE_WEIGHTS)
         if self.max_steps == 0 or self.max_steps < -1:  # -1 stands for none
             raise ValueError(f"max_steps={self.max_steps} must be above 0; leave it out to train for num_train_epochs")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
@@ -263,30 +263,22 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
         """The rule that `balance` names, without what it may have kept of former steps."""
         if self.balance == "cpsl":
             return self.modulation.conflict_aware()
-        return RULES[self.balance](**checked_options("balance", self.balance, RULES, self.balance_options or {}))
+        return chosen_method(self, "balance", RULES)
 
     @property
     def sample_policy(self) -> SamplePolicy:
         """The policy that `modality_masking` names, without what it may have kept of former steps."""
-        given = self.modality_masking_options or {}
-        return POLICIES[self.modality_masking](
-            **checked_options("modality_masking", self.modality_masking, POLICIES, given)
-        )
+        return chosen_method(self, "modality_masking", POLICIES)
 
     @property
     def resampling(self) -> Resampling:
         """How `resample` weighs samples."""
-        return RESAMPLING[self.resample](
-            **checked_options("resample", self.resample, RESAMPLING, self.resample_options or {})
-        )
+        return chosen_method(self, "resample", RESAMPLING)
 
     @property
     def sample_weighting(self) -> SampleWeights:
         """The way to weigh samples that `sample_weights` names."""
-        given = self.sample_weights_options or {}
-        return SAMPLE_WEIGHTS[self.sample_weights](
-            **checked_options("sample_weights", self.sample_weights, SAMPLE_WEIGHTS, given)
-        )
+        return chosen_method(self, "sample_weights", SAMPLE_WEIGHTS)
 
     @property
     def last_modulated_epoch(self) -> int:
@@ -337,18 +329,16 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
             )
 
     def _check_balance(self) -> None:
-        if self.balance not in RULES:
-            raise ValueError(f"balance={self.balance!r} must be one of {', '.join(RULES)}")
-        if self.balance_options is not None:
-            if self.balance == "cpsl":
-                names = [MODULATION_OPTIONS[name] for name in ("modulate", "penalize", "alpha", "penalty_factor")]
+        names_of_cpsl = ("modulate", "penalize", "alpha", "penalty_factor")
+        if self.balance == "cpsl":
+            if self.balance_options is not None:
+                names = [MODULATION_OPTIONS[name] for name in names_of_cpsl]
                 raise ValueError(
                     f"balance_options are those of another rule; the options of balance=cpsl are {', '.join(names)}"
                 )
-            self.balance_options = checked_options("balance", self.balance, RULES, self.balance_options)
-        if self.balance == "cpsl":
             return
-        for name in ("modulate", "penalize", "alpha", "penalty_factor"):
+        check_method(self, "balance", RULES)
+        for name in names_of_cpsl:
             option, default = MODULATION_OPTIONS[name], getattr(ModulationConfig, name)
             if getattr(self, option) != default:
                 raise ValueError(
@@ -362,37 +352,22 @@ class CPSLTrainingArguments(FineTuningArguments, TrainingArguments):
             )
 
     def _check_modality_masking(self) -> None:
-        masking = self.modality_masking
-        if masking not in POLICIES:
-            raise ValueError(f"modality_masking={masking!r} must be one of {', '.join(POLICIES)}")
-        if self.modality_masking_options is not None:
-            given = self.modality_masking_options
-            self.modality_masking_options = checked_options("modality_masking", masking, POLICIES, given)
+        check_method(self, "modality_masking", POLICIES)
         first_epoch = self.sample_policy.first_epoch
         if self.max_steps <= 0 and 0 < self.num_train_epochs <= first_epoch:
             raise ValueError(
-                f"modality_masking={masking} begins in epoch {first_epoch:g}, counted from 0, and this run has "
-                f"{self.num_train_epochs:g}; give --modality_masking_options start_epoch=N with a smaller N"
+                f"modality_masking={self.modality_masking} begins in epoch {first_epoch:g}, counted from 0, and this "
+                f"run has {self.num_train_epochs:g}; give --modality_masking_options start_epoch=N with a smaller N"
             )
 
     def _check_resampling(self) -> None:
-        if self.resample not in RESAMPLING:
-            raise ValueError(f"resample={self.resample!r} must be one of {', '.join(RESAMPLING)}")
-        if self.resample_options is not None:
-            self.resample_options = checked_options("resample", self.resample, RESAMPLING, self.resample_options)
+        check_method(self, "resample", RESAMPLING)
         start_epoch = self.resampling.start_epoch
         if self.max_steps <= 0 and 0 < self.num_train_epochs <= start_epoch:
             raise ValueError(
                 f"resample={self.resample} begins in epoch {start_epoch} and this run has {self.num_train_epochs:g}; "
                 "give --resample_options start_epoch=N with a smaller N"
             )
-
-    def _check_sample_weights(self) -> None:
-        if self.sample_weights not in SAMPLE_WEIGHTS:
-            raise ValueError(f"sample_weights={self.sample_weights!r} must be one of {', '.join(SAMPLE_WEIGHTS)}")
-        if self.sample_weights_options is not None:
-            given = self.sample_weights_options
-            self.sample_weights_options = checked_options("sample_weights", self.sample_weights, SAMPLE_WEIGHTS, given)
 
     def _check_modulation(self) -> None:
         self._check_balance()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from data_builders.files import check_at_least_1
 
-from .method_options import MethodOptions, checked_options
+from .method_options import MethodOptions, check_method, chosen_method
 from .weight_averaging import WEIGHT_AVERAGING, WeightAveraging
 
 
@@ -73,10 +73,7 @@ class FineTuningArguments:
     @property
     def averaging(self) -> WeightAveraging:
         """The way to average weights that `weight_averaging` names."""
-        given = self.weight_averaging_options or {}
-        return WEIGHT_AVERAGING[self.weight_averaging](
-            **checked_options("weight_averaging", self.weight_averaging, WEIGHT_AVERAGING, given)
-        )
+        return chosen_method(self, "weight_averaging", WEIGHT_AVERAGING)
 
     def check_fine_tuning(self) -> None:
         """ValueError where a value is out of range, or two of them contradict each other."""
@@ -92,11 +89,7 @@ class FineTuningArguments:
             raise ValueError(
                 f"layer_learning_rate_decay={self.layer_learning_rate_decay} must be above 0 and at most 1"
             )
-        averaging, given = self.weight_averaging, self.weight_averaging_options
-        if averaging not in WEIGHT_AVERAGING:
-            raise ValueError(f"weight_averaging={averaging!r} must be one of {', '.join(WEIGHT_AVERAGING)}")
-        if given is not None:
-            self.weight_averaging_options = checked_options("weight_averaging", averaging, WEIGHT_AVERAGING, given)
+        check_method(self, "weight_averaging", WEIGHT_AVERAGING)
         if not 0.0 <= self.rdrop_weight < math.inf:
             raise ValueError(f"rdrop_weight={self.rdrop_weight} must be a finite number, at least 0")
         check_at_least_1(lora_rank=self.lora_rank)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+
+Method = TypeVar("Method")
 
 # The type of a training argument that takes them: `__post_init__` makes a dict of a command line's texts.
 if TYPE_CHECKING:
@@ -12,20 +14,35 @@ else:
     MethodOptions = list[str] | None
 
 
-def checked_options(
-    option: str, method: str, methods: Mapping[str, type], given: Iterable[str] | Mapping[str, Any]
-) -> dict[str, Any]:
-    """The options of a method by name, from a mapping or from texts such as `alpha=0.3`.
+def chosen_method(arguments: Any, option: str, methods: Mapping[str, type[Method]]) -> Method:
+    """The method that an option of the arguments names, made with its options."""
+    method, given = getattr(arguments, option), getattr(arguments, f"{option}_options") or {}
+    return methods[method](**_checked_options(option, method, methods, given))
+
+
+def check_method(arguments: Any, option: str, methods: Mapping[str, type]) -> None:
+    """Checks an option of the arguments that names a method, and makes a mapping of that method's options.
 
     Args:
-        option: The option that names the method; that of its options is called `<option>_options`.
-        method: Its value.
+        arguments: The arguments, with the fields `<option>` and `<option>_options`.
+        option: The option that names the method.
         methods: The methods by name: dataclasses whose fields are their options, and which check their values.
-        given: The options.
 
     Raises:
-        ValueError: An option is unknown, has no value, or one of another type or out of range.
+        ValueError: There is no such method; or an option of it is unknown, has no value, or one of another type or
+            out of range.
     """
+    method, given = getattr(arguments, option), getattr(arguments, f"{option}_options")
+    if method not in methods:
+        raise ValueError(f"{option}={method!r} must be one of {', '.join(methods)}")
+    if given is not None:
+        setattr(arguments, f"{option}_options", _checked_options(option, method, methods, given))
+
+
+def _checked_options(
+    option: str, method: str, methods: Mapping[str, type], given: Iterable[str] | Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of a method by name, from a mapping or from texts such as `alpha=0.3`."""
     if not isinstance(given, Mapping):
         if wrong := [text for text in given if "=" not in text]:
             raise ValueError(f"{option}_options: {wrong[0]!r} must be a name and a value, as in alpha=0.3")
@@ -53,4 +70,4 @@ def _converted(value: Any, kind: type) -> Any:
     return {"true": True, "false": False}[str(value).lower()] if kind is bool else kind(value)
 
 
-__all__ = ["MethodOptions", "checked_options"]
+__all__ = ["MethodOptions", "check_method", "chosen_method"]
