@@ -17,7 +17,7 @@ from setting import as_dataset, make_cpsl, make_processor, make_utterances
 
 from modeling_cpsl import CPSLDataCollator, compute_sentiment_metrics
 from modeling_cpsl.experiments.assembly import load_data
-from modeling_cpsl.experiments.export import export_model, quantize
+from modeling_cpsl.experiments.export import export_model
 from modeling_cpsl.experiments.loading import load_pipeline
 from modeling_cpsl.experiments.recipe import read_recipe
 from modeling_cpsl.experiments.records import CONFIG_FILE
@@ -57,8 +57,8 @@ def main() -> None:
     as_extracted = copy.copy(processor)  # an exported model standardises the features itself
     as_extracted.feature_statistics = {}
     files = {"exported": folder / "model.onnx", "exported, int8": folder / "int8.onnx"}
-    export_model(model, processor, files["exported"])
-    quantize(*files.values())
+    for name, file in files.items():
+        export_model(model, processor, file, int8="int8" in name)
     sessions = {name: onnxruntime.InferenceSession(file) for name, file in files.items()}
 
     predictions: dict[str, list[np.ndarray]] = {name: [] for name in ("ours", *sessions)}

@@ -25,7 +25,7 @@ from setting import (
 )
 
 from modeling_cpsl import CPSLDataCollator
-from modeling_cpsl.experiments.export import export_model, quantize
+from modeling_cpsl.experiments.export import export_model
 from modeling_cpsl.training.sampling import longest_first
 
 
@@ -60,8 +60,8 @@ def main() -> None:
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = torch.get_num_threads()
     files = {name: folder / f"{name}.onnx" for name in ("fp32", "int8")}
-    export_model(model, processor, files["fp32"])
-    quantize(files["fp32"], files["int8"])
+    for name, file in files.items():
+        export_model(model, processor, file, int8=name == "int8")
     sessions = {name: onnxruntime.InferenceSession(file, session_options) for name, file in files.items()}
 
     @torch.no_grad()

@@ -17,8 +17,8 @@ from ..features_cpsl import feature_arguments
 from ..processing_cpsl import STANDARDIZED_LIMIT, CPSLProcessor
 
 
-# The version of ONNX's operators: one that every runtime of the last years knows.
-OPSET = 18
+# The version of ONNX's operators, which ONNX Runtime knows from 1.17 (January 2024) on; the first with GELU as one.
+OPSET = 20
 MAX_BYTES = 2**31 - 1  # of a file in the format of protobuf
 
 
@@ -105,7 +105,7 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
         raise ValueError(f"{path}: name a file that ends in .onnx")
     try:
         import onnxruntime  # noqa: F401
-        from onnxscript import ir  # noqa: F401
+        from onnxscript import optimizer
     except ImportError as error:
         raise ValueError(f"an ONNX file needs {error.name}; say pip install 'cpsl[onnx]'") from None
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
@@ -113,30 +113,28 @@ def export_model(model: Any, processor: CPSLProcessor, path: Path, *, int8: bool
         raise ValueError(f"{path}: a model of {size / 1e9:.1f} GB is too large for one ONNX file; use --int8")
     with replacing_file(path) as temporary, tempfile.TemporaryDirectory() as folder, _quiet_exporter():
         whole = Path(folder, "model.onnx") if int8 else temporary
-        _trace(model, processor).save(whole, external_data=int8)
+        program = _trace(model, processor)
         if int8:
-            quantize(whole, temporary)
+            # The exporter leaves transposed weights to the runtime; only what is constant in the file is made smaller.
+            optimizer.fold_constants(program.model, input_size_limit=MAX_BYTES, output_size_limit=MAX_BYTES)
+        program.save(whole, external_data=int8)
+        if int8:
+            _quantize(whole, temporary)
 
 
-def quantize(source: Path, target: Path) -> None:
-    """Writes an ONNX file anew with the weights of its linear layers as 8-bit integers.
-
-    Args:
-        source: What [`export_model`] has written.
-        target: The file to write.
-    """
+def _quantize(source: Path, target: Path) -> None:
+    """Writes an ONNX file anew with the weights of its linear layers as 8-bit integers."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet_exporter():
-        quantize_dynamic(
-            source,
-            target,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul"],
-            # Sums of products with 8 bits overflow on a processor without VNNI: weights take 7, each output its scale.
-            per_channel=True,
-            reduce_range=True,
-        )
+    quantize_dynamic(
+        source,
+        target,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul"],
+        # Sums of products with 8 bits overflow on a processor without VNNI: weights take 7, each output its scale.
+        per_channel=True,
+        reduce_range=True,
+    )
 
 
 def _trace(model: Any, processor: CPSLProcessor) -> torch.onnx.ONNXProgram:
@@ -176,4 +174,4 @@ def _quiet_exporter() -> Iterator[None]:
             logging.disable(disabled)
 
 
-__all__ = ["FlatModel", "example_inputs", "export_model", "quantize"]
+__all__ = ["FlatModel", "example_inputs", "export_model"]

@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -89,13 +90,19 @@ def test_logits_are_those_of_the_model_at_other_shapes(tmp_path, backbone, field
 
 @pytest.mark.slow
 def test_int8_is_smaller_and_close(tmp_path):
-    model = make_model(hidden_size=64, intermediate_size=4096, num_hidden_layers=1).eval()
+    # DeBERTa uses the projections of queries and keys twice; these are too large for the exporter to transpose itself.
+    model = make_model(hidden_size=576, intermediate_size=640, num_hidden_layers=1).eval()
     session, processor = export(tmp_path, model, int8=True)
     assert (tmp_path / "model.onnx").stat().st_size < 0.75 * 4 * model.num_parameters()
     inputs = make_inputs(16, 20, model)
-    difference = session.run(["logits"], inputs)[0] - expected_logits(model, processor, inputs)[:, 0]
-    assert 0 < np.abs(difference).max() < 0.1
+    logits, expected = session.run(["logits"], inputs)[0], expected_logits(model, processor, inputs)[:, 0]
+    assert 0 < np.abs(logits - expected).max() < 0.5 * expected.std()
+    assert np.corrcoef(logits, expected)[0, 1] > 0.99
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx"}
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    weights = {weight.name for weight in graph.initializer}
+    assert sum(node.op_type == "MatMulInteger" for node in graph.node) > 6
+    assert not [node.name for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights]
 
 
 def test_what_is_missing_to_export_is_named(tmp_path, monkeypatch):
