@@ -20,7 +20,7 @@ from data_builders.files import DataError, one_line
 from ..experiments.recipe import Recipe
 from ..experiments.records import without_paths
 from .records import FINISHED, failed_record, finished_record, read_record, record_path, write_record
-from .specification import PlannedRun, Specification
+from .specification import PlannedRun, Specification, saved_specification
 
 
 RUNS = "runs"
@@ -94,10 +94,11 @@ def run_experiment(
         The runs that failed.
 
     Raises:
-        DataError: A record was made with other options.
+        DataError: The folder has another experiment, or a record was made with other options.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    _check_same_experiment(specification, folder)
     planned = specification.planned_runs()[place.shard[0] :: place.shard[1]]
     finished = [run for run in planned if _is_finished(run, specification, folder)]
     for run in finished:  # an earlier call may have been killed between its record and the removal of its folder
@@ -114,6 +115,18 @@ def run_experiment(
             if not quiet:
                 progress.write(_line(run, record), file=sys.stdout)
     return failed
+
+
+def _check_same_experiment(specification: Specification, folder: Path) -> None:
+    """DataError if the folder has an experiment that shares no row with this one."""
+    try:
+        rows = saved_specification(folder).rows
+    except DataError:  # there is none, or a damaged one, which is written anew
+        return
+    if not rows.keys() & specification.rows.keys():
+        raise DataError(
+            f"{folder}: it has another experiment, whose rows are {', '.join(rows)}; name another output_dir"
+        )
 
 
 def _is_finished(run: PlannedRun, specification: Specification, folder: Path) -> bool:

@@ -16,7 +16,7 @@ from cpsl import main
 from modeling_cpsl import compute_sentiment_metrics
 from modeling_cpsl.evidence import running
 from modeling_cpsl.evidence.running import Place, _gpu, launched_place
-from modeling_cpsl.evidence.specification import PlannedRun
+from modeling_cpsl.evidence.specification import PlannedRun, Specification
 
 
 ROOT = Path(__file__).parents[3]
@@ -119,6 +119,16 @@ def test_a_launched_process_does_not_end_the_others(specification, tmp_path, mon
     assert main(arguments) == 0
     assert "1 of the runs failed, the first is A6-seed0" in capsys.readouterr().err
     assert main(arguments) == 1  # now nothing is launched
+
+
+def test_a_folder_with_another_experiment_is_refused(specification, tmp_path, capsys):
+    path, _ = specification
+    saved = Specification(base="sample", rows={"late": {}, "mag": {}}, seeds=[0], reference="late", folds=None)
+    saved.save(tmp_path / "out")
+    before = (tmp_path / "out" / "specification.yaml").read_bytes()
+    assert main(["experiment", str(path), "--output_dir", str(tmp_path / "out")]) == 1
+    assert "out: it has another experiment, whose rows are late, mag; name another" in capsys.readouterr().err
+    assert (tmp_path / "out" / "specification.yaml").read_bytes() == before
 
 
 @pytest.mark.slow
