@@ -45,17 +45,19 @@ def by_turns(variants: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def summary(seconds: Mapping[str, list[dict[str, float]]], base: str) -> dict[str, dict[str, float]]:
-    """Each variant's least and median seconds, and the median over the turns of its CPU time over that of `base`."""
+def summary(
+    seconds: Mapping[str, list[dict[str, float]]], base: str, clock: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Each variant's least and median seconds, and the median over the turns of its time over that of `base`."""
     rows = {}
     for name, values in seconds.items():
         rows[name] = {
-            f"{statistic.__name__}_{clock}": statistic(value[clock] for value in values)
-            for clock in ("cpu", "wall")
+            f"{statistic.__name__}_{name_of_clock}": statistic(value[name_of_clock] for value in values)
+            for name_of_clock in ("cpu", "wall")
             for statistic in (min, statistics.median)
         }
         rows[name]["ratio"] = statistics.median(
-            value["cpu"] / other["cpu"] for value, other in zip(values, seconds[base], strict=True)
+            value[clock] / other[clock] for value, other in zip(values, seconds[base], strict=True)
         )
     return rows
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = {
     "drift": "mae_change",
     "epoch": "ratio_to_peer_style",
+    "gpu": "ratio_to_peer_style",
     "import": "ratio_to_transformers",
     "inference": "speedup_over_peer_style",
     "media": "words_and_voice_times_real_time",
