@@ -1,4 +1,4 @@
-"""A training step on a GPU: ours in fp32, bf16 and compiled against the peers' loop, and its share of the card's limit.
+"""A training step on a GPU: ours in fp32, bf16 and compiled against the peers' loop, and its share of the limit.
 
 `python benchmarks/bench_gpu.py [--repetitions 20] [--quick] [--json OUT]`, with batches of 8 and of 256. The peers'
 step is plain DeBERTa's in fp32, padded to 50 tokens, without a mask, with a looped AdamW. Ours are full CPSL steps
