@@ -63,6 +63,7 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
     label_kind: str | None = None
     label_range: Sequence[float] | None = None
     label_format: LabelFormat | None = None
+    labels_of_all_splits: bool = False
     on_error: str = "raise"
 
 
@@ -80,6 +81,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         modalities, feature_sequences, folds, format, labels, label_kind, label_range, on_error: See
             `loading.load_aligned_dataset`.
         label_format: What the labels are, where that need not be found, such as those of a model to predict with.
+        labels_of_all_splits: Whether that is found in all splits, which will be merged.
 
     Attributes:
         replaced (`Counter`): How many non-finite values of each modality the build replaced with 0.
@@ -149,6 +151,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             label_kind=self.config.label_kind,
             label_range=self.config.label_range,
             label_format=self.config.label_format,
+            labels_of_all_splits=self.config.labels_of_all_splits,
             modalities=self.config.modalities,
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,

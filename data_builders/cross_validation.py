@@ -1,12 +1,17 @@
 """Splits cut anew by group: for cross-validation, and smaller training splits."""
 
+import itertools
+import logging
 from collections import Counter
 from hashlib import blake2b
 
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
+from .arrow_rows import label_format_of
 from .files import DataError
 
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_NUM_FOLDS = 3
 
@@ -19,6 +24,7 @@ def cross_validation_splits(
     The samples of all splits are shared out over `num_folds` folds of similar size, the samples of a group always to
     the same one, in the same way whenever it is done (scikit-learn's `GroupKFold`). Fold i is `test`; fold i + 1, or
     after the last one the first, is `validation`, on which models are selected and calibrated; the rest is `train`.
+    Of classes, those that it lacks are named in a warning.
 
     Args:
         dataset: The data set's own splits.
@@ -54,7 +60,24 @@ def cross_validation_splits(
     rows = {"validation": parts[(fold + 1) % num_folds], "test": parts[fold]}
     held_out = set().union(*rows.values())
     rows = {"train": [index for index in range(len(samples)) if index not in held_out]} | rows
-    return DatasetDict({name: samples.select(sorted(indices)) for name, indices in rows.items()})
+    splits = DatasetDict({name: samples.select(sorted(indices)) for name, indices in rows.items()})
+    if missing := _classes_missing_in(splits["train"]):
+        logger.warning(
+            "fold %d/%d: no sample of the training split has the label %s, which cannot be learned then; use another "
+            "number of folds or another fold_seed",
+            fold, num_folds, " or ".join(missing),
+        )  # fmt: skip
+    return splits
+
+
+def _classes_missing_in(split: Dataset) -> list[str]:
+    """The classes of a data set that no sample of a split has."""
+    label_format = label_format_of(split.features)
+    if label_format is None or label_format.kind not in ("class", "classes"):
+        return []
+    labels = split["label"][:]
+    found = set(labels if label_format.kind == "class" else itertools.chain.from_iterable(labels))
+    return [name for number, name in enumerate(label_format.names) if number not in found]
 
 
 def share_of_groups(split: Dataset, share: float, *, group: str = "video_id") -> Dataset:

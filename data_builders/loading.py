@@ -80,6 +80,7 @@ def load_aligned_dataset(
     label_kind: str | None = None,
     label_range: Sequence[float] | None = None,
     label_format: LabelFormat | None = None,
+    labels_of_all_splits: bool = False,
     on_error: str = "raise",
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
@@ -110,6 +111,8 @@ def load_aligned_dataset(
             those of a sentiment; for several numbers one after the other, or once for all.
         label_format (`LabelFormat`, *optional*): What the labels are, where that need not be found in the training
             split, such as those of a trained model.
+        labels_of_all_splits (`bool`): Whether to find in all splits what labels are, and which classes there are, for
+            splits that are merged and cut anew.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): Where Arrow files are cached. Default: the cache of `datasets`.
         num_proc (`int`, *optional*): The number of processes that build the cache.
@@ -149,6 +152,8 @@ def load_aligned_dataset(
         label_kind=label_kind,
         label_range=label_range,
         label_format=label_format,
+        # Not said where it is not so, for it is a part of the cache's key.
+        **({"labels_of_all_splits": True} if labels_of_all_splits else {}),
         on_error=on_error,
         cache_dir=cache_dir,
         streaming=streaming,

@@ -231,6 +231,7 @@ def with_label_format(
     kind: str | None = None,
     ranges: Sequence[float] | None = None,
     known: LabelFormat | None = None,
+    of_all_splits: bool = False,
 ) -> Source:
     """The source with its `label_format`, found from the labels of its training split, or of all where it has none.
 
@@ -242,6 +243,7 @@ def with_label_format(
         kind: See [`find_format`].
         ranges: See [`find_format`].
         known: What the labels are, where that need not be found.
+        of_all_splits: Whether the labels of all splits count.
 
     Raises:
         DataError: As for [`find_format`], or a number was asked for that the files do not have.
@@ -262,7 +264,8 @@ def with_label_format(
             source = source._replace(rows=functools.partial(_rows_with_named_labels, source.rows))
     shards: Iterable[Any] = ()
     if source.labels is not None or kind in ("class", "classes"):
-        shards = source.splits.get(SPLITS[0]) or itertools.chain(*source.splits.values())
+        train = () if of_all_splits else source.splits.get(SPLITS[0], ())
+        shards = train or itertools.chain(*source.splits.values())
     read = source.labels or functools.partial(_labels_of_rows, source.rows)
     try:
         found = find_format(

@@ -56,6 +56,11 @@ class NumberTask(Task):
         return self.ranges == (SENTIMENT_RANGE,)
 
     @property
+    def is_sims(self) -> bool:
+        """See [`Task.is_sims`]."""
+        return self.ranges == (SIMS_RANGE,)
+
+    @property
     def title(self) -> str:
         """See [`Task.title`]."""
         return "Multimodal sentiment regression" if self.is_one_number else f"Regression of {', '.join(self.names)}"
@@ -148,7 +153,7 @@ class NumberTask(Task):
         if in_words and self.is_sentiment:
             for result, decoded in zip(results, decode_sentiment(logits), strict=True):
                 result |= {"label": decoded["label"], "acc7_class": decoded["acc7_class"]}
-        elif in_words and self.ranges == (SIMS_RANGE,):
+        elif in_words and self.is_sims:
             for result, place in zip(results, sims_class(scores), strict=True):
                 result["label"] = SIMS_CLASSES[place]
         return results

@@ -164,6 +164,11 @@ class Task:
         return False
 
     @property
+    def is_sims(self) -> bool:
+        """Whether the label is a sentiment as those of CH-SIMS, the parts of whose range have names."""
+        return False
+
+    @property
     def title(self) -> str:
         """What cards call the task."""
         raise NotImplementedError

@@ -51,6 +51,7 @@ def open_source(
     label_kind: str | None = None,
     label_range: Sequence[float] | None = None,
     label_format: LabelFormat | None = None,
+    labels_of_all_splits: bool = False,
     **options: Any,
 ) -> Source:
     """Opens a file or folder with the reader of its format.
@@ -62,6 +63,7 @@ def open_source(
         label_kind: One of `label_options.KINDS`.
         label_range: Least and greatest labels.
         label_format: What the labels are, where it need not be found.
+        labels_of_all_splits: Whether it is found in all splits, and not in the training split alone.
         options: Other fields of `contract.ReadOptions`.
 
     Raises:
@@ -84,7 +86,13 @@ def open_source(
         splits = {split: shards for split, shards in splits.items() if shards} or splits
     source = source._replace(format=name, splits=splits)
     return with_label_format(
-        source, labels=wanted, columns=columns, kind=label_kind, ranges=label_range, known=label_format
+        source,
+        labels=wanted,
+        columns=columns,
+        kind=label_kind,
+        ranges=label_range,
+        known=label_format,
+        of_all_splits=labels_of_all_splits,
     )
 
 

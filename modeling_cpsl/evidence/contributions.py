@@ -6,26 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..modulation.contributions import shapley_weight
-from .group_sums import metrics_of_sums
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
 from .statistics import bootstrap, interval
+from .task_sums import metrics_of_task_sums, uar_of_one_answer
 
 
-# Its value without any modality is known: constant predictions have a correlation of 0.
-CONTRIBUTION_METRIC = "corr"
 _NUM_DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a modality adds to the correlation.
+    """What a modality adds to the [`contribution_metric`].
 
     Attributes:
         modality: Its name.
-        alone: Correlation of the row with this modality alone.
-        last: Correlation of all modalities minus that of all others.
+        alone: That of the row with this modality alone.
+        last: That of all modalities minus that of all others.
         shapley: Its Shapley value: the mean gain over all orders in which the modalities can be added to none. The
-            values of all modalities add up to the correlation of all together.
+            values of all modalities add up to what all together have above one answer for all samples.
         low: Lower end of the Shapley value's bootstrap interval.
         high: Upper end of it.
     """
@@ -36,6 +37,14 @@ class Contribution:
     shapley: float
     low: float
     high: float
+
+
+def contribution_metric(task: Task = SENTIMENT) -> str:
+    """The metric that contributions are told in: one whose value without any modality follows from the labels alone.
+
+    One answer for all samples has a correlation of 0, of numbers; of classes see [`uar_of_one_answer`].
+    """
+    return "uar" if isinstance(task, ClassTask | LabelSetTask) else "corr"
 
 
 def subsets_of_rows(options: Mapping[str, Mapping[str, Any]]) -> dict[frozenset[str], str]:
@@ -54,32 +63,38 @@ def subsets_of_rows(options: Mapping[str, Mapping[str, Any]]) -> dict[frozenset[
     return rows if len(modalities) > 1 and len(rows) == 2 ** len(modalities) - 1 else {}
 
 
-def contributions(sums: Mapping[frozenset[str], np.ndarray]) -> list[Contribution]:
+def contributions(sums: Mapping[frozenset[str], np.ndarray], task: Task = SENTIMENT) -> list[Contribution]:
     """What each modality contributes.
 
     Args:
-        sums: For every subset (seeds, G, S), the sums of the same G groups for each seed, see [`group_sums`].
+        sums: For every subset (seeds, G, S), the sums of the same G groups for each seed, see [`task_sums`].
+        task: What labels are.
 
     Returns:
         For each modality, the largest Shapley value first.
     """
-    subsets = list(sums)
+    subsets, metric = list(sums), contribution_metric(task)
     systems = np.stack([sums[subset] for subset in subsets])
-    observed = metrics_of_sums(systems.sum(axis=2))[CONTRIBUTION_METRIC].mean(axis=1)
-    draws = bootstrap(systems, np.random.default_rng(0), _NUM_DRAWS)[CONTRIBUTION_METRIC]
+    totals = systems.sum(axis=2)
+    observed = metrics_of_task_sums(totals, task)[metric].mean(axis=1)
+    draws = bootstrap(systems, np.random.default_rng(0), _NUM_DRAWS, task)[metric]
+    nothing = 0.0
+    if isinstance(task, ClassTask | LabelSetTask):
+        nothing = float(uar_of_one_answer(totals[0], task).mean())
     modalities = sorted(frozenset[str]().union(*subsets))
     everything = frozenset(modalities)
-    value = dict(zip(subsets, observed.tolist(), strict=True)) | {frozenset[str](): 0.0}
+    value = dict(zip(subsets, observed.tolist(), strict=True)) | {frozenset[str](): nothing}
     found = []
     for modality in modalities:
         weights = _shapley_weights(modality, subsets, len(modalities))
-        low, high = interval(weights @ draws)
+        of_nothing = nothing * shapley_weight(0, len(modalities))
+        low, high = interval(weights @ draws - of_nothing)
         found.append(
             Contribution(
                 modality=modality,
                 alone=value[frozenset([modality])],
                 last=value[everything] - value[everything - {modality}],
-                shapley=float(weights @ observed),
+                shapley=float(weights @ observed) - of_nothing,
                 low=low,
                 high=high,
             )
@@ -88,7 +103,7 @@ def contributions(sums: Mapping[frozenset[str], np.ndarray]) -> list[Contributio
 
 
 def _shapley_weights(modality: str, subsets: Sequence[frozenset[str]], number: int) -> np.ndarray:
-    """(R,), with which the values of the subsets add up to the Shapley value; the empty subset's value is 0."""
+    """(R,), with which the values of the subsets add up to the Shapley value, but for the empty subset."""
     weights = []
     for subset in subsets:
         share = shapley_weight(len(subset - {modality}), number)
@@ -96,4 +111,4 @@ def _shapley_weights(modality: str, subsets: Sequence[frozenset[str]], number: i
     return np.array(weights)
 
 
-__all__ = ["CONTRIBUTION_METRIC", "Contribution", "contributions", "subsets_of_rows"]
+__all__ = ["Contribution", "contribution_metric", "contributions", "subsets_of_rows"]

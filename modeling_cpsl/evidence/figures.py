@@ -11,18 +11,18 @@ import numpy as np
 
 from data_builders.files import replacing_file
 
-from ..experiments.plots import STYLE, Log, has_modulation, plot_modulation, plot_training_dynamics
+from ..experiments.plots import METRIC_PANELS, STYLE, Log, has_modulation, plot_modulation, plot_training_dynamics
 from ..experiments.records import MODULATION_PLOT, TRAINING_PLOT
-from ..training.metrics import METRICS
-from .records import FINISHED
+from ..task_cpsl import Task
+from ..training.task_metrics import best_metric, metrics_of, overall_metrics
+from .records import FINISHED, task_of_record
 from .specification import file_name
 from .statistics import CONFIDENCE
 from .summary import Summary
 
 
 FOREST_PLOT, LEARNING_CURVES, CURVES = "forest.png", "learning_curves.png", "curves"
-_CURVE = "eval_mae"
-FOREST_METRICS = ("mae", "corr", "acc2_nonzero")
+FOREST_METRICS = ("mae", "corr", "acc2_nonzero")  # of sentiments
 # Okabe and Ito's: better, worse, cannot tell. A filled marker says the same as the colour.
 _BETTER, _WORSE, _CANNOT_TELL = "#009E73", "#D55E00", "#555555"
 _ROW_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,14 +39,15 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
     import matplotlib.pyplot as plt
 
     rows = [row for row in summary.rows if row.differences][::-1]
-    known = [name for name in FOREST_METRICS if name in rows[0].differences] or list(rows[0].differences)[:1]
+    wanted = FOREST_METRICS if summary.task.is_sentiment else overall_metrics(summary.task)[: len(FOREST_METRICS)]
+    known = [name for name in wanted if name in rows[0].differences] or list(rows[0].differences)[:1]
     metrics = [name for name in known if np.isfinite([row.differences[name].value for row in rows]).all()]
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             1, len(metrics), figsize=(3.2 * len(metrics) + 1, 0.32 * len(rows) + 1.4), sharey=True, squeeze=False
         )
         for axes, name in zip(panels[0], metrics, strict=True):
-            greater_is_better = METRICS[name].greater_is_better
+            greater_is_better = metrics_of(summary.task)[name].greater_is_better
             axes.axvline(0, color="0.4", linewidth=1)
             for position, row in enumerate(rows):
                 difference = row.differences[name]
@@ -71,8 +72,8 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
 def plot_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str], folder: Path) -> None:
     """Draws curves over the epochs: means over a row's runs, with bands of one deviation.
 
-    `learning_curves.png` has the validation MAE of all rows; `curves/` has the paper's figures 2 (losses) and 3
-    (modulation) of each row.
+    `learning_curves.png` has the validation metric of all rows that picks the best epoch where none is named, the MAE
+    of sentiments; `curves/` has the paper's figures 2 (losses) and 3 (modulation) of each row.
 
     Args:
         records: The records of an experiment.
@@ -82,14 +83,16 @@ def plot_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str], fold
     curves = folder / CURVES
     curves.mkdir(exist_ok=True)
     learning = {}
+    finished = [record for record in records if record["status"] == FINISHED]
+    task = task_of_record(finished[0])
     for name in names:
-        logs = [record["curves"] for record in records if record["status"] == FINISHED and record["row"] == name]
+        logs = [record["curves"] for record in finished if record["row"] == name]
         means, deviations = mean_log(logs)
         learning[name] = means, deviations
-        plot_training_dynamics(means, curves / f"{file_name(name)}-{TRAINING_PLOT}", deviations=deviations)
+        plot_training_dynamics(means, curves / f"{file_name(name)}-{TRAINING_PLOT}", deviations=deviations, task=task)
         if has_modulation(means):
-            plot_modulation(means, curves / f"{file_name(name)}-{MODULATION_PLOT}", deviations=deviations)
-    _plot_learning_curves(learning, folder / LEARNING_CURVES)
+            plot_modulation(means, curves / f"{file_name(name)}-{MODULATION_PLOT}", deviations=deviations, task=task)
+    _plot_learning_curves(learning, task, folder / LEARNING_CURVES)
 
 
 def mean_log(logs: Sequence[Log]) -> tuple[Log, Log]:
@@ -112,20 +115,22 @@ def mean_log(logs: Sequence[Log]) -> tuple[Log, Log]:
     return means, deviations
 
 
-def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], path: Path) -> None:
+def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], task: Task, path: Path) -> None:
     import matplotlib.pyplot as plt
 
+    metric = best_metric(task)
+    curve = f"eval_{metric}"
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.5, 4))
         for index, (name, (means, deviations)) in enumerate(logs.items()):
             color = _ROW_COLORS[index % len(_ROW_COLORS)]
             style = _ROW_STYLES[index // len(_ROW_COLORS) % len(_ROW_STYLES)]
-            epochs = [row["epoch"] for row in means if _CURVE in row]
-            values, bands = (np.array([row[_CURVE] for row in log if _CURVE in row]) for log in (means, deviations))
+            epochs = [row["epoch"] for row in means if curve in row]
+            values, bands = (np.array([row[curve] for row in log if curve in row]) for log in (means, deviations))
             axes.plot(epochs, values, style, marker="o", markersize=3, color=color, label=name)
             axes.fill_between(epochs, values - bands, values + bands, color=color, alpha=0.15, linewidth=0)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("validation MAE (sentiment points)")
+        axes.set_ylabel("validation MAE (sentiment points)" if task.is_sentiment else METRIC_PANELS[metric].title)
         axes.legend(fontsize=8, frameon=False, ncols=1 + len(logs) // 8)
         figure.tight_layout()
         with replacing_file(path) as unfinished:

@@ -1,5 +1,6 @@
 """Finished runs of `cpsl train` side by side: mean and deviation over seeds."""
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -9,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers.utils import CONFIG_NAME
 
 from data_builders.command_line import did_you_mean
 from data_builders.files import broken_files_are_data_errors
 from data_builders.rows import SPLIT_ALIASES
 
+from ..experiments.label_formats import TASK_FIELDS, task_of_fields
 from ..experiments.records import CONFIG_FILE, RESULTS_FILE, read_resolved_config, read_results
-from ..training.metrics import METRICS
+from ..task_cpsl import Task
+from ..training.task_metrics import metrics_of, overall_metrics
 from .tables import mean_and_deviation
 
 
@@ -34,12 +38,16 @@ _OF_NO_INFLUENCE = (
 
 @dataclass
 class _Run:
-    """A run's folder, its options that matter, its seeds, and its metrics on the split, none if it lacks that."""
+    """A run's folder, its options that matter, its seeds, and its metrics on the split, none if it lacks that.
+
+    `task` is what its labels are.
+    """
 
     folder: Path
     options: dict[str, Any]
     seeds: tuple[Any, ...]
     metrics: dict[str, float]
+    task: Task
 
 
 def compare_runs(
@@ -52,7 +60,7 @@ def compare_runs(
     Args:
         runs: Output folders of finished runs; one that is named twice counts once.
         split: The split to compare on: train, validation or test, or another name that data may have for them.
-        metrics: Names of metrics. Default: those that every run has.
+        metrics: Names of metrics. Default: those that every run has, but of no single class or target.
 
     Returns:
         A row for each group of runs: the number of `runs`, and each metric as text, `mean ± sample deviation`, or for
@@ -61,7 +69,7 @@ def compare_runs(
 
     Raises:
         ValueError: The split is unknown, a folder holds no finished run, no run has the split, two are on different
-            data sets, or one lacks a metric.
+            data sets or labels, or one lacks a metric.
     """
     split = standard_split(split)
     folders: dict[Path, Path] = {}
@@ -75,9 +83,10 @@ def compare_runs(
         )
     if without := [str(run.folder) for run in found if not run.metrics]:
         logger.warning("left out, since they have no metrics of the split %r: %s", split, ", ".join(without))
-    if metrics is None:
-        metrics = [name for name in METRICS if all(name in run.metrics for run in with_split)]
     _check_data_sets(with_split)
+    if metrics is None:
+        known = overall_metrics(with_split[0].task)
+        metrics = [name for name in known if all(name in run.metrics for run in with_split)]
     for run in with_split:
         _check_metrics(run, metrics)
     return _table(_grouped(with_split), metrics)
@@ -114,12 +123,22 @@ def _read_run(folder: Path, split: str) -> _Run:
     with broken_files_are_data_errors(folder, "finished run", "name the output folder of one"):
         results, options = read_results(folder), read_resolved_config(folder)
         versions = {f"version of {name}": value for name, value in options.pop("versions", {}).items()}
-        metrics = {name: float(results[f"{split}_{name}"]) for name in METRICS if f"{split}_{name}" in results}
+        task = _task(folder)
+        metrics = {
+            name: float(results[f"{split}_{name}"]) for name in metrics_of(task) if f"{split}_{name}" in results
+        }
     seeds = tuple(options.pop(name, None) for name in _SEEDS)
     options = {name: value for name, value in options.items() if name not in _OF_NO_INFLUENCE}
     if (options.get("max_steps") or -1) > 0:  # it decides how long the run was
         options.pop("num_train_epochs", None)
-    return _Run(folder, options | versions, seeds, metrics)
+    return _Run(folder, options | versions, seeds, metrics, task)
+
+
+def _task(folder: Path) -> Task:
+    """What the labels of a run are, by the configuration of its model; a sentiment where there is none."""
+    path = folder / CONFIG_NAME
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return task_of_fields({name: config[name] for name in TASK_FIELDS if name in config})
 
 
 def _check_data_sets(runs: Sequence[_Run]) -> None:
@@ -131,6 +150,12 @@ def _check_data_sets(runs: Sequence[_Run]) -> None:
             f"{runs[other].folder} is a run on the data set {names[other]}, and {runs[0].folder} on {names[0]}: their "
             "metrics cannot be compared; name runs on one data set"
         )
+    for run in runs:
+        if run.task != runs[0].task:
+            raise ValueError(
+                f"{run.folder} predicts {', '.join(run.task.names)}, and {runs[0].folder} "
+                f"{', '.join(runs[0].task.names)}: their metrics cannot be compared; name runs on the same labels"
+            )
 
 
 def _check_metrics(run: _Run, metrics: Sequence[str]) -> None:

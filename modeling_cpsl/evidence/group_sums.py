@@ -1,10 +1,11 @@
-"""Sums a group of samples, from which every metric of any set of groups follows exactly.
+"""Sums a group of samples, from which every metric of any set of groups follows exactly: those of sentiments.
 
 They are what may be published of predictions on somebody's data: no ids, no labels and no predictions. They add up, so
 that metrics of groups drawn anew (a bootstrap) or exchanged between two systems (a permutation) need no predictions.
+`task_sums` has those of labels of every kind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +32,8 @@ _SUMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "false_negative": lambda predictions, labels: (predictions < 0) & (labels >= 0),
     "true_negative": lambda predictions, labels: (predictions < 0) & (labels < 0),
 }
+# A variance below this share of the mean square is a difference of rounded numbers.
+_ROUNDING = 1e-12
 # Names of the sums, in their order: `all_n`, ..., `nonzero_true_negative`.
 SUM_NAMES = [f"{samples}_{name}" for samples in ("all", "nonzero") for name in _SUMS]
 
@@ -48,7 +51,11 @@ def group_sums(predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str
     """
     predictions, labels = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     values = np.stack([function(predictions, labels) for function in _SUMS.values()], axis=1).astype(np.float64)
-    values = np.concatenate([values, values * (labels != 0)[:, None]], axis=1)
+    return added_up(np.concatenate([values, values * (labels != 0)[:, None]], axis=1), groups)
+
+
+def added_up(values: np.ndarray, groups: Sequence[str]) -> dict[str, list[float]]:
+    """The sums of values (N, S) over the samples of each group, by its name in alphabetical order."""
     names, positions = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((len(names), values.shape[1]))
     np.add.at(sums, positions, values)
@@ -78,15 +85,27 @@ def _kind(metric: str) -> str:
     return metric.removesuffix("_has0").removesuffix("_nonzero")
 
 
-def _correlation(sums: dict[str, np.ndarray]) -> np.ndarray:
+def moments(sums: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The covariance of predictions and labels, and the variance of each; 0 where nothing but rounding is left."""
     n = sums["n"]
     covariance = sums["product"] / n - sums["prediction"] / n * sums["label"] / n
-    variances = [sums[f"{side}_squared"] / n - (sums[side] / n) ** 2 for side in ("prediction", "label")]
-    product = np.sqrt(np.clip(variances[0], 0.0, None) * np.clip(variances[1], 0.0, None))
-    return np.where(product > 1e-12, covariance / np.where(product > 1e-12, product, 1.0), n * 0.0 / n)
+    variances = []
+    for side in ("prediction", "label"):
+        square = sums[f"{side}_squared"] / n
+        variance = square - (sums[side] / n) ** 2
+        variances.append(np.where(variance > _ROUNDING * square, variance, 0.0))
+    return covariance, variances[0], variances[1]
 
 
-def _weighted_f1(sums: dict[str, np.ndarray]) -> np.ndarray:
+def correlation(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pearson's correlation; 0 where predictions or labels are constant."""
+    covariance, predicted, true = moments(sums)
+    product = np.sqrt(predicted * true)
+    return np.where(product > 0, covariance / np.where(product > 0, product, 1.0), sums["n"] * 0.0 / sums["n"])
+
+
+def weighted_f1(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    """F1 of the positive and of the negative ones, weighted by the number of each among the labels."""
     errors = sums["false_positive"] + sums["false_negative"]
     # F1 of a class that occurs neither in labels nor in predictions is 0, and has no weight.
     positive = 2 * sums["true_positive"] / np.maximum(2 * sums["true_positive"] + errors, 1)
@@ -95,14 +114,14 @@ def _weighted_f1(sums: dict[str, np.ndarray]) -> np.ndarray:
     return (num_positive * positive + (sums["n"] - num_positive) * negative) / sums["n"]
 
 
-_FROM_SUMS: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
+_FROM_SUMS: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
     "mae": lambda sums: sums["absolute_error"] / sums["n"],
-    "corr": _correlation,
+    "corr": correlation,
     "acc7": lambda sums: sums["correct_of_7"] / sums["n"],
     "acc5": lambda sums: sums["correct_of_5"] / sums["n"],
     "acc2": lambda sums: (sums["true_positive"] + sums["true_negative"]) / sums["n"],
-    "f1": _weighted_f1,
+    "f1": weighted_f1,
 }
 
 
-__all__ = ["SUM_NAMES", "group_sums", "metrics_of_sums"]
+__all__ = ["SUM_NAMES", "added_up", "correlation", "group_sums", "metrics_of_sums", "moments", "weighted_f1"]

@@ -5,7 +5,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from data_builders.columns import read_columns
 from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
 from ..experiments.assembly import load_data
+from ..experiments.label_formats import task_fields, task_of_fields
+from ..experiments.prediction_tables import predictions_and_labels
 from ..experiments.recipe import Recipe
 from ..experiments.records import read_log, read_predictions, read_resolved_config, without_paths
-from .group_sums import SUM_NAMES, group_sums
+from ..task_cpsl import Task
 from .specification import SPECIFICATION_FILE, PlannedRun
+from .task_sums import sum_names, task_sums
 
 
 RECORDS, TABLE_OF_RECORDS = "records", "records.parquet"
@@ -54,13 +57,16 @@ def finished_record(
     resolved = read_resolved_config(run_folder)
     versions = resolved.pop("versions", {})
     test_splits = load_data(recipe.data)
-    groups, tables = {}, {}
+    labels = task_fields(test_splits["train"].features)
+    task, groups, tables = task_of_fields(labels), {}, {}
     for split in (name for name in test_splits if name != "train"):
         path = predictions_path(folder, run, split)
         with replacing_file(path) as unfinished:
             shutil.copyfile(run_folder / f"predictions_{split}.parquet", unfinished)
         tables[split] = path.name
-        groups[split] = _sums_of_split(run_folder, split, test_splits[split], recipe.data.fold_group, _salt(folder))
+        predictions = read_predictions(run_folder, split)
+        names = _hashed_groups(predictions["id"], test_splits[split], recipe.data.fold_group, _salt(folder))
+        groups[split] = task_sums(*predictions_and_labels(predictions, task), names, task)
     return {
         "row": run.row,
         "seed": run.seed,
@@ -74,7 +80,8 @@ def finished_record(
         "seconds": round(seconds, 1),
         "parameters": _number_of_parameters(run_folder),
         "curves": read_log(run_folder),
-        "sum_names": SUM_NAMES,
+        "labels": labels,
+        "sum_names": sum_names(task),
         "group_sums": groups,
     }
 
@@ -111,9 +118,14 @@ def read_record(path: Path) -> dict[str, Any]:
     with broken_files_are_data_errors(path, "record of a run", "remove it and run the experiment again"):
         record = json.loads(path.read_text(encoding="utf-8"))
         PlannedRun(str(record["row"]), int(record["seed"]), record["fold"])
-        if record["status"] == FINISHED and record["sum_names"] != SUM_NAMES:
+        if record["status"] == FINISHED and record["sum_names"] != sum_names(task_of_record(record)):
             raise DataError(f"{path}: its sums are those of another version; remove it and run the experiment again")
     return record
+
+
+def task_of_record(record: Mapping[str, Any]) -> Task:
+    """What the labels of a finished run are; a record that does not say so is one of sentiments."""
+    return task_of_fields(record.get("labels", {}))
 
 
 def is_experiment(folder: str | os.PathLike) -> bool:
@@ -154,16 +166,12 @@ def write_table_of_records(records: Sequence[dict[str, Any]], folder: str | os.P
         pd.DataFrame(rows).astype({"fold": "Int64"}).to_parquet(path, index=False)
 
 
-def _sums_of_split(run_folder: Path, split: str, samples: Any, group: str, salt: bytes) -> dict[str, list[float]]:
-    """The sums by salted hash of each group of a split."""
-    predictions = read_predictions(run_folder, split)
-    if "acc7_class" not in predictions:
-        raise ValueError("the labels are no sentiments in [-3, 3], which an experiment compares; use cpsl train")
+def _hashed_groups(ids: Iterable[str], samples: Any, group: str, salt: bytes) -> list[str]:
+    """The salted hash of the group of each of these samples."""
     group_of: dict[str, str] = {}
     for table in read_columns(samples, ["id", group]):
         group_of |= dict(zip(table["id"].to_pylist(), table[group].to_pylist(), strict=True))
-    names = [blake2b(str(group_of[name]).encode(), key=salt, digest_size=8).hexdigest() for name in predictions["id"]]
-    return group_sums(predictions["prediction"].to_numpy(), predictions["label"].to_numpy(), names)
+    return [blake2b(str(group_of[name]).encode(), key=salt, digest_size=8).hexdigest() for name in ids]
 
 
 def _salt(folder: Path) -> bytes:
@@ -208,6 +216,7 @@ __all__ = [
     "read_record",
     "read_records",
     "record_path",
+    "task_of_record",
     "write_record",
     "write_table_of_records",
 ]

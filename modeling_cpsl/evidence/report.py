@@ -12,7 +12,7 @@ from .figures import FOREST_PLOT, plot_curves, plot_forest
 from .finished_runs import compare_runs, standard_split
 from .records import FINISHED, read_records, write_table_of_records
 from .specification import PlannedRun, Specification, saved_specification
-from .summary import summarize, with_metrics
+from .summary import shown_by_default, summarize, with_metrics
 from .tables import latex, markdown, table_lines, table_of_values
 
 
@@ -31,7 +31,7 @@ def write_report(
         folder: The `output_dir` of an experiment, with its records and its `specification.yaml`.
         split: The split to report on, by any name that data may have for it.
         reference: The row that the others are compared with. Default: the specification's.
-        metrics: Names of metrics. Default: all.
+        metrics: Names of metrics. Default: all in `table.csv`, elsewhere those of no single class or target.
 
     Returns:
         The contents of `table.md`.
@@ -46,12 +46,14 @@ def write_report(
     if reference not in specification.rows:
         meant = did_you_mean(reference, specification.rows)
         raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
-    summary = summarize(records, list(specification.rows), reference, split=standard_split(split))
-    if metrics is not None:
-        summary = with_metrics(summary, metrics)
+    everything = summarize(records, list(specification.rows), reference, split=standard_split(split))
+    if metrics is None:
+        summary = shown_by_default(everything)
+    else:
+        summary = everything = with_metrics(everything, metrics)
     write_table_of_records(records, folder)
     text = markdown(summary, specification.published) + _missing_runs(records, specification)
-    texts = {"table.md": text, "table.tex": latex(summary), "table.csv": table_of_values(summary).to_csv()}
+    texts = {"table.md": text, "table.tex": latex(summary), "table.csv": table_of_values(everything).to_csv()}
     for name, content in texts.items():
         with replacing_file(folder / name) as path:
             path.write_text(content, encoding="utf-8")

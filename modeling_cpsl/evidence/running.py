@@ -19,7 +19,16 @@ from data_builders.files import DataError, one_line
 
 from ..experiments.recipe import Recipe
 from ..experiments.records import without_paths
-from .records import FINISHED, failed_record, finished_record, read_record, record_path, write_record
+from ..training.task_metrics import overall_metrics
+from .records import (
+    FINISHED,
+    failed_record,
+    finished_record,
+    read_record,
+    record_path,
+    task_of_record,
+    write_record,
+)
 from .specification import PlannedRun, Specification, saved_specification
 
 
@@ -240,9 +249,10 @@ def _end_with_parent() -> None:
 def _line(run: PlannedRun, record: dict[str, Any]) -> str:
     if record["status"] != FINISHED:
         return f"{run.name}: failed: {record['error']} (see {record['log']})"
+    best, second, *_ = overall_metrics(task_of_record(record))
     metrics = ", ".join(
         f"{name} {record['metrics'][name]:.4f}"
-        for name in ("validation_mae", "test_mae", "test_corr")
+        for name in (f"validation_{best}", f"test_{best}", f"test_{second}")
         if name in record["metrics"]
     )
     return f"{run.name}: {metrics} in {record['seconds']:.0f} s"

@@ -13,9 +13,13 @@ import yaml
 
 from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
+from ..experiments.assembly import load_data
+from ..experiments.label_formats import task_fields, task_of_fields
 from ..experiments.plots import STYLE
-from ..experiments.recipe import parse_arguments, read_recipe
+from ..experiments.recipe import Recipe, parse_arguments, read_recipe
+from ..tasks_cpsl import SENTIMENT
 from ..training.metrics import is_better_if_greater
+from ..training.task_metrics import best_metric, judging_metric
 from .records import read_record, record_path
 from .running import run_experiment
 from .search_space import read_space
@@ -43,9 +47,10 @@ def search(
 ) -> str:
     """Searches over options of a recipe, and leaves `best.yaml`, `trials.csv` and `importance.png`.
 
-    A trial's value is the recipe's `metric_for_best_model` on the validation split, with folds the mean over all
-    validation folds; no test split is looked at. What each trial tries follows from the seed and the trials before it,
-    so that a search that was interrupted, and is called again, goes on as if it had not been.
+    A trial's value is the recipe's `metric_for_best_model` on the validation split, or where it names none that of the
+    kind of labels, with folds the mean over all validation folds; no test split is looked at. What each trial tries
+    follows from the seed and the trials before it, so that a search that was interrupted, and is called again, goes on
+    as if it had not been.
 
     Args:
         base: The recipe, a YAML file or the name of a packaged one.
@@ -69,7 +74,7 @@ def search(
         raise DataError(f"{error.name} is not installed; a search needs it: pip install 'cpsl[search]'") from None
     folder = Path(output_dir)
     space = read_space(Path(space_file), base, options)
-    metric = read_recipe(base, arguments=options).training.metric_for_best_model or "mae"
+    metric = _metric(read_recipe(base, arguments=options))
     folds = None if num_folds is None else {"k": num_folds, "group": "video_id"}
     experiment = Specification(base, {}, [seed], "trial-0", folds, [*options])
     study = _study(experiment, space, folder, metric)
@@ -87,6 +92,15 @@ def search(
         best = f", best {study.best_value:.4f}" if any(other.value is not None for other in _judged(study)) else ""
         print(f"{name}: validation {metric} {value:.4f}{best}, {trial.params}")
     return _conclude(study, experiment, folder, metric)
+
+
+def _metric(recipe: Recipe) -> str:
+    """The metric that judges a trial, which is the one that picks the best epoch of a training."""
+    default = best_metric(SENTIMENT)
+    metric = recipe.training.metric_for_best_model or default
+    if metric != default:
+        return metric.removeprefix("eval_")
+    return judging_metric(task_of_fields(task_fields(load_data(recipe.data)["train"].features)), default)
 
 
 def _study(experiment: Specification, space: dict[str, Any], folder: Path, metric: str) -> Any:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .group_sums import metrics_of_sums
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
+from .task_sums import metrics_of_task_sums
 
 
 CONFIDENCE = 0.95
@@ -47,13 +49,14 @@ class Difference:
 
 
 def paired_differences(
-    row: np.ndarray, reference: np.ndarray, *, num_draws: int = 4000, seed: int = 0
+    row: np.ndarray, reference: np.ndarray, task: Task = SENTIMENT, *, num_draws: int = 4000, seed: int = 0
 ) -> dict[str, Difference]:
     """How a row differs from the reference on the same samples.
 
     Args:
-        row: (seeds, G, S), the sums of G groups for each seed, see [`group_sums`].
+        row: (seeds, G, S), the sums of G groups for each seed, see [`task_sums`].
         reference: (seeds, G, S), of the same seeds and groups.
+        task: What labels are.
         num_draws: Number of bootstrap draws and of permutations.
         seed: Seed of both.
 
@@ -63,9 +66,9 @@ def paired_differences(
     if row.shape != reference.shape:
         raise ValueError(f"sums of shape {row.shape} and {reference.shape} are not of the same seeds and groups")
     generator = np.random.default_rng(seed)
-    observed = _difference(row.sum(axis=1), reference.sum(axis=1))
-    resampled = bootstrap(np.stack([row, reference]), generator, num_draws)
-    permuted = _concatenated(_permutation(row, reference, generator, size) for size in _block_sizes(num_draws))
+    observed = _difference(row.sum(axis=1), reference.sum(axis=1), task)
+    resampled = bootstrap(np.stack([row, reference]), generator, num_draws, task)
+    permuted = _concatenated(_permutation(row, reference, generator, size, task) for size in _block_sizes(num_draws))
     differences = {}
     for name, value in observed.items():
         draws = resampled[name][0] - resampled[name][1]
@@ -83,18 +86,21 @@ def paired_differences(
     return differences
 
 
-def bootstrap(systems: np.ndarray, generator: np.random.Generator, num_draws: int) -> dict[str, np.ndarray]:
+def bootstrap(
+    systems: np.ndarray, generator: np.random.Generator, num_draws: int, task: Task = SENTIMENT
+) -> dict[str, np.ndarray]:
     """The metrics, as means over seeds, with groups drawn anew, and seeds where there are enough: the same for all.
 
     Args:
-        systems: (R, seeds, G, S), the sums of G groups for each of R systems and each seed, see [`group_sums`].
+        systems: (R, seeds, G, S), the sums of G groups for each of R systems and each seed, see [`task_sums`].
         generator: What draws.
         num_draws: Number of draws.
+        task: What labels are.
 
     Returns:
         (R, num_draws) by metric.
     """
-    return _concatenated(_bootstrap_block(systems, generator, size) for size in _block_sizes(num_draws))
+    return _concatenated(_bootstrap_block(systems, generator, size, task) for size in _block_sizes(num_draws))
 
 
 def interval(draws: np.ndarray) -> tuple[float, float]:
@@ -121,16 +127,18 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def _difference(row: np.ndarray, reference: np.ndarray) -> dict[str, np.ndarray]:
+def _difference(row: np.ndarray, reference: np.ndarray, task: Task) -> dict[str, np.ndarray]:
     """Difference of the metrics' means over seeds, the first axis of the sums (seeds, ..., S)."""
-    ours, theirs = metrics_of_sums(row), metrics_of_sums(reference)
+    ours, theirs = metrics_of_task_sums(row, task), metrics_of_task_sums(reference, task)
     return {name: (ours[name] - theirs[name]).mean(axis=0) for name in ours}
 
 
-def _bootstrap_block(systems: np.ndarray, generator: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+def _bootstrap_block(
+    systems: np.ndarray, generator: np.random.Generator, size: int, task: Task
+) -> dict[str, np.ndarray]:
     _, num_seeds, num_groups, _ = systems.shape
     weights = generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size).astype(np.float64)
-    metrics = metrics_of_sums(weights @ systems)  # (R, seeds, size) each
+    metrics = metrics_of_task_sums(weights @ systems, task)  # (R, seeds, size) each
     if num_seeds < _FEWEST_SEEDS_TO_DRAW:
         drawn = np.full((num_seeds, size), 1 / num_seeds)
     else:
@@ -139,11 +147,11 @@ def _bootstrap_block(systems: np.ndarray, generator: np.random.Generator, size: 
 
 
 def _permutation(
-    row: np.ndarray, reference: np.ndarray, generator: np.random.Generator, size: int
+    row: np.ndarray, reference: np.ndarray, generator: np.random.Generator, size: int, task: Task
 ) -> dict[str, np.ndarray]:
     """Differences (size,) by metric with the two rows' predictions exchanged in groups at random."""
     kept = generator.integers(0, 2, size=(size, row.shape[1])).astype(np.float64)
-    return _difference(kept @ row + (1 - kept) @ reference, kept @ reference + (1 - kept) @ row)
+    return _difference(kept @ row + (1 - kept) @ reference, kept @ reference + (1 - kept) @ row, task)
 
 
 def _block_sizes(number: int) -> list[int]:

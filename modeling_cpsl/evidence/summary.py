@@ -10,13 +10,13 @@ import numpy as np
 from data_builders.command_line import did_you_mean
 from data_builders.files import DataError
 
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
+from ..training.task_metrics import overall_metrics
 from .contributions import Contribution, contributions, subsets_of_rows
-from .group_sums import SUM_NAMES, metrics_of_sums
-from .records import FINISHED
+from .records import FINISHED, task_of_record
 from .statistics import Difference, holm, paired_differences
-
-
-_LABELS = SUM_NAMES.index("all_label")
+from .task_sums import label_positions, metrics_of_task_sums
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Summary:
         seeds: The seeds of finished runs.
         num_folds: Number of folds; None for the data's own splits.
         contributions: What each modality contributes; empty where the rows are not every subset of the modalities.
+        task: What labels are.
     """
 
     rows: list[Row]
@@ -68,6 +69,7 @@ class Summary:
     seeds: list[int]
     num_folds: int | None
     contributions: list[Contribution]
+    task: Task = SENTIMENT
 
 
 # By seed and fold, the (S,) sums of each group of the split.
@@ -86,7 +88,7 @@ def summarize(
         split: The split to look at.
 
     Raises:
-        ValueError: No run has finished, or none has the split.
+        ValueError: No run has finished, none has the split, or two have other labels.
     """
     finished = [record for record in records if record["status"] == FINISHED and record["row"] in names]
     if not finished:
@@ -94,12 +96,13 @@ def summarize(
     with_split = [record for record in finished if split in record["group_sums"]]
     if not with_split:
         raise ValueError(f"no run has the split {split!r}; they have {', '.join(finished[0]['group_sums'])}")
+    task = _common_task(with_split)
     by_row: dict[str, _Sums] = defaultdict(dict)
     for record in with_split:
         by_row[record["row"]][record["seed"], record["fold"]] = record["group_sums"][split]
     names = [name for name in names if name in by_row]
     differences = {
-        name: _differences(by_row[name], by_row[reference]) if name != reference and reference in by_row else {}
+        name: _differences(by_row[name], by_row[reference], task) if name != reference and reference in by_row else {}
         for name in names
     }
     corrected = _corrected(differences)
@@ -111,7 +114,7 @@ def summarize(
                 name=name,
                 num_runs=len(own),
                 num_failed=sum(record["row"] == name and record["status"] != FINISHED for record in records),
-                metrics=_metrics_by_seed(by_row[name]),
+                metrics=_metrics_by_seed(by_row[name], task),
                 seconds=float(np.mean([record["seconds"] for record in own])),
                 parameters=own[0]["parameters"],
                 differences=differences[name],
@@ -128,8 +131,17 @@ def summarize(
         num_groups=len(largest),
         seeds=sorted({record["seed"] for record in with_split}),
         num_folds=None if folds == {None} else len(folds),
-        contributions=_contributions(with_split, by_row),
+        contributions=_contributions(with_split, by_row, task),
+        task=task,
     )
+
+
+def shown_by_default(summary: Summary) -> Summary:
+    """The summary without the metrics of single classes and of one of several numbers, the most important one first.
+
+    Those of sentiments are all shown.
+    """
+    return with_metrics(summary, [name for name in overall_metrics(summary.task) if name in summary.rows[0].metrics])
 
 
 def with_metrics(summary: Summary, metrics: Sequence[str]) -> Summary:
@@ -149,32 +161,46 @@ def with_metrics(summary: Summary, metrics: Sequence[str]) -> Summary:
     return replace(summary, rows=rows)
 
 
+def _common_task(records: Sequence[Mapping[str, Any]]) -> Task:
+    """What the labels of all runs are; DataError where two have other ones."""
+    tasks = [task_of_record(record) for record in records]
+    for record, task in zip(records, tasks, strict=True):
+        if task != tasks[0]:
+            raise DataError(
+                f"row {record['row']} has other labels than row {records[0]['row']} "
+                f"({', '.join(task.names)}, not {', '.join(tasks[0].names)}), and their metrics cannot be compared; "
+                "compare runs on the same labels"
+            )
+    return tasks[0]
+
+
 def _pooled(sums: _Sums) -> dict[str, list[float]]:
     """The groups of all folds of the first seed."""
     first = min(seed for seed, _ in sums)
     return {group: values for (seed, _), groups in sums.items() if seed == first for group, values in groups.items()}
 
 
-def _metrics_by_seed(sums: _Sums) -> dict[str, np.ndarray]:
+def _metrics_by_seed(sums: _Sums, task: Task) -> dict[str, np.ndarray]:
     """(seeds,) by metric, of those seeds that have the most folds."""
     totals = []
     for seed in _fullest_seeds(set(sums)):
         groups = [values for (each, _), folds in sums.items() if each == seed for values in folds.values()]
         totals.append(np.sum(groups, axis=0))
-    return metrics_of_sums(np.array(totals))
+    return metrics_of_task_sums(np.array(totals), task)
 
 
-def _differences(row: _Sums, reference: _Sums) -> dict[str, Difference]:
+def _differences(row: _Sums, reference: _Sums, task: Task) -> dict[str, Difference]:
     """Differences over the runs that both have."""
-    paired = _paired([row, reference])
-    return {} if paired is None else paired_differences(*paired)
+    paired = _paired([row, reference], task)
+    return {} if paired is None else paired_differences(paired[0], paired[1], task)
 
 
-def _paired(systems: Sequence[_Sums]) -> np.ndarray | None:
+def _paired(systems: Sequence[_Sums], task: Task) -> np.ndarray | None:
     """(R, seeds, G, S): the sums of all systems over the seeds that have the most folds in common; None without any.
 
     DataError where the samples are not the same.
     """
+    of_labels = label_positions(task)
     common = set(systems[0]).intersection(*systems[1:])
     if not common:
         return None
@@ -182,7 +208,7 @@ def _paired(systems: Sequence[_Sums]) -> np.ndarray | None:
     for seed in _fullest_seeds(common):
         runs = sorted((run for run in common if run[0] == seed), key=str)
         for run in runs:
-            if any(_samples(system[run]) != _samples(systems[0][run]) for system in systems[1:]):
+            if any(_samples(system[run], of_labels) != _samples(systems[0][run], of_labels) for system in systems[1:]):
                 raise DataError(
                     f"the runs with seed {seed} were tested on other samples or labels, and their metrics cannot be "
                     "compared; compare runs on one data set"
@@ -191,19 +217,21 @@ def _paired(systems: Sequence[_Sums]) -> np.ndarray | None:
     return np.moveaxis(np.array(paired), 0, 1)
 
 
-def _samples(sums: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
-    """Number and sum of the labels of each group."""
-    return {group: (values[0], round(values[_LABELS], 6)) for group, values in sums.items()}
+def _samples(sums: Mapping[str, Sequence[float]], of_labels: Sequence[int]) -> dict[str, list[float]]:
+    """The sums of each group that follow from labels alone, which stand at these places."""
+    return {group: [round(values[place], 6) for place in of_labels] for group, values in sums.items()}
 
 
-def _contributions(records: Sequence[Mapping[str, Any]], by_row: Mapping[str, _Sums]) -> list[Contribution]:
+def _contributions(
+    records: Sequence[Mapping[str, Any]], by_row: Mapping[str, _Sums], task: Task
+) -> list[Contribution]:
     options = {
         record["row"]: {name: value for name, value in record["options"].items() if name != "command_line"}
         for record in records
     }
     subsets = subsets_of_rows(options)
-    paired = _paired([by_row[name] for name in subsets.values()]) if subsets else None
-    return [] if paired is None else contributions(dict(zip(subsets, paired, strict=True)))
+    paired = _paired([by_row[name] for name in subsets.values()], task) if subsets else None
+    return [] if paired is None else contributions(dict(zip(subsets, paired, strict=True)), task)
 
 
 def _fullest_seeds(runs: set[tuple[int, int | None]]) -> list[int]:
@@ -225,4 +253,4 @@ def _corrected(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str,
     return corrected
 
 
-__all__ = ["Row", "Summary", "summarize", "with_metrics"]
+__all__ = ["Row", "Summary", "shown_by_default", "summarize", "with_metrics"]

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..training.metrics import METRICS
-from .contributions import CONTRIBUTION_METRIC
+from ..class_task_cpsl import ClassTask, LabelSetTask
+from ..task_cpsl import Task
+from ..training.task_metrics import metrics_of
+from .contributions import contribution_metric
 from .statistics import CONFIDENCE, Difference
 from .summary import Row, Summary
 
@@ -55,8 +57,13 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
     parts = [table_lines(header, values), *_design(summary)]
     compared = [row for row in summary.rows if row.differences]
     if compared:
+        known = metrics_of(summary.task)
         differences = [
-            [row.name, *(_difference(row.differences[name], row.corrected_p[name], name) for name in metrics)]
+            [row.name]
+            + [
+                _difference(row.differences[name], row.corrected_p[name], known[name].greater_is_better)
+                for name in metrics
+            ]
             for row in compared
         ]
         percent = f"{CONFIDENCE:.0%}".replace("%", " %")
@@ -77,8 +84,11 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
 
 def latex(summary: Summary) -> str:
     """The metrics as a LaTeX table for the package booktabs: the best value is bold, the second is underlined."""
-    metrics = list(summary.rows[0].metrics)
-    ranks = {name: _ranks([row.metrics[name].mean() for row in summary.rows], name) for name in metrics}
+    metrics, known = list(summary.rows[0].metrics), metrics_of(summary.task)
+    ranks = {
+        name: _ranks([row.metrics[name].mean() for row in summary.rows], known[name].greater_is_better)
+        for name in metrics
+    }
     lines = [
         r"\begin{tabular}{l" + "r" * len(metrics) + "}",
         r"\toprule",
@@ -107,11 +117,34 @@ def _design(summary: Summary) -> list[str]:
     mean = "mean and sample deviation" if len(summary.seeds) > 1 else "mean"
     return [
         f"{summary.num_samples} samples of the {summary.split} split in {summary.num_groups} groups, {folds}; {mean} "
-        f"over {seeds}. `*_nonzero` leaves out samples with a label of exactly 0, as MAG-BERT and ITHP do; all other "
-        "columns have all samples, and `*_has0` counts a label of 0 as positive, as MMSA does. The epoch was chosen "
-        "on the validation split."
+        f"over {seeds}.{_protocol(summary.task)} The epoch was chosen on the validation split."
         + (" With so few groups, intervals are narrower than they should be." * (summary.num_groups < _FEW_GROUPS))
     ]
+
+
+def _protocol(task: Task) -> str:
+    """What is to be known of a task's metrics, as sentences behind others."""
+    if task.is_sentiment:
+        return (
+            " `*_nonzero` leaves out samples with a label of exactly 0, as MAG-BERT and ITHP do; all other columns "
+            "have all samples, and `*_has0` counts a label of 0 as positive, as MMSA does."
+        )
+    if isinstance(task, ClassTask):
+        return (
+            f" Of the {len(task.names)} classes, `uar` is the mean recall, `f1_macro` the mean F1 and `f1_weighted` "
+            "that by their number of samples."
+        )
+    if isinstance(task, LabelSetTask):
+        return (
+            f" A sample may have several of {len(task.names)} classes: `accuracy` and `f1_micro` are of all decisions "
+            "on a class, `exact_match` is of samples, `uar` the mean recall of having and of lacking each class, and "
+            "`f1_macro` and `f1_weighted` are means over classes."
+        )
+    if not task.is_one_number:
+        return f" Metrics are means over {', '.join(task.names)}."
+    if task.is_sims:
+        return " Metrics are MMSA's for CH-SIMS, which clips predictions to [-1, 1]; a label of 0 is not positive."
+    return ""
 
 
 def _contributions(summary: Summary) -> list[str]:
@@ -121,10 +154,12 @@ def _contributions(summary: Summary) -> list[str]:
     for each in summary.contributions:
         shapley = f"{each.shapley:+.4f} [{each.low:+.4f}, {each.high:+.4f}]"
         rows.append([each.modality, f"{each.alone:.4f}", f"{each.last:+.4f}", shapley])
+    metric = contribution_metric(summary.task)
+    of_one_answer = "" if metric == "corr" else ", above that of one answer for all samples"
     return [
-        f"What each modality contributes to `{CONTRIBUTION_METRIC}`: alone; added to all others; and its Shapley "
+        f"What each modality contributes to `{metric}`: alone; added to all others; and its Shapley "
         "value, the mean gain over all orders in which the modalities can be added. The last add up to the "
-        f"`{CONTRIBUTION_METRIC}` of all together.",
+        f"`{metric}` of all together{of_one_answer}.",
         table_lines(["modality", "alone", "added last", "Shapley value"], rows),
     ]
 
@@ -161,10 +196,10 @@ def _deviation(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
-def _difference(difference: Difference, p: float, metric: str) -> str:
+def _difference(difference: Difference, p: float, greater_is_better: bool) -> str:
     verdict = ""
     if difference.is_clear:
-        verdict = "better, " if (difference.value > 0) == METRICS[metric].greater_is_better else "worse, "
+        verdict = "better, " if (difference.value > 0) == greater_is_better else "worse, "
     return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], {verdict}p {p:.3f}"
 
 
@@ -174,9 +209,9 @@ def _smallest(rows: Sequence[Row], metric: str) -> str:
     return " to ".join(dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values))))
 
 
-def _ranks(values: Sequence[float], metric: str) -> list[int]:
+def _ranks(values: Sequence[float], greater_is_better: bool) -> list[int]:
     """1 for the best value, 2 for the second; equal values have the same rank."""
-    ordered = sorted(set(values), reverse=METRICS[metric].greater_is_better)
+    ordered = sorted(set(values), reverse=greater_is_better)
     return [ordered.index(value) + 1 for value in values]
 
 

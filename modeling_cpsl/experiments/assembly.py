@@ -32,10 +32,9 @@ from data_builders.files import broken_files_are_data_errors, check_path_or_hub_
 from data_builders.leaks import leak_search
 
 from ..architectures_cpsl import ARCHITECTURES
-from ..configuration_cpsl import CPSLConfig, CPSLConfigMixin, check_tokenizer
+from ..configuration_cpsl import CPSLConfigMixin, check_tokenizer
 from ..modeling_cpsl import CPSL_MODELS
 from ..processing_cpsl import CPSLProcessor
-from ..tasks_cpsl import task_of
 from ..training.collation import CPSLDataCollator
 from ..training.encoding import compute_feature_statistics, encode_dataset
 from ..training.labels import balanced_class_weights
@@ -43,7 +42,7 @@ from ..training.trainer import CPSLTrainer
 from .console import without_loading_reports
 from .continuation import kept_and_new, kept_statistics, restart_bounds
 from .data_arguments import DataArguments
-from .label_formats import task_fields
+from .label_formats import task_fields, task_of_fields
 from .loading import NO_FOREIGN_CODE, check_claimed_size
 from .recipe import Recipe
 from .records import SAMPLE_BACKBONE_FOLDER, TrainingLog
@@ -72,6 +71,7 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         labels=arguments.label_columns,
         label_kind=arguments.label_kind,
         label_range=arguments.label_range,
+        labels_of_all_splits=arguments.fold is not None,
         feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,
     )
@@ -224,7 +224,7 @@ def label_fields(train: Dataset | IterableDataset, class_weights: str) -> dict[s
     named = task_fields(train.features)
     if class_weights == "none":
         return named
-    return named | {"class_weights": balanced_class_weights(train, task_of(CPSLConfig(**named)))}
+    return named | {"class_weights": balanced_class_weights(train, task_of_fields(named))}
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """What the labels of a data set are, as the configuration of a model says it, and the other way round."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from datasets import Features
@@ -9,10 +10,14 @@ from data_builders.arrow_rows import label_format_of
 from data_builders.labels import SENTIMENT, LabelFormat
 
 from ..class_task_cpsl import ClassTask, LabelSetTask
+from ..configuration_cpsl import CPSLConfig
 from ..number_task_cpsl import NumberTask
 from ..task_cpsl import Task
+from ..tasks_cpsl import task_of
 
 
+# The fields of a configuration that say what a label is.
+TASK_FIELDS = ("problem_type", "id2label", "label_ranges")
 _PROBLEM_TYPES = {
     **dict.fromkeys(("number", "numbers"), NumberTask.problem_type),
     "class": ClassTask.problem_type,
@@ -38,6 +43,11 @@ def task_fields(features: Features) -> dict[str, Any]:
     return task | ({"label_ranges": ranges} if ranges else {})
 
 
+def task_of_fields(fields: Mapping[str, Any]) -> Task:
+    """The task of a model whose configuration has these fields, see [`task_fields`]."""
+    return task_of(CPSLConfig(**fields))
+
+
 def format_of(task: Task) -> LabelFormat:
     """The labels of a task as a data set has them."""
     if not isinstance(task, NumberTask):
@@ -46,4 +56,4 @@ def format_of(task: Task) -> LabelFormat:
     return LabelFormat("number" if task.is_one_number else "numbers", task.names, ranges)
 
 
-__all__ = ["format_of", "task_fields"]
+__all__ = ["TASK_FIELDS", "format_of", "task_fields", "task_of_fields"]

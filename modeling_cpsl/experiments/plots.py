@@ -14,6 +14,8 @@ import numpy as np
 from data_builders.files import replacing_file
 
 from ..architectures_cpsl import ARCHITECTURES
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
 
 
 if TYPE_CHECKING:
@@ -86,18 +88,26 @@ STYLE = {
 
 
 def plot_training_dynamics(
-    log_history: Log, path: str | os.PathLike, *, deviations: Log | None = None, best_step: int | None = None
+    log_history: Log,
+    path: str | os.PathLike,
+    *,
+    deviations: Log | None = None,
+    best_step: int | None = None,
+    task: Task = SENTIMENT,
 ) -> None:
-    """Draws every loss over the epochs, of training and validation, and the validation MAE and correlation.
+    """Draws every loss over the epochs, of training and validation, and the validation metrics of [`METRIC_PANELS`].
 
     Args:
         log_history: Trainer's log history, or the means of several.
         path: The PNG file to write.
         deviations: Of the same rows and columns, where they are means: they become bands.
         best_step: The optimizer step with the best model (`TrainerState.best_global_step`), whose epoch is marked.
+        task: What labels are, for the units.
     """
     panels = []
     for name, panel in (_loss_panels() | METRIC_PANELS).items():
+        if name == "mae" and not task.is_sentiment:
+            panel = panel._replace(unit="units of the label")
         columns = {"training": f"train_{name}", "validation": f"eval_{name}"}
         curves = [
             _curve(log_history, deviations, column, split, SPLIT_STYLES[split]) for split, column in columns.items()
@@ -112,6 +122,7 @@ def plot_modulation(
     *,
     deviations: Log | None = None,
     modulated_epochs: range | None = None,
+    task: Task = SENTIMENT,
 ) -> None:
     """Draws the means of each epoch's modulation by modality, the imbalance degree, and each modality's skill.
 
@@ -120,12 +131,16 @@ def plot_modulation(
         path: The PNG file to write.
         deviations: Of the same rows and columns, where they are means: they become bands.
         modulated_epochs: The epochs in the modulation window, counted from 0; they are shaded and their end is marked.
+        task: What labels are, for the unit of errors.
     """
+    quantities = dict(MODULATION_PANELS)
+    if not task.is_sentiment:
+        quantities["error"] = quantities["error"]._replace(unit=task.unit)
     names, able = _names_behind("train_error_", log_history), _names_behind("eval_skill_", log_history)
     styles = modality_styles([*names, *able])
     panels = [
         (panel, [_curve(log_history, deviations, f"train_{quantity}_{name}", name, styles[name]) for name in names])
-        for quantity, panel in MODULATION_PANELS.items()
+        for quantity, panel in quantities.items()
     ]
     skills = [_curve(log_history, deviations, f"eval_skill_{name}", name, styles[name]) for name in able]
     panels.append((SKILL_PANEL, skills))

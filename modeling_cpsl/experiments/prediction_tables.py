@@ -106,15 +106,19 @@ def label_cells(label: Any) -> Row:
 
 def scores_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """What a table of predictions holds: scores and labels, (N,) or (N, K) each, labels as losses take them."""
+    predicted, labels = predictions_and_labels(table, task)
+    return task.clip(predicted) if isinstance(task, NumberTask) else predicted, labels
+
+
+def predictions_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """As [`scores_and_labels`], with numbers as they were predicted, not clipped to their range."""
     if isinstance(task, NumberTask):
         ends = [""] if task.is_one_number else [f"_{name}" for name in task.names]
         predictions, labels = (
             np.stack([table[f"{column}{end}"].to_numpy() for end in ends], axis=-1)
             for column in ("prediction", "label")
         )
-        if task.is_one_number:
-            predictions, labels = predictions[:, 0], labels[:, 0]
-        return task.clip(predictions), labels
+        return (predictions[:, 0], labels[:, 0]) if task.is_one_number else (predictions, labels)
     scores = np.stack([table[f"probability_{name}"].to_numpy() for name in task.names], axis=-1)
     shown = table["label"].tolist()
     named = shown if isinstance(task, ClassTask) else [[*filter(None, label.split(_BETWEEN))] for label in shown]
@@ -233,6 +237,7 @@ __all__ = [
     "needed_columns",
     "part_cells",
     "prediction_columns",
+    "predictions_and_labels",
     "read_table",
     "result_cells",
     "scores_and_labels",

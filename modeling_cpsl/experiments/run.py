@@ -194,13 +194,14 @@ def write_records(
             trainer, dataset["validation"], calibration_samples(args, dataset["validation"], options["fold_group"])
         )
     records.write_resolved_config(options, folder)
-    plots.plot_training_dynamics(history, folder / records.TRAINING_PLOT, best_step=state.best_global_step)
+    task = trainer.accelerator.unwrap_model(trainer.model).task
+    plots.plot_training_dynamics(history, folder / records.TRAINING_PLOT, best_step=state.best_global_step, task=task)
     if plots.has_modulation(history):
         config = args.modulation if trainer.modulator is None else trainer.modulator.config
         window = range(config.start_epoch, config.end_epoch + 1)
         modulated_epochs = window if args.gm or args.cp else None  # without them it only shows statistics
-        plots.plot_modulation(history, folder / records.MODULATION_PLOT, modulated_epochs=modulated_epochs)
-    task, judged = trainer.accelerator.unwrap_model(trainer.model).task, [name for name in dataset if name != "train"]
+        plots.plot_modulation(history, folder / records.MODULATION_PLOT, modulated_epochs=modulated_epochs, task=task)
+    judged = [name for name in dataset if name != "train"]
     if isinstance(task, ClassTask) and judged:
         split = "test" if "test" in judged else judged[0]
         counts = confusion(task, *scores_and_labels(records.read_predictions(folder, split), task))

@@ -4,6 +4,7 @@
 sentiments in [-3, 3].
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -15,12 +16,13 @@ import torch
 from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..number_task_cpsl import NumberTask
 from ..task_cpsl import SIMS_CUTS, SIMS_RANGE, Task
+from ..tasks_cpsl import SENTIMENT
 from .metrics import METRICS, Metric, compute_sentiment_metrics, mean_absolute_error, pearson_correlation
 
 
 Function = Callable[[np.ndarray, np.ndarray], float]
 # What is measured of each class.
-_OF_CLASS = ("precision", "recall", "f1", "count")
+CLASS_FIGURES = ("precision", "recall", "f1", "count")
 
 
 def concordance_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -39,7 +41,7 @@ def metrics_of(task: Task) -> dict[str, Metric]:
     assert isinstance(task, NumberTask)
     if task.is_sentiment:
         return METRICS
-    if task.ranges == (SIMS_RANGE,):
+    if task.is_sims:
         return _sims_metrics()
     return _number_metrics(task)
 
@@ -47,6 +49,17 @@ def metrics_of(task: Task) -> dict[str, Metric]:
 def best_metric(task: Task) -> str:
     """The metric that picks the best epoch where none is named."""
     return {ClassTask: "f1_weighted", LabelSetTask: "f1_macro"}.get(type(task), "mae")
+
+
+def judging_metric(task: Task, named: str) -> str:
+    """The metric that is named, or [`best_metric`] where that is the option's default and none of the task's."""
+    return best_metric(task) if named == best_metric(SENTIMENT) and named not in metrics_of(task) else named
+
+
+def overall_metrics(task: Task) -> list[str]:
+    """The metrics of [`metrics_of`] that are not of one class or target, [`best_metric`] first."""
+    names = metrics_of(dataclasses.replace(task, names=()))  # where there are none, no metric is of one
+    return sorted(names, key=lambda name: name != best_metric(task))
 
 
 def compute_task_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -90,7 +103,7 @@ def _number_metrics(task: NumberTask) -> dict[str, Metric]:
     metrics = {name: kind._replace(function=_mean_over_columns(kind.function)) for name, kind in kinds.items()}
     for name, kind in kinds.items():
         for column, target in enumerate(task.names):
-            metrics[f"{name}_{_slug(target)}"] = kind._replace(function=_of_column(kind.function, column))
+            metrics[f"{name}_{part_of_name(target)}"] = kind._replace(function=_of_column(kind.function, column))
     return metrics
 
 
@@ -150,9 +163,9 @@ def _class_metrics(task: ClassTask) -> dict[str, Metric]:
         "f1_weighted": _greater(of_choice(functools.partial(_f1, average="weighted"))),
     }
     for place, name in enumerate(task.names):
-        for figure in _OF_CLASS:
+        for figure in CLASS_FIGURES:
             one = functools.partial(_of_class, place=place, figure=figure)
-            metrics[f"{figure}_{_slug(name)}"] = _greater(of_choice(one))
+            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_choice(one))
     return metrics
 
 
@@ -192,15 +205,25 @@ def _label_set_metrics(task: LabelSetTask) -> dict[str, Metric]:
         },
     }
     for column, name in enumerate(task.names):
-        for figure in _OF_CLASS:
+        for figure in CLASS_FIGURES:
             of_column = _of_column(functools.partial(_of_class, place=True, figure=figure), column)
-            metrics[f"{figure}_{_slug(name)}"] = _greater(of_decisions(of_column))
+            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_decisions(of_column))
     return metrics
 
 
-def _slug(name: str) -> str:
-    """A name as a part of a metric's: blanks would end it in logs."""
+def part_of_name(name: str) -> str:
+    """The name of a class or target as a part of a metric's: blanks would end it in logs."""
     return re.sub(r"\s+", "_", name.strip())
 
 
-__all__ = ["best_metric", "compute_task_metrics", "concordance_correlation", "confusion", "metrics_of"]
+__all__ = [
+    "CLASS_FIGURES",
+    "best_metric",
+    "compute_task_metrics",
+    "concordance_correlation",
+    "confusion",
+    "judging_metric",
+    "metrics_of",
+    "overall_metrics",
+    "part_of_name",
+]

@@ -51,7 +51,7 @@ from .sample_policy_mixin import SamplePolicyMixin
 from .sample_weights_mixin import SampleWeightsMixin
 from .sampling import LongestFirst, in_data_order, longest_first, order_of
 from .skill_mixin import SkillMixin
-from .task_metrics import best_metric, compute_task_metrics, metrics_of
+from .task_metrics import compute_task_metrics, judging_metric, metrics_of
 from .weight_averaging_mixin import WeightAveragingMixin
 
 
@@ -156,8 +156,9 @@ class CPSLTrainer(
         check_one_number(task, [option for option, is_given in of_one_number.items() if is_given])
         if isinstance(self.data_collator, CPSLDataCollator) and self.data_collator.task is None:
             self.data_collator = dataclasses.replace(self.data_collator, task=task)
-        if args.metric_for_best_model == CPSLTrainingArguments.metric_for_best_model not in metrics_of(task):
-            args.metric_for_best_model = best_metric(task)
+        metric = args.metric_for_best_model
+        if metric is not None and metric != judging_metric(task, metric):
+            args.metric_for_best_model = judging_metric(task, metric)
             args.greater_is_better = is_better_if_greater(args.metric_for_best_model)
 
     def _task_metrics(self, prediction: EvalPrediction) -> dict[str, float]:

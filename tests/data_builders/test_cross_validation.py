@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +73,27 @@ def test_another_column_can_be_the_group():
 def test_what_cannot_be_cut_is_refused(arguments, options, message):
     with pytest.raises(DataError, match=message):
         cross_validation_splits(corpus([*"abcdefghij"]), *arguments, **options)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_that_a_training_split_lacks_are_named(several, caplog):
+    names = ClassLabel(names=["happy", "sad", "calm"])
+    features = Features(
+        {"id": Value("string"), "video_id": Value("string"), "label": List(names) if several else names}
+    )
+    labels = [0, 1, 0, 1, 0, 1, 2]  # a sample a video, of which a fold holds out two
+    rows = [
+        {"id": f"s{number}", "video_id": f"v{number}", "label": [label] if several else label}
+        for number, label in enumerate(labels)
+    ]
+    data = DatasetDict({"train": Dataset.from_list(rows, features=features)})
+    for fold in range(7):
+        caplog.clear()
+        has_calm = "v6" in cross_validation_splits(data, fold, 7)["train"]["video_id"]
+        expected = f"fold {fold}/7: no sample of the training split has the label calm, which cannot be learned then"
+        messages = [record.getMessage().partition(";")[0] for record in caplog.records]
+        assert messages == ([] if has_calm else [expected])
+    assert cross_validation_splits(data, 0, 3)["test"].features["label"] == features["label"]
 
 
 def test_features_and_format_of_the_data_are_kept():

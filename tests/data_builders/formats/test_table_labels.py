@@ -57,6 +57,8 @@ def test_a_class_that_training_does_not_have_is_refused_or_left_out(tmp_path, ca
     with pytest.raises(DataError, match=r"mine\.csv: sample v_1: label 'Sad' is not one of 2 classes: happy, sad"):
         load_aligned_dataset(path, cache_dir=cache)
     assert len(load_aligned_dataset(path, cache_dir=cache, on_error="skip")["validation"]) == 1
+    merged = load_aligned_dataset(path, cache_dir=cache, labels_of_all_splits=True)  # as for folds
+    assert merged["train"].features["label"].names == ["Sad", "happy", "sad"] and len(merged["validation"]) == 2
     assert "v_1: label 'Sad' is not one of 2 classes" in inspect(path)
 
 

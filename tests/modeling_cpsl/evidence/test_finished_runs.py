@@ -71,6 +71,22 @@ def test_groups_in_one_folder_are_rows_of_their_own(tmp_path):
     assert table["mae"].tolist() == ["0.0500 ± 0.0707", "1.0500 ± 0.0707"]
 
 
+def test_runs_on_classes_have_the_metrics_of_classes(tmp_path):
+    def write(name, classes):
+        folder = write_run(tmp_path / name, 1.0)
+        results = {"test_f1_weighted": 0.5, "test_uar": 0.25, "test_recall_a": 0.1, "test_loss": 2.0}
+        (folder / "all_results.json").write_text(json.dumps(results))
+        config = {"problem_type": "single_label_classification", "id2label": dict(enumerate(classes))}
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    first, other = write("first", "ab"), write("other", "ac")
+    assert [*compare_runs([first], "test").columns] == ["runs", "f1_weighted", "uar"]
+    assert compare_runs([first], "test", ["recall_a"])["recall_a"].tolist() == ["0.1000"]
+    with pytest.raises(ValueError, match=r"predicts a, c, and .*first a, b: .* name runs on the same labels"):
+        compare_runs([first, other], "test")
+
+
 def test_repetitions_of_a_run_are_one_row(tmp_path):
     names = {"output_dir": "b", "run_name": "b", "data_seed": 1, "ablation": "A6", "logging_steps": 500.0}
     first = write_run(tmp_path / "a", 1.0, seed=0, output_dir="a", run_name="a", data_seed=None, ablation=None)

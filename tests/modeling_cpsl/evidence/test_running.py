@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from task_cases import relabelled
 from warm_python import warm_python
 
 from cpsl import main
+from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
 from modeling_cpsl.evidence import running
 from modeling_cpsl.evidence.running import Place, _gpu, launched_place
@@ -164,3 +167,31 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(specification, tmp_pa
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "that run was made with other options (" in errors.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_classes_are_compared_by_what_their_records_say(tmp_path, small_data, capsys):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name, split in relabelled(load_aligned_dataset(small_data), "class").items():
+        split.to_parquet(data / f"{name}.parquet")
+    rows = {"text": {"modalities": "text"}, "balanced": {"modalities": "text", "class_weights": "balanced"}}
+    path = tmp_path / "classes.yaml"
+    path.write_text(yaml.safe_dump({"base": "sample", "rows": rows}, sort_keys=False))
+    process = start((path, ["--dataset", str(data), *QUICK]), "--output_dir", out)
+    printed, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    assert "text-seed0: validation_f1_weighted " in printed and "| row | runs | f1_weighted | accuracy |" in printed
+    assert main(["report", str(out), "--errors"]) == 0
+    assert "most frequent mistakes" in (out / "errors.md").read_text()
+
+    shutil.rmtree(data)  # nothing but the records is needed
+    for table in (out / "records").glob("*.parquet"):
+        table.unlink()
+    assert main(["report", str(out), "--metrics", "uar,recall_negative,count_neutral"]) == 0
+    assert "| row | runs | uar | recall_negative | count_neutral | parameters | seconds |" in capsys.readouterr().out
+    table = pd.read_csv(out / "table.csv", index_col="row")
+    for name, record in records_in(out).items():
+        for metric in ("uar", "recall_negative", "count_neutral"):
+            found = table.loc[name.removesuffix("-seed0"), f"{metric}_mean"]
+            assert found == pytest.approx(record["metrics"][f"test_{metric}"])

@@ -14,7 +14,9 @@ from modeling_cpsl.training.task_metrics import (
     compute_task_metrics,
     concordance_correlation,
     confusion,
+    judging_metric,
     metrics_of,
+    overall_metrics,
 )
 
 
@@ -46,6 +48,14 @@ def test_all_are_computed_and_know_their_direction(task):
     assert all(isinstance(value, float) for value in metrics.values())
     for name, metric in metrics_of(task).items():
         assert is_better_if_greater(f"eval_{name}") is metric.greater_is_better
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.title)
+def test_those_of_all_classes_and_targets_begin_with_the_one_that_judges(task):
+    overall = overall_metrics(task)
+    assert overall[0] == best_metric(task) == judging_metric(task, "mae") and judging_metric(task, "corr") == "corr"
+    parts = {name for name in metrics_of(task) if any(name.endswith(f"_{part}") for part in task.names)}
+    assert {*overall} == metrics_of(task).keys() - (parts if len(task.names) > 1 else {})
 
 
 def test_those_of_a_sentiment_are_what_they_were():
