@@ -155,11 +155,13 @@ def _contributions(summary: Summary) -> list[str]:
         shapley = f"{each.shapley:+.4f} [{each.low:+.4f}, {each.high:+.4f}]"
         rows.append([each.modality, f"{each.alone:.4f}", f"{each.last:+.4f}", shapley])
     metric = contribution_metric(summary.task)
-    of_one_answer = "" if metric == "corr" else ", above that of one answer for all samples"
+    together = f"the `{metric}` of all together"
+    if metric != "corr":
+        together = f"what {together} is above that of one answer for all samples"
     return [
         f"What each modality contributes to `{metric}`: alone; added to all others; and its Shapley "
-        "value, the mean gain over all orders in which the modalities can be added. The last add up to the "
-        f"`{metric}` of all together{of_one_answer}.",
+        "value, the mean gain over all orders in which the modalities can be added. The last add up to "
+        f"{together}.",
         table_lines(["modality", "alone", "added last", "Shapley value"], rows),
     ]
 

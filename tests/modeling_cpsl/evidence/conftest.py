@@ -12,3 +12,10 @@ def small_data(tmp_path_factory):
     for name, split in load_aligned_dataset("sample").items():
         split.select(range(0, len(split), 8 if name == "train" else 4)).to_parquet(folder / f"{name}.parquet")
     return folder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Draws no figures, which take most of a report's time."""
+    for name in ("plot_curves", "plot_forest"):
+        monkeypatch.setattr(f"modeling_cpsl.evidence.report.{name}", lambda *arguments: None)

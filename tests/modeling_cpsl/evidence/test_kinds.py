@@ -89,6 +89,7 @@ def experiment(request, corpora, tmp_path):
     return request.param, tmp_path, corpora[request.param][1]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_report_shows_the_metrics_of_the_kind_in_their_directions(experiment):
     kind, folder, splits = experiment
     text = write_report(folder)
@@ -118,8 +119,13 @@ def test_a_report_shows_the_metrics_of_the_kind_in_their_directions(experiment):
         float(line.split(" | ")[3].split(" ")[0]) for line in text.splitlines() if line.startswith("| acoustic")
     ]
     assert shapley[0] > 0
+
+
+def test_figures_are_drawn(corpora, tmp_path):
+    write_experiment(tmp_path, *corpora["class"])
+    write_report(tmp_path)
     for name in ("forest.png", "learning_curves.png"):
-        with Image.open(folder / name) as image:
+        with Image.open(tmp_path / name) as image:
             assert np.asarray(image.convert("L")).std() > 5
 
 

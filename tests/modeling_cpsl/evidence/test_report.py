@@ -20,13 +20,6 @@ from modeling_cpsl.evidence.report import write_report
 SEEDS, FOLDS, SAMPLES = (0, 1, 2), 3, 60
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Draws no figures, which take most of a report's time."""
-    for name in ("plot_curves", "plot_forest"):
-        monkeypatch.setattr(f"modeling_cpsl.evidence.report.{name}", lambda *arguments: None)
-
-
 def simulated(row, seed, fold):
     """Predictions, labels and groups of one run; the row `better` has half the errors."""
     samples = np.random.default_rng(fold)

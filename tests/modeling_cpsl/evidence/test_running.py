@@ -170,6 +170,7 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(specification, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_classes_are_compared_by_what_their_records_say(tmp_path, small_data, capsys):
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
