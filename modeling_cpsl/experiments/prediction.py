@@ -54,6 +54,7 @@ from .prediction_tables import (
     prediction_columns,
     result_cells,
     uncertainty_cells,
+    word_cells,
     write_table,
 )
 
@@ -363,14 +364,14 @@ def _table_columns(call: _Call) -> dict[str, pa.DataType]:
     task, others = call.task, [name for name in call.modalities if name != "text"]
     by_name = [""] if task.is_one_number else [f"_{name}" for name in task.names]
     columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.sentiment.model.unimodal_names, task)}
+    ends = [""] if isinstance(task, ClassTask) else by_name  # of a class: of the one that is predicted
     if call.options["explain"]:
         columns |= {f"weight_{name}": NUMBER for name in others}
-        ends = [""] if isinstance(task, ClassTask) else by_name  # of a class: of the one that is predicted
         columns |= {f"delta_{name}{end}": NUMBER for name in call.modalities for end in ends}
         weighed = itertools.chain.from_iterable((call.sentiment.model.config.decision_weights or {}).values())
         columns |= {f"decision_weight_{name}": NUMBER for name in sorted({*weighed})}
     if call.options["explain"] == "words":
-        columns["word_shares"] = NUMBERS
+        columns |= {f"word_shares{end}": NUMBERS for end in ends}
     if call.options["num_samples"] > 1:
         columns |= {f"std{end}": NUMBER for end in by_name}
     if isinstance(task, NumberTask):
@@ -385,7 +386,7 @@ def result_columns(result: dict[str, Any], task: Task = SENTIMENT) -> dict[str, 
     """A result of the pipeline as columns of a table of predictions."""
     columns = {"num_cut": result["num_cut"], **result_cells(result, task)}
     if "word_shares" in result:
-        columns["word_shares"] = result["word_shares"]
+        columns |= word_cells(result["word_shares"], task)
     for name, weight in (result.get("decision_weights") or {}).items():
         columns[f"decision_weight_{name}"] = weight
     for modality, part in result["modalities"].items():

@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,16 @@ def uncertainty_cells(uncertainty: Mapping[str, Any], task: Task = SENTIMENT) ->
     for end, (low, high) in by_end.items():
         cells |= {f"interval_low{end}": low, f"interval_high{end}": high}
     return cells
+
+
+def word_cells(shares: Sequence[Any] | None, task: Task = SENTIMENT) -> Row:
+    """The shares of an utterance's words, as cells: a list, of several numbers or classes at once one for each."""
+    if task.is_one_number or isinstance(task, ClassTask):
+        return {"word_shares": shares}
+    return {
+        f"word_shares_{name}": shares and [None if share is None else share[name] for share in shares]
+        for name in task.names
+    }
 
 
 def label_cells(label: Any) -> Row:
@@ -242,5 +252,6 @@ __all__ = [
     "result_cells",
     "scores_and_labels",
     "uncertainty_cells",
+    "word_cells",
     "write_table",
 ]
