@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .task_cpsl import (
+    SENTIMENT_NAME,
     SENTIMENT_RANGE,
     SIMS_CLASSES,
     SIMS_RANGE,
@@ -63,7 +64,8 @@ class NumberTask(Task):
     @property
     def title(self) -> str:
         """See [`Task.title`]."""
-        return "Multimodal sentiment regression" if self.is_one_number else f"Regression of {', '.join(self.names)}"
+        of_sentiment = self.is_sentiment or self.names == (SENTIMENT_NAME,)  # on whatever scale
+        return "Multimodal sentiment regression" if of_sentiment else f"Regression of {', '.join(self.names)}"
 
     def logits(self, outputs: Tensor) -> Tensor:
         """See [`Task.logits`]."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 
+SENTIMENT_NAME = "sentiment"
 # CMU-MOSI and CMU-MOSEI: annotators rate an utterance in integers from -3 to 3, and its label is their mean.
 SENTIMENT_RANGE = (-3.0, 3.0)
 # The names of the integers of that range, which are the classes of Acc-7.
@@ -272,6 +273,7 @@ class Task:
 
 __all__ = [
     "SENTIMENT_CLASSES",
+    "SENTIMENT_NAME",
     "SENTIMENT_RANGE",
     "SIMS_CLASSES",
     "SIMS_CUTS",

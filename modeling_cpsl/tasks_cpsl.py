@@ -10,12 +10,12 @@ from transformers import PreTrainedConfig
 
 from .class_task_cpsl import ClassTask, LabelSetTask
 from .number_task_cpsl import UNBOUNDED, NumberTask, Range
-from .task_cpsl import SENTIMENT_RANGE, Task
+from .task_cpsl import SENTIMENT_NAME, SENTIMENT_RANGE, Task
 
 
 TASKS: dict[str, type[Task]] = {task.problem_type: task for task in (NumberTask, ClassTask, LabelSetTask)}
 # What a model predicts that says nothing else.
-SENTIMENT = NumberTask(("sentiment",))
+SENTIMENT = NumberTask((SENTIMENT_NAME,))
 
 
 def task_of(config: PreTrainedConfig) -> Task:
@@ -66,7 +66,7 @@ def _range_of(name: str, config: PreTrainedConfig) -> Range:
     if name in (config.label_ranges or {}):
         low, high = config.label_ranges[name]
         return float(low), float(high)
-    return SENTIMENT_RANGE if config.num_labels == 1 or name == SENTIMENT.names[0] else UNBOUNDED
+    return SENTIMENT_RANGE if config.num_labels == 1 or name == SENTIMENT_NAME else UNBOUNDED
 
 
 __all__ = ["SENTIMENT", "TASKS", "check_task", "task_of"]

@@ -39,13 +39,14 @@ class FlatModel(nn.Module):
         }
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Predicts the sentiment of B utterances of L subword tokens.
+        """Predicts the label of B utterances of L subword tokens.
 
         Args:
             inputs: As from [`example_inputs`].
 
         Returns:
-            `logits` (B,), and `<modality>_logits` (B,) for each modality with a prediction of its own.
+            `logits`, (B,) or (B, K) as the model's task says, and the same as `<modality>_logits` for each modality
+            with a prediction of its own.
         """
         names = self.model.config.modality_sizes
         mask = inputs["feature_mask"].unsqueeze(-1)

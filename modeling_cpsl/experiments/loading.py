@@ -37,8 +37,8 @@ def check_sentiment(model: str, config: PreTrainedConfig, what: str) -> None:
     """ValueError where a model's labels are no sentiments, for what means sentiments."""
     if not task_of(config).is_sentiment:
         raise ValueError(
-            f"{model}: its labels are no sentiments, which {what} shows; `cpsl predict` gives predictions of any "
-            "labels for a data set"
+            f"{model}: its labels are no sentiments in [-3, 3], which {what} shows; `cpsl predict` gives predictions "
+            "of any labels for a data set"
         )
 
 

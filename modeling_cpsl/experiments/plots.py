@@ -14,6 +14,7 @@ import numpy as np
 from data_builders.files import replacing_file
 
 from ..architectures_cpsl import ARCHITECTURES
+from ..number_task_cpsl import NumberTask
 from ..task_cpsl import Task
 from ..tasks_cpsl import SENTIMENT
 
@@ -105,9 +106,7 @@ def plot_training_dynamics(
         task: What labels are, for the units.
     """
     panels = []
-    for name, panel in (_loss_panels() | METRIC_PANELS).items():
-        if name == "mae" and not task.is_sentiment:
-            panel = panel._replace(unit="units of the label")
+    for name, panel in _with_units(_loss_panels() | METRIC_PANELS, task).items():
         columns = {"training": f"train_{name}", "validation": f"eval_{name}"}
         curves = [
             _curve(log_history, deviations, column, split, SPLIT_STYLES[split]) for split, column in columns.items()
@@ -133,14 +132,11 @@ def plot_modulation(
         modulated_epochs: The epochs in the modulation window, counted from 0; they are shaded and their end is marked.
         task: What labels are, for the unit of errors.
     """
-    quantities = dict(MODULATION_PANELS)
-    if not task.is_sentiment:
-        quantities["error"] = quantities["error"]._replace(unit=task.unit)
     names, able = _names_behind("train_error_", log_history), _names_behind("eval_skill_", log_history)
     styles = modality_styles([*names, *able])
     panels = [
         (panel, [_curve(log_history, deviations, f"train_{quantity}_{name}", name, styles[name]) for name in names])
-        for quantity, panel in quantities.items()
+        for quantity, panel in _with_units(MODULATION_PANELS, task).items()
     ]
     skills = [_curve(log_history, deviations, f"eval_skill_{name}", name, styles[name]) for name in able]
     panels.append((SKILL_PANEL, skills))
@@ -216,6 +212,16 @@ def _loss_panels() -> dict[str, Panel]:
     # The paper's figure shows the entropy, of which the diversity loss is the negative.
     panels["feature_entropy"] = Panel("Feature entropy", panels.pop("diversity_loss").unit)
     return panels
+
+
+def _with_units(panels: dict[str, Panel], task: Task) -> dict[str, Panel]:
+    """Panels with the units that they have where labels are no sentiments."""
+    if task.is_sentiment:
+        return panels
+    units = {"error": task.unit, "mae": "units of the label"}
+    if not isinstance(task, NumberTask):
+        units |= {"task_loss": "cross-entropy", "unimodal_loss": "sum of cross-entropies"}
+    return {name: panel._replace(unit=units.get(name, panel.unit)) for name, panel in panels.items()}
 
 
 def _curve(log_history: Log, deviations: Log | None, column: str, label: str, style: tuple[str, str]) -> Curve:

@@ -165,7 +165,7 @@ def _class_metrics(task: ClassTask) -> dict[str, Metric]:
     for place, name in enumerate(task.names):
         for figure in CLASS_FIGURES:
             one = functools.partial(_of_class, place=place, figure=figure)
-            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_choice(one))
+            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_choice(one), hub_type=figure)
     return metrics
 
 
@@ -207,7 +207,7 @@ def _label_set_metrics(task: LabelSetTask) -> dict[str, Metric]:
     for column, name in enumerate(task.names):
         for figure in CLASS_FIGURES:
             of_column = _of_column(functools.partial(_of_class, place=True, figure=figure), column)
-            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_decisions(of_column))
+            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_decisions(of_column), hub_type=figure)
     return metrics
 
 

@@ -39,6 +39,10 @@ class TestOfAConfiguration:
             saved = CPSLConfig.from_pretrained(tmp_path)
             assert task_of(saved) == task and saved.label2id == {name: i for i, name in enumerate(task.names)}
 
+    def test_one_number_is_called_a_sentiment_where_it_is_one(self):
+        assert NumberTask(("sentiment",), ranges=((-1.0, 1.0),)).title == "Multimodal sentiment regression"
+        assert NumberTask(("calm",), ranges=((0.0, 1.0),)).title == "Regression of calm"
+
     def test_a_saved_sentiment_says_nothing_of_other_tasks(self):
         assert not {"label_ranges", "class_weights"} & CPSLConfig().to_dict().keys()
 
@@ -59,6 +63,10 @@ class TestOfAConfiguration:
                 "boosted_heads=2 is made for labels that are one number, not for",
             ),
             ({"classes": NAMES, "architecture": "self_mm"}, "architecture='self_mm' is made for labels that are one"),
+            (
+                {"classes": NAMES, "decision_weights": {"text": {"fused": [1.0, 0.0, 1.0]}}},
+                "decision_weights is made for labels that are one number, not for angry, happy, sad",
+            ),
         ],
     )
     def test_contradictions_are_refused_on_one_line(self, fields, message):

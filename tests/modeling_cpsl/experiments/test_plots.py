@@ -95,6 +95,22 @@ def test_the_confusion_of_classes_is_drawn(tmp_path):
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("task", "units"),
+    [
+        (SENTIMENT, ("MAE (sentiment points)", "regression loss", "sentiment points")),
+        (NumberTask(("calm",), ranges=((0.0, 1.0),)), ("MAE", "regression loss", "units of the label")),
+        (ClassTask(("happy", "sad")), ("1 - p of the label", "cross-entropy", None)),
+    ],
+)
+def test_units_are_those_of_the_labels(draw, task, units):
+    unimodal = draw(plot_modulation, history(2), task=task)["Unimodal error"]
+    panels = draw(plot_training_dynamics, history(2), task=task)
+    drawn = [unimodal, panels["Task loss"], panels["Validation MAE"]]
+    for axis, unit in zip(drawn, units, strict=True):
+        assert unit in (axis.get_ylabel(), None)
+
+
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_plots_have_ink(tmp_path, epochs):
     plot_training_dynamics(history(epochs), tmp_path / "dynamics.png", best_step=STEPS_AN_EPOCH)
