@@ -2,6 +2,8 @@
 
 from datasets import ClassLabel, List, Value
 
+from data_builders.labels import noted_number
+
 
 CLASSES = ("negative", "neutral", "positive")
 SEVERAL = ("happy", "sad", "strong")
@@ -9,6 +11,7 @@ NUMBERS = ("sentiment", "intensity")
 
 # By the name of a kind: what `label` holds, and the label of a sentiment.
 KINDS = {
+    "number": (Value("float32", id=noted_number("sentiment", (-1.0, 1.0))), lambda value: value / 3),
     "class": (ClassLabel(names=list(CLASSES)), lambda value: 0 if value < -0.5 else 2 if value > 0.5 else 1),
     "classes": (
         List(ClassLabel(names=list(SEVERAL))),

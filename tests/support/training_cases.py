@@ -20,10 +20,12 @@ from data_builders.formats.sample import sample_splits
 from modeling_cpsl import CPSLDataCollator, CPSLForSentimentRegression, CPSLProcessor
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.experiments.assembly import label_fields
+from modeling_cpsl.experiments.run import evaluate_splits
 from modeling_cpsl.experiments.sample_backbone import make_sample_backbone
 from modeling_cpsl.training.arguments import CPSLTrainingArguments
 from modeling_cpsl.training.checkpoints import last_complete_checkpoint
 from modeling_cpsl.training.encoding import encode_dataset
+from modeling_cpsl.training.task_metrics import metrics_of
 from modeling_cpsl.training.trainer import CPSLTrainer
 
 
@@ -176,6 +178,7 @@ def run_and_record(folder, resume=False, **options):
     trainer = make_trainer(folder, **options)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(trainer.args.output_dir) if resume else None)
     metrics = trainer.evaluate()
+    evaluate_splits(trainer, {"eval": trainer.eval_dataset})  # writes the table of predictions
     samples = gather_object([trainer.samples])
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
@@ -186,6 +189,7 @@ def run_and_record(folder, resume=False, **options):
         "samples": [list(itertools.chain(*ranks)) for ranks in zip(*samples, strict=True)],
         "log": [row for row in trainer.state.log_history if not any("runtime" in name for name in row)],
         "metrics": metrics,
+        "figures": {name: metrics[f"eval_{name}"] for name in metrics_of(trainer.model.task)},
         "num_processes": trainer.accelerator.num_processes,
     }
 

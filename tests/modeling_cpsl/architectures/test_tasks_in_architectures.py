@@ -1,7 +1,6 @@
-"""Labels of each kind in each architecture: shapes, missing modalities, saved models and ONNX files."""
+"""Labels of each kind in each architecture: shapes, missing modalities and saved models."""
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from task_cases import CLASSES, NUMBERS, SEVERAL
@@ -10,7 +9,7 @@ from torch.testing import assert_close
 
 from modeling_cpsl import CPSLProcessor
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
-from modeling_cpsl.experiments.export import example_inputs, export_model
+from modeling_cpsl.pipeline_cpsl import MultimodalSentimentPipeline
 
 
 KINDS = {
@@ -68,16 +67,23 @@ def test_draws_of_latents_have_a_deviation_for_each(kind):
     assert model(**batch, num_samples=3).logits_std.shape == (5, len(KINDS[kind][1]))
 
 
-@pytest.mark.slow
-def test_an_onnx_file_gives_the_same(tmp_path):
-    model, _ = model_and_batch("class")
-    processor = CPSLProcessor(make_wordpiece_tokenizer(), SIZES, max_length=20)
-    export_model(model, processor, tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    inputs = example_inputs(model, batch_size=3, length=7)
-    logits, *unimodal = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    given = {name: value for name, value in inputs.items() if not name.startswith("has_")}
-    with torch.no_grad():
-        output = model(**given)
-    assert np.allclose(logits, output.logits.numpy(), atol=1e-4)
-    assert [values.shape for values in unimodal] == [logits.shape] * 3
+@each_kind
+@each_architecture
+def test_the_pipeline_tells_what_is_missing(kind, architecture):
+    model, _ = model_and_batch(kind, architecture=architecture, vocab_size=60)
+    word_starts, task = model.multimodal.reads_word_starts, model.task
+    processor = CPSLProcessor(make_wordpiece_tokenizer(), SIZES, word_starts=word_starts)
+    sentiment = MultimodalSentimentPipeline(model=model.eval(), processor=processor)
+    generator, words = np.random.default_rng(0), ["the", "ending", "was", "great"]
+    whole = {"words": words, **{name: generator.normal(size=(4, size)) for name, size in SIZES.items()}}
+    utterances = [{name: value for name, value in whole.items() if name != left_out} for left_out in (None, *whole)]
+    results = sentiment(utterances, batch_size=4, explain=True)
+    missing = [[name for name, part in result["modalities"].items() if part is None] for result in results]
+    assert missing == [[], ["text"], ["acoustic"], ["visual"]]
+    scores = [task.scores_of(result) for result in results]
+    assert np.shape(scores) == (4, len(task.names)) and np.isfinite(scores).all()
+    for utterance, expected in zip(utterances, scores, strict=True):
+        assert task.scores_of(sentiment(utterance)) == pytest.approx(expected, abs=1e-5)
+    for name, of_rest in zip(SIZES, scores[2:], strict=True):  # what a modality changes is told by leaving it out
+        change = task.change(np.array(scores[0]), np.array(of_rest))
+        assert results[0]["modalities"][name]["delta"] == pytest.approx(change, abs=1e-5)

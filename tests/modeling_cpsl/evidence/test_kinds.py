@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from task_cases import KINDS, relabelled
+from task_cases import relabelled
 
 from cpsl import main
 from data_builders import load_aligned_dataset
@@ -39,7 +39,7 @@ def corpora(tmp_path_factory):
     """By kind, the folder of a part of the sample corpus with such labels, and its splits."""
     folders = {}
     own = load_aligned_dataset("sample")
-    for kind in KINDS:
+    for kind in COLUMNS:
         folder = tmp_path_factory.mktemp(kind)
         for name, split in relabelled(own, kind).items():
             split.select(range(0, len(split), 8 if name == "train" else 4)).to_parquet(folder / f"{name}.parquet")
@@ -82,7 +82,7 @@ def write_experiment(folder, data_folder, splits):
             write_record(record | {"metrics": {}, "group_sums": {"test": sums}}, path)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=COLUMNS)
 def experiment(request, corpora, tmp_path):
     """The kind, the folder of an experiment on such labels, and the splits of its data."""
     write_experiment(tmp_path, *corpora[request.param])
@@ -169,7 +169,7 @@ def test_rows_with_other_labels_are_not_compared(experiment, capsys):
 
 
 @pytest.mark.parametrize(("option", "metric"), [((), None), (("--metric_for_best_model", "uar"), "uar")])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COLUMNS)
 def test_a_search_is_judged_by_the_metric_of_the_kind(kind, option, metric, corpora, tmp_path, monkeypatch):
     def train(specification, folder, **options):
         [run], [params] = specification.planned_runs(), specification.rows.values()

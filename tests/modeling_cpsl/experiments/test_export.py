@@ -1,4 +1,4 @@
-"""A model as an ONNX file gives what the model gives, at any batch size and length."""
+"""A model as an ONNX file gives what the model gives, at any batch size and length, whatever its labels are."""
 
 import sys
 
@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny_models import CLASSES, SIZES, make_model, make_wordpiece_tokenizer
+from task_cases import NUMBERS, SEVERAL
+from tiny_models import SIZES, make_model, make_wordpiece_tokenizer
 
 from modeling_cpsl import CPSLProcessor
 from modeling_cpsl.experiments.export import export_model
@@ -15,6 +16,11 @@ from modeling_cpsl.experiments.export import export_model
 
 WEIGHTS = {"acoustic+text+visual": {"fused": [0.4, 0.0, 1.0], "text": [0.6, 0.5, 2.0]}}
 STATISTICS = {"acoustic": {"mean": [1.0, -2.0, 0.5, 0.0, 3.0], "std": [0.5, 2.0, 1.0, 0.1, 1.5]}}
+
+
+def named(problem_type, *names):
+    """The fields of a configuration with labels of another kind."""
+    return {"problem_type": problem_type, "id2label": dict(enumerate(names))}
 
 
 def make_inputs(batch_size, length, model, seed=0):
@@ -54,7 +60,7 @@ def expected_logits(model, processor, inputs):
                 feature_mask=torch.tensor(mask)[None],
                 modality_mask=presence,
             )
-        logits.append([output.logits.item(), *(value.item() for value in output.unimodal_logits.values())])
+        logits.append([values[0].numpy() for values in (output.logits, *output.unimodal_logits.values())])
     return np.array(logits)
 
 
@@ -70,10 +76,16 @@ def export(tmp_path, model, **options):
 @pytest.mark.parametrize(
     ("backbone", "fields"),
     [
-        *((backbone, {}) for backbone in CLASSES),
-        ("deberta", {"use_text": False}),
-        ("bert", {"architecture": "self_mm", "decision_weights": WEIGHTS}),
+        ("deberta", {}),
+        ("deberta", {"use_text": False, **named("single_label_classification", *SEVERAL)}),
+        ("bert", named("multi_label_classification", *SEVERAL)),
+        ("mpnet", named("regression", *NUMBERS)),
+        (
+            "bert",
+            {"architecture": "self_mm", "decision_weights": WEIGHTS, "label_ranges": {"sentiment": [-1.0, 1.0]}},
+        ),
     ],
+    ids=["sentiment", "class without text", "classes", "numbers", "number with decision weights"],
 )
 def test_logits_are_those_of_the_model_at_other_shapes(tmp_path, backbone, fields):
     model = make_model(backbone, num_hidden_layers=1, **fields).eval()

@@ -2,14 +2,19 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from launching import finish, free_port, launch
+from task_cases import KINDS
 from training_cases import coefficients, relative_distance, run_and_record
+
+from modeling_cpsl.experiments.records import read_predictions
 
 
 CASES = Path(__file__).parents[2] / "support" / "training_cases.py"
@@ -27,6 +32,11 @@ RESUMABLE = {name: SAVING | {"train_sampling_strategy": name} for name in ("rand
 # What is remembered of each sample is exchanged at each epoch's end and for each checkpoint.
 REMEMBERING = {"config_fields": {"architecture": "self_mm", "architecture_options": {"dropout": 0.0}}}
 RESUMABLE["remembering"] = SAVING | REMEMBERING
+# What is trained of the text encoder, that samples are predicted twice, and which weights are kept.
+RESUMABLE["fine-tuning"] = SAVING | {
+    **{"lora_rank": 2, "rdrop_weight": 1.0},
+    **{"weight_averaging": "ema", "weight_averaging_options": {"decay": 0.5}},
+}
 # What decides for single samples, in pairs of different moments.
 BALANCING = {
     "opm and curriculum": {
@@ -53,6 +63,14 @@ BALANCING = {
 }
 MASKING = {"modality_masking": "contribution", "modality_masking_options": {"start_epoch": 1}}
 RESUMABLE["masked and weighed"] = SAVING | MASKING | {"sample_weights": "curriculum"}
+# Labels of each kind, each with a way to balance that needs what labels and predictions are.
+LABELS = {
+    "number": {"sample_weights": "curriculum"},
+    "numbers": BALANCING["opm and curriculum"] | {"sample_weights": "none"},
+    "class": {"class_weights": "balanced", "balance": "shapley", **MASKING},
+    "classes": {"class_weights": "balanced", "resample": "contribution", "resample_options": {"start_epoch": 1}},
+}
+LABELS = {kind: LABELS[kind] | {"labels": kind} for kind in KINDS}
 
 
 def on_two_processes(folder, launcher, runs):
@@ -83,7 +101,9 @@ def torchrun(tmp_path_factory):
     """The folder of one launch for all that torchrun is to show, and its records."""
     folder = tmp_path_factory.mktemp("torchrun")
     runs = runs_of(4, 1) | RESUMABLE
-    runs |= {name: options | {"per_device_train_batch_size": 4} for name, options in BALANCING.items()}
+    others = BALANCING | LABELS
+    runs |= {name: options | {"per_device_train_batch_size": 4} for name, options in others.items()}
+    runs["dropping out"] = {"rdrop_weight": 1.0, "config_fields": {"classifier_dropout": 0.5}, "num_train_epochs": 1}
     runs["without_text"] = {"config_fields": {"use_text": False}, "num_train_epochs": 1}
     return folder, on_two_processes(folder, "torchrun", runs)
 
@@ -115,9 +135,31 @@ def test_two_processes_train_without_text(torchrun):
 
 
 @pytest.mark.slow
-def test_what_is_remembered_does_not_depend_on_the_number_of_processes(torchrun, tmp_path):
-    two = torchrun[1]["remembering"]
-    one = run_and_record(tmp_path, **OPTIONS, **REMEMBERING, per_device_train_batch_size=8)
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_each_kind_are_predicted_alike_by_any_number_of_processes(torchrun, tmp_path, kind):
+    folder, records = torchrun
+    one = run_and_record(tmp_path, **OPTIONS | LABELS[kind] | {"per_device_train_batch_size": 8})
+    two = records[kind]
+    assert two["num_processes"] == 2
+    assert relative_distance(one["weights"], two["weights"]) <= 1e-5
+    assert two["figures"] == pytest.approx(one["figures"], abs=1e-5)
+    tables = [read_predictions(path / "run", "eval") for path in (tmp_path, folder / kind)]
+    pd.testing.assert_frame_equal(*tables, check_exact=False, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_predict_each_sample_twice(torchrun):
+    record = torchrun[1]["dropping out"]
+    assert record["num_processes"] == 2
+    [divergence] = [row["train_rdrop_loss"] for row in record["log"] if "train_rdrop_loss" in row]
+    assert 0 < divergence < math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["remembering", "fine-tuning"])
+def test_what_is_kept_over_steps_does_not_depend_on_the_number_of_processes(torchrun, tmp_path, name):
+    two = torchrun[1][name]
+    one = run_and_record(tmp_path, **OPTIONS | RESUMABLE[name] | {"per_device_train_batch_size": 8})
     assert two["num_processes"] == 2
     assert relative_distance(one["weights"], two["weights"]) <= 1e-5
     assert two["metrics"]["eval_mae"] == pytest.approx(one["metrics"]["eval_mae"], abs=1e-5)
