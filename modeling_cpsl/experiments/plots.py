@@ -73,6 +73,10 @@ FURTHER_STYLES = (("#CC79A7", "D"), ("#0072B2", "v"), ("#D55E00", "P"))
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"  # what raises and what lowers a sentiment
 MARK_COLOR = "#555555"
 PANELS_IN_ROW = 4
+# In inches: a panel with its texts, the room of these left, right, below and above, and the legend's above all panels.
+PANEL_SIZE = (3.3, 2.6)
+AROUND_AXES = (0.85, 0.1, 0.45, 0.3)
+LEGEND_HEIGHT = 0.3
 # An axis covers at least this share of its values: a smaller change is not worth a curve.
 SMALLEST_SPAN = 0.02
 STYLE = {
@@ -82,6 +86,7 @@ STYLE = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-3, 4),  # so that numbers at an axis have a known room
     "grid.color": "0.9",
     "lines.linewidth": 1.5,
     "lines.markersize": 3,
@@ -246,13 +251,11 @@ def _save_figure(
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels = [(panel, [curve for curve in curves if curve.epochs]) for panel, curves in panels]
     panels = [(panel, curves) for panel, curves in panels if curves]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.06))
-        FigureCanvasAgg(figure)
+        figure = Figure(dpi=150)
         entries: dict[str, Artist] = {}
         for axis, (panel, curves) in zip(_grid(figure, len(panels)), panels, strict=True):
             for curve in curves:
@@ -267,21 +270,32 @@ def _save_figure(
             axis.set(title=panel.title, ylabel=panel.unit, xlabel="epoch")
             handles, labels = axis.get_legend_handles_labels()
             entries |= dict(zip(labels, handles, strict=True))
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries), frameon=False)
-        # Once: `savefig` would draw all text twice more to lay out what does not change.
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine("none")
+        figure.legend(entries.values(), entries.keys(), loc="upper center", ncols=len(entries), frameon=False)
         with replacing_file(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+            FigureCanvasAgg(figure).print_png(temporary)  # `savefig` would draw everything twice
 
 
 def _grid(figure: "Figure", num_panels: int) -> list["Axes"]:
     """Axes in rows that are all full: where one has a panel fewer than the first, its panels are wider."""
     num_rows = math.ceil(num_panels / PANELS_IN_ROW)
     counts = [num_panels // num_rows + (row < num_panels % num_rows) for row in range(num_rows)]
-    figure.set_size_inches(3.3 * counts[0], 2.6 * num_rows + 0.3)
-    grid = figure.add_gridspec(num_rows, math.lcm(*counts))
-    spans = [(row, column, grid.ncols // count) for row, count in enumerate(counts) for column in range(count)]
+    num_columns = math.lcm(*counts)
+    width, height = PANEL_SIZE[0] * counts[0], PANEL_SIZE[1] * num_rows + LEGEND_HEIGHT
+    figure.set_size_inches(width, height)
+    left, right, bottom, top = AROUND_AXES
+    # Room that is known beforehand: to look for what texts need would take as long as to draw them, twice.
+    across, down = left + right, bottom + top
+    grid = figure.add_gridspec(
+        num_rows,
+        num_columns,
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - (top + LEGEND_HEIGHT) / height,
+        wspace=across * num_columns / (width - num_columns * across),
+        hspace=down / (PANEL_SIZE[1] - down),
+    )
+    spans = [(row, column, num_columns // count) for row, count in enumerate(counts) for column in range(count)]
     return [figure.add_subplot(grid[row, column * span : (column + 1) * span]) for row, column, span in spans]
 
 

@@ -13,9 +13,10 @@ from cpsl import main
 
 @contextmanager
 def pictures_not_rendered() -> Iterator[None]:
-    """Plots are laid out and empty files stand for them: rendering takes longer than all the rest of a short run."""
+    """Plots are put together and empty files stand for them: to draw them takes as long as the rest of a short run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **options: Path(path).touch())
+        for way in ("figure.Figure.savefig", "backends.backend_agg.FigureCanvasAgg.print_png"):
+            patch.setattr(f"matplotlib.{way}", lambda drawn, path, **options: Path(path).touch())
         yield
 
 

@@ -1,12 +1,13 @@
 """The pictures of a run: what is drawn where, with which names, marks, ranges and colours."""
 
+import io
 import itertools
 import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from PIL import Image
 
 from modeling_cpsl.class_task_cpsl import ClassTask, LabelSetTask
@@ -53,14 +54,16 @@ def history(epochs, modalities=("acoustic", "visual"), losses=("task", "statisti
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that would be saved, laid out with all that is in them."""
-    saved = []
+    saved, print_png = [], FigureCanvasAgg.print_png
 
-    def keep(figure, path, **options):
-        saved.append(figure)
-        figure.draw_without_rendering()
+    def keep(canvas, path, **options):
+        if isinstance(path, io.BytesIO):  # by which Matplotlib finds out what draws a figure
+            print_png(canvas, path, **options)
+        saved.append(canvas.figure)
+        canvas.figure.draw(canvas.get_renderer())
         path.touch()
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", keep)
     return saved
 
 
@@ -257,6 +260,22 @@ def test_a_small_change_is_seen(draw):
         row["train_statistical_loss"] = 0.116 + 0.011 * (row["epoch"] % 2)
     low, high = draw(plot_training_dynamics, log)["Statistical loss"].get_ylim()
     assert 0.11 < low < 0.116 and 0.127 < high < 0.13
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.0125, -6e3, 3e-9])
+def test_no_text_of_a_panel_reaches_into_another_or_out_of_the_picture(draw, figures, scale):
+    """Whatever the numbers at the axes are."""
+    log = [
+        {name: value if name in ("epoch", "step") else value * scale for name, value in row.items()}
+        for row in history(3, losses=("task", "unimodal", "reconstruction", "statistical"))
+    ]
+    for plot in (plot_training_dynamics, plot_modulation):
+        boxes = [axis.get_tightbbox() for axis in draw(plot, log).values()]
+        boxes += [legend.get_window_extent() for legend in figures[-1].legends]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        picture = figures[-1].bbox
+        assert all(picture.x0 <= box.x0 and picture.y0 <= box.y0 for box in boxes)
+        assert all(box.x1 <= picture.x1 and box.y1 <= picture.y1 for box in boxes)
 
 
 @pytest.mark.parametrize("last_epoch", [0.05, 1.0, 30.0])
