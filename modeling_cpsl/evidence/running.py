@@ -214,7 +214,7 @@ def _train_one(run: PlannedRun, specification: Specification, folder: Path, thre
 
         from ..experiments.run import run_recipe
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(min(threads, torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
         if torch.cuda.device_count() > 1:
             os.environ["CUDA_VISIBLE_DEVICES"] = _gpu(slot, torch.cuda.device_count())
         options = _recorded_options(run, specification)
