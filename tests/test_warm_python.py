@@ -35,6 +35,15 @@ def test_a_program_sees_what_it_would_see_of_python(tmp_path, way):
     assert json.loads(warm[1])[1][-2:] == ["a b", "--c"]
 
 
+def test_a_program_gets_what_else_its_caller_hands_on(tmp_path):
+    """So that it can be the server of processes that `multiprocessing` starts."""
+    told, tell = os.pipe()
+    subprocess.run([warm_python(), "-c", f"import os; os.write({tell}, b'heard')"], pass_fds=[tell], check=True)
+    os.close(tell)
+    with open(told, "rb") as stream:
+        assert stream.read() == b"heard"
+
+
 def test_large_libraries_are_there_and_ours_are_not(tmp_path):
     code = "import sys; print([name in sys.modules for name in ('torch', 'transformers', 'modeling_cpsl')])"
     assert results(warm_python(), ["-c", code], tmp_path) == (0, b"[True, True, False]\n", b"")

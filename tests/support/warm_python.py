@@ -2,11 +2,12 @@
 
 `warm_python()` is an executable file that takes the arguments of `python`. A server, one for all processes of a test
 run, has imported the large libraries, and nothing of this project. It forks for each program, which gets the caller's
-arguments, folder, environment and standard streams, and imports the project from wherever its caller's path leads. The
+arguments, folder, environment and open files, and imports the project from wherever its caller's path leads. The
 caller's process stays until the program has ended: it ends with the same status, hands on the signals that it gets,
 and takes the program with it when it is killed.
 """
 
+import fcntl
 import gc
 import importlib
 import json
@@ -90,7 +91,7 @@ def serve(path: str) -> dict[str, Any]:
 def start_program(connection: socket.socket) -> dict[str, Any]:
     """The request of a client, in a process of its own that this one supervises and reports the end of."""
     connection.settimeout(None)
-    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    head, files, _, _ = socket.recv_fds(connection, 8, 100)
     with connection.makefile("rb") as stream:
         request = json.loads(stream.read(int.from_bytes(head, "big")))
     can_start = request["arguments"][0] in ("-c", "-m", "-u") or not request["arguments"][0].startswith("-")
@@ -100,10 +101,14 @@ def start_program(connection: socket.socket) -> dict[str, Any]:
     program = os.fork()
     if program == 0:
         os.setsid()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
         connection.close()
+        # Above all numbers that any of them is to have.
+        copies = [fcntl.fcntl(file, fcntl.F_DUPFD, max(request["files"]) + 1) for file in files]
+        for file in files:
+            os.close(file)
+        for copy, number in zip(copies, request.pop("files"), strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
         return request
     connection.sendall(b"y")
     threading.Thread(target=hand_on_signals, args=(connection, program), daemon=True).start()
