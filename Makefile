@@ -36,7 +36,7 @@ test: setup
 		tar -xzf .venv/$(TRANSFORMERS).tar.gz -C .venv $(TRANSFORMERS)/tests && touch $@
 
 test-all: setup .venv/$(TRANSFORMERS)/tests/__init__.py
-	$(PYTEST) $(T)
+	$(PYTEST) --durations=25 $(T)
 
 test-nightly: setup
 	CPSL_DAMAGED_INPUTS=1000 $(PYTEST) --dist=load tests/test_boundaries.py
