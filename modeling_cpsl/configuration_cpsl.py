@@ -224,9 +224,9 @@ class CPSLConfigMixin(LossWeights):
         if self.id2label == {0: "LABEL_0"}:
             (name,) = SENTIMENT.names
             self.id2label, self.label2id = {0: name}, {name: 0}
+        check_task(self)
         if self.label2id is None:
             self.label2id = {name: place for place, name in self.id2label.items()}
-        check_task(self)
         if not (task := task_of(self)).is_one_number:
             only_numbers = {
                 f"architecture={self.architecture!r}": ARCHITECTURES[self.architecture].predicts_one_number,

@@ -38,6 +38,8 @@ def check_task(config: PreTrainedConfig) -> None:
     problem_type, names = config.problem_type, list(config.id2label.values())
     if problem_type not in TASKS:
         raise ValueError(f"problem_type={problem_type!r} is unknown; choose one of {', '.join(TASKS)}")
+    if wrong := [name for name in names if not isinstance(name, str) or not name]:
+        raise ValueError(f"id2label={config.id2label}: a name must be a text, not {wrong[0]!r}")
     fewest = TASKS[problem_type].fewest_names
     if len(names) < fewest or sorted(config.id2label) != list(range(len(names))) or len({*names}) < len(names):
         raise ValueError(
