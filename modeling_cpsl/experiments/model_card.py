@@ -25,7 +25,7 @@ from ..tasks_cpsl import task_of
 from ..training.encoding import modality_sets
 from ..training.labels import label_values
 from ..training.streaming import EncodedStream
-from ..training.task_metrics import metrics_of
+from ..training.task_metrics import judging_metric, metrics_of
 from . import records
 from .plots import has_modulation
 from .prediction_tables import scores_and_labels
@@ -107,6 +107,7 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         encoder=encoder,
         folder=recipe["hub_model_id"] or shown["output_dir"],
         interval=_interval(config, output_dir, dataset.get("test"), processor),
+        judged_by=judging_metric(task, recipe["metric_for_best_model"]),
         label_columns=_label_columns(task),
         label_range=SENTIMENT_RANGE,
         metrics=metrics,

@@ -19,7 +19,7 @@ from cpsl import main
 from modeling_cpsl.experiments import records
 from modeling_cpsl.experiments.loading import load_pipeline
 from modeling_cpsl.experiments.prediction import predict_table
-from modeling_cpsl.training.task_metrics import metrics_of, overall_metrics
+from modeling_cpsl.training.task_metrics import best_metric, metrics_of, overall_metrics
 
 
 TITLES = {
@@ -71,7 +71,7 @@ def test_it_learns_and_leaves_its_records(finished, sentiment):
     assert (folder / "confusion.png").is_file() == (kind == "class")
     table, card = pd.read_parquet(folder / "predictions_test.parquet"), (folder / "README.md").read_text()
     assert len(table) == 18 and task.title == TITLES[kind] and task.title in card
-    assert f"`{'mae' if 'number' in kind else BEST[kind]}`" in card
+    assert f"The epoch was chosen on the validation split (by `{best_metric(task)}`)" in card
     said = card.partition("## Figures")[0].partition("# ")[2].replace("multimodal-sentiment", "")
     assert ("sentiment" in said) == (kind == "number")
     quantiles = sentiment.model.config.interval_half_widths
