@@ -72,7 +72,7 @@ def test_ways_in(way, table):
 @pytest.mark.slow
 def test_ways_into_training():
     for way in (["run_train.py"], ["-m", "modeling_cpsl", "train"]):
-        output, _ = start(*way, status=2)
+        output, _ = start(*way, status=2, python=warm_python())
         usage, error = output.splitlines()
         assert usage == "usage: cpsl train RECIPE [--option value ...]"
         assert error.startswith("cpsl train: error: name a recipe: ")

@@ -35,14 +35,14 @@ def write_parquet(folder, counts, sizes=None, words=6, row_group=256):
     folder.mkdir()
     generator = np.random.default_rng(0)
     sizes = sizes or {"acoustic": 3, "visual": 2}
-    features = {name: generator.normal(size=(words, size)).astype("f4").tolist() for name, size in sizes.items()}
+    features = {name: [generator.normal(size=(words, size)).astype("f4").tolist()] for name, size in sizes.items()}
     for split, count in counts.items():
         writer = None
         for start in range(0, count, row_group):
             names = [f"{split}{index // 9}_{index}" for index in range(start, min(start + row_group, count))]
             labels = [float(generator.uniform(-3, 3)) for _ in names]
             columns = {"id": names, "words": [["good", "bad"] * (words // 2)] * len(names), "label": labels}
-            columns |= {name: [rows] * len(names) for name, rows in features.items()}
+            columns |= {name: pa.array(rows).take(pa.array([0] * len(names))) for name, rows in features.items()}
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(folder / f"{split}.parquet", table.schema)
             writer.write_table(table)
