@@ -30,7 +30,7 @@ class Difference:
 
     Attributes:
         value: The row's metric minus the reference's, each a mean over seeds, in the metric's own unit.
-        low: Lower end of the bootstrap interval.
+        low: Lower end of the bootstrap interval; NaN with a single group, as is `smallest`.
         high: Upper end of it.
         p: Two-sided p value of the permutation test, not corrected for the number of rows.
         smallest: The smallest difference that this design finds in four of five repetitions.
@@ -98,8 +98,10 @@ def bootstrap(
         task: What labels are.
 
     Returns:
-        (R, num_draws) by metric.
+        (R, num_draws) by metric; NaN with a single group, which says nothing of others.
     """
+    if systems.shape[2] < 2:
+        systems = np.full_like(systems, np.nan)
     return _concatenated(_bootstrap_block(systems, generator, size, task) for size in _block_sizes(num_draws))
 
 

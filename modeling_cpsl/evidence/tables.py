@@ -72,6 +72,9 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
             f"{len(compared)} row{'s' * (len(compared) > 1)}). A row is called better or worse only where the "
             "interval excludes 0.",
             table_lines(["row", *metrics], differences),
+        ]
+    if compared and summary.num_groups > 1:
+        parts += [
             "This design cannot tell differences below "
             + ", ".join(f"{_smallest(compared, name)} in {name}" for name in metrics)
             + ": a true difference of that size is found in four of five repetitions. It depends on how unlike the "
@@ -118,7 +121,8 @@ def _design(summary: Summary) -> list[str]:
     return [
         f"{summary.num_samples} samples of the {summary.split} split in {summary.num_groups} groups, {folds}; {mean} "
         f"over {seeds}.{_protocol(summary.task)} The epoch was chosen on the validation split."
-        + (" With so few groups, intervals are narrower than they should be." * (summary.num_groups < _FEW_GROUPS))
+        + (" With so few groups, intervals are narrower than they should be." * (1 < summary.num_groups < _FEW_GROUPS))
+        + (" One group says nothing of others, so that there are no intervals." * (summary.num_groups == 1))
     ]
 
 
@@ -199,6 +203,8 @@ def _deviation(values: np.ndarray) -> float:
 
 
 def _difference(difference: Difference, p: float, greater_is_better: bool) -> str:
+    if np.isnan(difference.low):
+        return f"{difference.value:+.4f}, p {p:.3f}"
     verdict = ""
     if difference.is_clear:
         verdict = "better, " if (difference.value > 0) == greater_is_better else "worse, "

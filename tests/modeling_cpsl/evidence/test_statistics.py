@@ -74,6 +74,13 @@ def test_a_metric_without_samples_is_nan():
     assert np.isnan([found.value, found.low, found.high, found.p, found.smallest]).all() and not found.is_clear
 
 
+def test_a_single_group_says_nothing_of_others():
+    row, reference, labels, groups = simulated(np.random.default_rng(0), groups=1, gain=0.9)
+    found = paired_differences(sums_of(row, labels, groups), sums_of(reference, labels, groups), num_draws=20)["mae"]
+    assert found.value < 0 and found.p == 1 and not found.is_clear
+    assert np.isnan([found.low, found.high, found.smallest]).all()
+
+
 def test_sums_of_other_groups_are_refused():
     sums = sums_of(np.ones((1, 4)), np.zeros(4), [*"abcd"])
     with pytest.raises(ValueError, match="not of the same seeds and groups"):
