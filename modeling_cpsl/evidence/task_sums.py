@@ -12,7 +12,8 @@ from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..number_task_cpsl import NumberTask
 from ..task_cpsl import SIMS_CUTS, SIMS_RANGE, Task
 from ..tasks_cpsl import SENTIMENT
-from ..training.task_metrics import CLASS_FIGURES, metrics_of, part_of_name
+from ..training.metrics import CLASS_FIGURES
+from ..training.task_metrics import metrics_of, name_ends, overall_metrics, sentiment_column
 from .group_sums import SUM_NAMES, added_up, correlation, group_sums, metrics_of_sums, moments, weighted_f1
 
 
@@ -56,7 +57,8 @@ def sum_names(task: Task = SENTIMENT) -> list[str]:
     if task.is_sentiment:
         return SUM_NAMES
     of_samples, of_parts = _values(task)
-    return [*of_samples, *(f"{name} of {part}" for name in of_parts for part in task.names)]
+    names = [*of_samples, *(f"{name} of {part}" for name in of_parts for part in task.names)]
+    return names if sentiment_column(task) is None else [*names, *(f"{name} of a sentiment" for name in SUM_NAMES)]
 
 
 def label_positions(task: Task = SENTIMENT) -> list[int]:
@@ -88,7 +90,12 @@ def task_sums(
     of_samples, of_parts = _values(task)
     values = [function(*columns)[:, None] for function in of_samples.values()]
     values += [function(*columns) for function in of_parts.values()]
-    return added_up(np.concatenate(values, axis=1, dtype=np.float64), groups)
+    sums = added_up(np.concatenate(values, axis=1, dtype=np.float64), groups)
+    if (column := sentiment_column(task)) is None:
+        return sums
+    predicted, true = columns
+    of_sentiment = group_sums(predicted[:, column], true[:, column], groups)
+    return {group: [*values, *of_sentiment[group]] for group, values in sums.items()}
 
 
 def metrics_of_task_sums(sums: np.ndarray, task: Task = SENTIMENT) -> dict[str, np.ndarray]:
@@ -106,6 +113,10 @@ def metrics_of_task_sums(sums: np.ndarray, task: Task = SENTIMENT) -> dict[str, 
     named = _named(sums, task)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = _number_metrics(named, task) if isinstance(task, NumberTask) else _class_metrics(named, task)
+    if (column := sentiment_column(task)) is not None:
+        end = name_ends(task, taken=overall_metrics(task))[column]
+        of_sentiment = metrics_of_sums(sums[..., -len(SUM_NAMES) :])
+        found = {f"{name}_{end}": values for name, values in of_sentiment.items()} | found
     return {name: np.where(named["n"][..., 0] > 0, found[name], np.nan) for name in metrics_of(task) if name in found}
 
 
@@ -143,7 +154,8 @@ def _named(sums: np.ndarray, task: Task) -> dict[str, np.ndarray]:
     """The sums by name, (..., 1) those of samples and (..., K) those of numbers or classes."""
     of_samples, of_parts = _values(task)
     ends = np.cumsum([*(1 for _ in of_samples), *(len(task.names) for _ in of_parts)])
-    return dict(zip([*of_samples, *of_parts], np.split(sums, ends[:-1], axis=-1), strict=True))
+    parts = np.split(sums[..., : ends[-1]], ends[:-1], axis=-1)
+    return dict(zip([*of_samples, *of_parts], parts, strict=True))
 
 
 def _number_metrics(sums: _Named, task: NumberTask) -> dict[str, np.ndarray]:
@@ -164,9 +176,9 @@ def _number_metrics(sums: _Named, task: NumberTask) -> dict[str, np.ndarray]:
         }
     metrics = {name: values.mean(axis=-1) for name, values in by_target.items()}
     return metrics | {
-        f"{name}_{part_of_name(target)}": values[..., column]
+        f"{name}_{end}": values[..., column]
         for name, values in by_target.items()
-        for column, target in enumerate(task.names)
+        for column, end in enumerate(name_ends(task, taken=metrics))
     }
 
 
@@ -200,8 +212,8 @@ def _class_metrics(sums: _Named, task: Task) -> dict[str, np.ndarray]:
             "f1_weighted": _share((has * f1).sum(axis=-1), has.sum(axis=-1)),
         }
     return metrics | {
-        f"{figure}_{part_of_name(name)}": figures[figure][..., column]
-        for column, name in enumerate(task.names)
+        f"{figure}_{end}": figures[figure][..., column]
+        for column, end in enumerate(name_ends(task, taken=metrics))
         for figure in CLASS_FIGURES
     }
 

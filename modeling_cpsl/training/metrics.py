@@ -91,6 +91,19 @@ METRICS: dict[str, Metric] = {
 }
 
 
+# What is measured of each class.
+CLASS_FIGURES = ("precision", "recall", "f1", "count")
+# What can be measured of each of several numbers.
+NUMBER_FIGURES = ("ccc", *METRICS)
+
+
+def measured(metric: Metric, predictions: np.ndarray, labels: np.ndarray) -> float:
+    """A metric over those of the samples, (N,) each, on which it is taken; NaN where there are none."""
+    if metric.samples == "nonzero":
+        predictions, labels = predictions[labels != 0], labels[labels != 0]
+    return metric.function(predictions, labels) if len(labels) else float("nan")
+
+
 def skill(squared_error: float | np.ndarray, squared_error_of_mean: float | np.ndarray) -> float | np.ndarray:
     """1 - `squared_error` / `squared_error_of_mean`: the share of the mean label's error that predictions avoid.
 
@@ -135,27 +148,23 @@ def compute_sentiment_metrics(
     labels = _as_vector("labels", labels)
     if len(predictions) != len(labels):
         raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
-    nonzero = labels != 0
-    samples = {"all": (predictions, labels), "nonzero": (predictions[nonzero], labels[nonzero])}
-    if not nonzero.any():
+    if not labels.any():
         warnings.warn(f"all {len(labels)} labels are 0: the *_nonzero metrics are NaN", stacklevel=2)
-    return {
-        name: metric.function(*samples[metric.samples]) if len(samples[metric.samples][0]) else float("nan")
-        for name, metric in METRICS.items()
-    }
+    return {name: measured(metric, predictions, labels) for name, metric in METRICS.items()}
 
 
 def is_better_if_greater(metric: str) -> bool:
     """Whether a larger value of a logged metric is better.
 
     Args:
-        metric: A name of [`METRICS`], possibly with a prefix such as `eval_` or the name of a target behind it, or
-            another one: losses are better if smaller, all else if greater, as in `Trainer`.
+        metric: A name of [`METRICS`], possibly with a prefix such as `eval_` or the name of a number or class behind
+            it, which says nothing; or another one: losses are better if smaller, all else if greater, as in `Trainer`.
     """
-    if metric.endswith("loss"):
-        return False
-    known = (entry.greater_is_better for name, entry in METRICS.items() if f"_{name}_" in f"_{metric}_")
-    return next(known, True)
+    directions = dict.fromkeys((*NUMBER_FIGURES, *CLASS_FIGURES), True)
+    directions |= {name: entry.greater_is_better for name, entry in METRICS.items()}
+    words = f"_{metric}_"
+    found = [(words.index(f"_{name}_"), greater) for name, greater in directions.items() if f"_{name}_" in words]
+    return min(found)[1] if found else not metric.endswith("loss")
 
 
 def load_metric(**kwargs: Any) -> "evaluate.Metric":
@@ -208,4 +217,14 @@ def _as_vector(name: str, values: "np.ndarray | Tensor | Sequence[float]") -> np
     return array
 
 
-__all__ = ["METRICS", "Metric", "compute_sentiment_metrics", "is_better_if_greater", "load_metric", "skill"]
+__all__ = [
+    "CLASS_FIGURES",
+    "METRICS",
+    "NUMBER_FIGURES",
+    "Metric",
+    "compute_sentiment_metrics",
+    "is_better_if_greater",
+    "load_metric",
+    "measured",
+    "skill",
+]

@@ -7,7 +7,7 @@ sentiments in [-3, 3].
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,19 @@ from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..number_task_cpsl import NumberTask
 from ..task_cpsl import SIMS_CUTS, SIMS_RANGE, Task
 from ..tasks_cpsl import SENTIMENT
-from .metrics import METRICS, Metric, compute_sentiment_metrics, mean_absolute_error, pearson_correlation
+from .metrics import (
+    CLASS_FIGURES,
+    METRICS,
+    NUMBER_FIGURES,
+    Metric,
+    compute_sentiment_metrics,
+    mean_absolute_error,
+    measured,
+    pearson_correlation,
+)
 
 
 Function = Callable[[np.ndarray, np.ndarray], float]
-# What is measured of each class.
-CLASS_FIGURES = ("precision", "recall", "f1", "count")
 
 
 def concordance_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -96,15 +103,32 @@ def _greater(function: Function, hub_type: str = "f1") -> Metric:
 
 
 def _number_metrics(task: NumberTask) -> dict[str, Metric]:
-    """MAE, Pearson's and the concordance correlation; of several numbers of each, and their means."""
+    """MAE, Pearson's and the concordance correlation; of several numbers of each, and their means.
+
+    A sentiment among several numbers also has all metrics that it has by itself.
+    """
     kinds = {name: METRICS[name] for name in ("mae", "corr")} | {"ccc": _greater(concordance_correlation, "ccc")}
     if task.is_one_number:
         return kinds
     metrics = {name: kind._replace(function=_mean_over_columns(kind.function)) for name, kind in kinds.items()}
+    ends = name_ends(task, taken=metrics)
     for name, kind in kinds.items():
-        for column, target in enumerate(task.names):
-            metrics[f"{name}_{part_of_name(target)}"] = kind._replace(function=_of_column(kind.function, column))
+        for column, end in enumerate(ends):
+            metrics[f"{name}_{end}"] = kind._replace(function=_of_column(kind.function, column))
+    if (place := sentiment_column(task)) is not None:
+        for name in [name for name in METRICS if name not in kinds]:
+            alone = functools.partial(measured, METRICS[name])
+            metrics[f"{name}_{ends[place]}"] = METRICS[name]._replace(function=_of_column(alone, place))
     return metrics
+
+
+def sentiment_column(task: Task) -> int | None:
+    """Where among several numbers a sentiment stands: one of that name and range."""
+    if not isinstance(task, NumberTask) or task.is_one_number:
+        return None
+    described = [*zip(task.names, task.ranges, strict=False)]  # of no names in `overall_metrics`
+    sentiment = (SENTIMENT.names[0], SENTIMENT.ranges[0])
+    return described.index(sentiment) if sentiment in described else None
 
 
 def _of_column(function: Function, column: int) -> Function:
@@ -162,10 +186,10 @@ def _class_metrics(task: ClassTask) -> dict[str, Metric]:
         "f1_macro": _greater(of_choice(functools.partial(_f1, average="macro"))),
         "f1_weighted": _greater(of_choice(functools.partial(_f1, average="weighted"))),
     }
-    for place, name in enumerate(task.names):
+    for place, end in enumerate(name_ends(task, taken=metrics)):
         for figure in CLASS_FIGURES:
             one = functools.partial(_of_class, place=place, figure=figure)
-            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_choice(one), hub_type=figure)
+            metrics[f"{figure}_{end}"] = _greater(of_choice(one), hub_type=figure)
     return metrics
 
 
@@ -204,26 +228,42 @@ def _label_set_metrics(task: LabelSetTask) -> dict[str, Metric]:
             for average in ("macro", "micro", "weighted")
         },
     }
-    for column, name in enumerate(task.names):
+    for column, end in enumerate(name_ends(task, taken=metrics)):
         for figure in CLASS_FIGURES:
             of_column = _of_column(functools.partial(_of_class, place=True, figure=figure), column)
-            metrics[f"{figure}_{part_of_name(name)}"] = _greater(of_decisions(of_column), hub_type=figure)
+            metrics[f"{figure}_{end}"] = _greater(of_decisions(of_column), hub_type=figure)
     return metrics
 
 
-def part_of_name(name: str) -> str:
-    """The name of a class or target as a part of a metric's: blanks would end it in logs."""
-    return re.sub(r"\s+", "_", name.strip())
+def name_ends(task: Task, taken: Iterable[str]) -> list[str]:
+    """What stands for each number or class behind a figure of it, as `happy` in `f1_happy`.
+
+    It is the name without blanks, which would end it in logs; with `_` behind it as often as is needed for its figures
+    to be called like no other ones, since a class may be called `macro`.
+
+    Args:
+        task: What labels are.
+        taken: The names of the metrics that are of no single number or class.
+    """
+    figures = NUMBER_FIGURES if isinstance(task, NumberTask) else CLASS_FIGURES
+    used, ends = {*taken}, []
+    for name in task.names:
+        end = re.sub(r"\s+", "_", name.strip())
+        while not used.isdisjoint(own := [f"{figure}_{end}" for figure in figures]):
+            end += "_"
+        used.update(own)
+        ends.append(end)
+    return ends
 
 
 __all__ = [
-    "CLASS_FIGURES",
     "best_metric",
     "compute_task_metrics",
     "concordance_correlation",
     "confusion",
     "judging_metric",
     "metrics_of",
+    "name_ends",
     "overall_metrics",
-    "part_of_name",
+    "sentiment_column",
 ]

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, classification_report, f1_score
 from task_cases import CLASSES, NUMBERS, SEVERAL
 
 from modeling_cpsl.class_task_cpsl import ClassTask, LabelSetTask
 from modeling_cpsl.number_task_cpsl import UNBOUNDED, NumberTask
+from modeling_cpsl.task_cpsl import SENTIMENT_RANGE
 from modeling_cpsl.tasks_cpsl import SENTIMENT
-from modeling_cpsl.training.metrics import compute_sentiment_metrics, is_better_if_greater
+from modeling_cpsl.training.metrics import METRICS, compute_sentiment_metrics, is_better_if_greater
 from modeling_cpsl.training.task_metrics import (
     best_metric,
     compute_task_metrics,
@@ -16,6 +19,7 @@ from modeling_cpsl.training.task_metrics import (
     confusion,
     judging_metric,
     metrics_of,
+    name_ends,
     overall_metrics,
 )
 
@@ -28,6 +32,9 @@ TASKS = [
     NumberTask(NUMBERS, ranges=(UNBOUNDED, UNBOUNDED)),
     NumberTask(("sentiment",), ranges=((-1.0, 1.0),)),
     NumberTask(("valence",), ranges=((1.0, 5.0),)),
+    ClassTask(("macro", "weighted", "mae", "loss")),
+    LabelSetTask(("micro", "a b", "a_b")),
+    NumberTask(("sentiment", "happy", "loss"), ranges=(SENTIMENT_RANGE, (0.0, 3.0), UNBOUNDED)),
 ]
 
 
@@ -41,7 +48,7 @@ def logits_and_labels(task, size=60):
     return logits, logits * 0.5 + RNG.normal(size=logits.shape) * 0.2
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.title)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: " ".join(task.names))
 def test_all_are_computed_and_know_their_direction(task):
     metrics = compute_task_metrics(task, *logits_and_labels(task))
     assert metrics.keys() == metrics_of(task).keys() and best_metric(task) in metrics
@@ -50,11 +57,12 @@ def test_all_are_computed_and_know_their_direction(task):
         assert is_better_if_greater(f"eval_{name}") is metric.greater_is_better
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.title)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: " ".join(task.names))
 def test_those_of_all_classes_and_targets_begin_with_the_one_that_judges(task):
     overall = overall_metrics(task)
     assert overall[0] == best_metric(task) == judging_metric(task, "mae") and judging_metric(task, "corr") == "corr"
-    parts = {name for name in metrics_of(task) if any(name.endswith(f"_{part}") for part in task.names)}
+    ends = tuple(f"_{end}" for end in name_ends(task, taken=overall))
+    parts = {name for name in metrics_of(task) if name.endswith(ends)}
     assert {*overall} == metrics_of(task).keys() - (parts if len(task.names) > 1 else {})
 
 
@@ -108,6 +116,34 @@ def test_several_numbers():
     metrics = compute_task_metrics(task, logits, labels)
     assert metrics["mae_intensity"] == pytest.approx(np.abs(logits - labels)[:, 1].mean(), abs=1e-6)
     assert metrics["corr"] == pytest.approx((metrics["corr_sentiment"] + metrics["corr_intensity"]) / 2)
+
+
+def test_a_sentiment_among_several_numbers_has_all_that_it_has_by_itself():
+    logits, labels = (values * 3 for values in logits_and_labels(TASKS[-1]))
+    labels[::7, 0] = 0.0
+    metrics = compute_task_metrics(TASKS[-1], logits, labels)
+    alone = compute_sentiment_metrics(logits[:, 0].astype(np.float32), labels[:, 0])
+    assert {f"{name}_sentiment" for name in METRICS} <= metrics.keys() and "acc7_happy" not in metrics
+    assert {name: metrics[f"{name}_sentiment"] for name in METRICS} == alone
+
+
+def test_a_class_that_is_called_like_a_mean_does_not_take_its_place():
+    task, plain = TASKS[6], ClassTask(("a", "b", "c", "d"))
+    logits, labels = logits_and_labels(task)
+    metrics, expected = (compute_task_metrics(one, logits, labels) for one in (task, plain))
+    assert len(metrics) == len(expected)
+    assert metrics["f1_macro"] == expected["f1_macro"] and metrics["f1_weighted"] == expected["f1_weighted"]
+    assert metrics["f1_macro_"] == expected["f1_a"] and metrics["count_weighted_"] == expected["count_b"]
+    assert metrics["f1_loss"] == expected["f1_d"]
+
+
+@given(st.lists(st.text("ab _", min_size=1, max_size=4), unique=True, max_size=6))
+def test_no_two_names_end_alike(names):
+    taken = ["f1_a", "f1_a_", "count_b"]
+    ends = name_ends(LabelSetTask(tuple(names)), taken)
+    found = [f"{figure}_{end}" for end in ends for figure in ("precision", "recall", "f1", "count")]
+    assert len(ends) == len(names) and len({*found, *taken}) == len(found) + len(taken)
+    assert not any(" " in end for end in ends)
 
 
 def test_concordance_is_lowered_by_a_shift_and_a_scale():
