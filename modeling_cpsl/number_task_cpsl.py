@@ -44,7 +44,6 @@ class NumberTask(Task):
 
     problem_type = "regression"
     fewest_names = 1
-    unit = "MAE"
 
     @property
     def is_one_number(self) -> bool:
@@ -66,6 +65,11 @@ class NumberTask(Task):
         """See [`Task.title`]."""
         of_sentiment = self.is_sentiment or self.names == (SENTIMENT_NAME,)  # on whatever scale
         return "Multimodal sentiment regression" if of_sentiment else f"Regression of {', '.join(self.names)}"
+
+    @property
+    def unit(self) -> str:
+        """See [`Task.unit`]."""
+        return f"{self.names[0]} points" if self.is_one_number else f"mean over {len(self.names)} numbers"
 
     def logits(self, outputs: Tensor) -> Tensor:
         """See [`Task.logits`]."""

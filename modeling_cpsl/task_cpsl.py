@@ -146,8 +146,6 @@ class Task:
 
     problem_type: ClassVar[str]
     fewest_names: ClassVar[int] = 2
-    # What a unit of the modalities' errors is, for the axis of a plot.
-    unit: ClassVar[str] = "1 - p of the label"
 
     @property
     def num_outputs(self) -> int:
@@ -173,6 +171,11 @@ class Task:
     def title(self) -> str:
         """What cards call the task."""
         raise NotImplementedError
+
+    @property
+    def unit(self) -> str:
+        """What the [`errors`] are measured in, for the axis of a plot."""
+        return "1 - p of the label"
 
     def logits(self, outputs: Tensor) -> Tensor:
         """The logits from what a head gives, (..., K): the same, but (...) for one number."""

@@ -11,7 +11,15 @@ import numpy as np
 
 from data_builders.files import replacing_file
 
-from ..experiments.plots import METRIC_PANELS, STYLE, Log, has_modulation, plot_modulation, plot_training_dynamics
+from ..experiments.plots import (
+    METRIC_PANELS,
+    SERIES_COLORS,
+    STYLE,
+    Log,
+    has_modulation,
+    plot_modulation,
+    plot_training_dynamics,
+)
 from ..experiments.records import MODULATION_PLOT, TRAINING_PLOT
 from ..task_cpsl import Task
 from ..training.task_metrics import best_metric, metrics_of, overall_metrics
@@ -25,7 +33,6 @@ FOREST_PLOT, LEARNING_CURVES, CURVES = "forest.png", "learning_curves.png", "cur
 FOREST_METRICS = ("mae", "corr", "acc2_nonzero")  # of sentiments
 # Okabe and Ito's: better, worse, cannot tell. A filled marker says the same as the colour.
 _BETTER, _WORSE, _CANNOT_TELL = "#009E73", "#D55E00", "#555555"
-_ROW_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ROW_STYLES = ("-", "--", ":")
 
 
@@ -123,14 +130,14 @@ def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], task: Task, path:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.5, 4))
         for index, (name, (means, deviations)) in enumerate(logs.items()):
-            color = _ROW_COLORS[index % len(_ROW_COLORS)]
-            style = _ROW_STYLES[index // len(_ROW_COLORS) % len(_ROW_STYLES)]
+            color = SERIES_COLORS[index % len(SERIES_COLORS)]
+            style = _ROW_STYLES[index // len(SERIES_COLORS) % len(_ROW_STYLES)]
             epochs = [row["epoch"] for row in means if curve in row]
             values, bands = (np.array([row[curve] for row in log if curve in row]) for log in (means, deviations))
             axes.plot(epochs, values, style, marker="o", markersize=3, color=color, label=name)
             axes.fill_between(epochs, values - bands, values + bands, color=color, alpha=0.15, linewidth=0)
         axes.set_xlabel("epoch")
-        axes.set_ylabel("validation MAE (sentiment points)" if task.is_sentiment else METRIC_PANELS[metric].title)
+        axes.set_ylabel(f"validation MAE ({task.unit})" if metric == "mae" else METRIC_PANELS[metric].title)
         axes.legend(fontsize=8, frameon=False, ncols=1 + len(logs) // 8)
         figure.tight_layout()
         with replacing_file(path) as unfinished:

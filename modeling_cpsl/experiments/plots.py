@@ -47,8 +47,9 @@ class Curve(NamedTuple):
     marker: str
 
 
+OF_LABEL = "that of the label"  # in place of units for which _with_units puts the task's
 METRIC_PANELS = {
-    "mae": Panel("Validation MAE", "sentiment points"),
+    "mae": Panel("Validation MAE", OF_LABEL),
     "corr": Panel("Validation correlation", "Pearson's r"),
     "ccc": Panel("Validation concordance", "Lin's correlation"),
     "accuracy": Panel("Validation accuracy", "fraction"),
@@ -60,7 +61,7 @@ MODULATION_PANELS = {
     "coefficient": Panel("Modulation coefficient $c_m$", "mean over the steps", (0.0, 1.0)),
     "damped": Panel("Damped steps ($c_m < 1$)", "fraction of the steps", (0.0, 1.0)),
     "conflict": Panel("Steps in conflict", "fraction of the steps", (0.0, 1.0)),
-    "error": Panel("Unimodal error", "MAE (sentiment points)"),
+    "error": Panel("Unimodal error", OF_LABEL),
     "grad_norm": Panel("Gradient norm $g_m$", "mean over the steps"),
 }
 SKILL_PANEL = Panel("Who learns when", "validation skill $R_m$")
@@ -70,6 +71,8 @@ IMBALANCE_PANEL = Panel("Modality imbalance degree", "largest difference of mean
 SPLIT_STYLES = {"training": ("#0072B2", "o"), "validation": ("#D55E00", "s")}
 MODALITY_STYLES = {"acoustic": ("#E69F00", "o"), "visual": ("#009E73", "s"), "text": ("#56B4E9", "^")}
 FURTHER_STYLES = (("#CC79A7", "D"), ("#0072B2", "v"), ("#D55E00", "P"))
+# Of what has only a name, such as classes or the rows of an experiment.
+SERIES_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"  # what raises and what lowers a sentiment
 MARK_COLOR = "#555555"
 PANELS_IN_ROW = 4
@@ -91,6 +94,8 @@ STYLE = {
     "lines.linewidth": 1.5,
     "lines.markersize": 3,
 }
+# Beside STYLE where words and names of a user's are drawn, which no dollar turns into formulas.
+PLAIN_TEXT = {"text.parse_math": False}
 
 
 def plot_training_dynamics(
@@ -108,7 +113,7 @@ def plot_training_dynamics(
         path: The PNG file to write.
         deviations: Of the same rows and columns, where they are means: they become bands.
         best_step: The optimizer step with the best model (`TrainerState.best_global_step`), whose epoch is marked.
-        task: What labels are, for the units.
+        task: What labels are, for the unit of errors.
     """
     panels = []
     for name, panel in _with_units(_loss_panels() | METRIC_PANELS, task).items():
@@ -164,7 +169,7 @@ def plot_confusion(counts: np.ndarray, names: Sequence[str], path: str | os.Path
 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(3.0, 0.55 * len(names) + 1.5)
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+    with matplotlib.rc_context(STYLE | PLAIN_TEXT | {"axes.grid": False}):
         figure = Figure(figsize=(side, side), layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.add_subplot()
@@ -220,12 +225,10 @@ def _loss_panels() -> dict[str, Panel]:
 
 
 def _with_units(panels: dict[str, Panel], task: Task) -> dict[str, Panel]:
-    """Panels with the units that they have where labels are no sentiments."""
-    if task.is_sentiment:
-        return panels
-    units = {"error": task.unit, "mae": "units of the label"}
+    """Panels with the units that depend on what labels are."""
+    units = {"mae": task.unit, "error": f"MAE ({task.unit})"}
     if not isinstance(task, NumberTask):
-        units |= {"task_loss": "cross-entropy", "unimodal_loss": "sum of cross-entropies"}
+        units = {"error": task.unit, "task_loss": "cross-entropy", "unimodal_loss": "sum of cross-entropies"}
     return {name: panel._replace(unit=units.get(name, panel.unit)) for name, panel in panels.items()}
 
 

@@ -94,7 +94,7 @@ def test_the_metrics_that_are_drawn_are_known():
 
 
 def test_the_confusion_of_classes_is_drawn(tmp_path):
-    plot_confusion(np.array([[3, 1], [0, 0]]), ["happy", "very sad"], tmp_path / "confusion.png", split="test")
+    plot_confusion(np.array([[3, 1], [0, 0]]), ["happy", "pays $5 or $6"], tmp_path / "confusion.png", split="test")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -102,7 +102,8 @@ def test_the_confusion_of_classes_is_drawn(tmp_path):
     ("task", "units"),
     [
         (SENTIMENT, ("MAE (sentiment points)", "regression loss", "sentiment points")),
-        (NumberTask(("calm",), ranges=((0.0, 1.0),)), ("MAE", "regression loss", "units of the label")),
+        (NumberTask(("calm",), ranges=((0.0, 1.0),)), ("MAE (calm points)", "regression loss", "calm points")),
+        (NumberTask(("a", "b"), ranges=(UNBOUNDED,) * 2), ("MAE (mean over 2 numbers)", "regression loss", None)),
         (ClassTask(("happy", "sad")), ("1 - p of the label", "cross-entropy", None)),
     ],
 )
