@@ -1,4 +1,4 @@
-"""Which words matter: by how much the score of an utterance changes through each of its words."""
+"""Which words matter: by how much what is predicted of an utterance changes through each."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ def word_shares(
     batch_size: int,
     change: Callable[[Any, Any], Any] = operator.sub,
 ) -> list[list[Any] | None]:
-    """The score of each utterance less its score without each word, whose features are left out too.
+    """By how much the scores of each utterance change through each word, whose features are left out with it.
 
     Args:
         utterances: B utterances, encoded. Of one that was cut, only what is read counts.
@@ -24,8 +24,8 @@ def word_shares(
         change: By how much scores change, from those with a word and those without it.
 
     Returns:
-        For each utterance a list of `num_words` differences of sentiments, with None for a word that is the only one,
-        and for one that is not read: it was cut off, or it has no subword. None where the text is missing.
+        For each utterance a list of `num_words` changes, with None for a word that is the only one, and for one that
+        is not read: it was cut off, or it has no subword. None where the text is missing.
     """
     left_out: list[tuple[int, int]] = []  # utterance and word
     for index, (utterance, count) in enumerate(zip(utterances, num_words, strict=True)):

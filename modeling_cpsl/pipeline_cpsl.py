@@ -81,6 +81,7 @@ class MultimodalSentimentPipeline(Pipeline):
             One dict for each utterance, in their order (a dict for one, a list for a list, else a generator). Below is
             what it has for a sentiment. For several numbers or classes what is said of each is a dict by name; for
             classes there are a `label` and `probabilities`, and the uncertainty has a `set` in place of an `interval`.
+            For one of some classes the score is the probability of the `label`, whose changes are told.
 
             - `score`: sentiment in [-3, 3]; `prediction`, the same before it was clipped to that range; `acc7_class`,
               its class -3 ... 3, and `label`, the name of that class;

@@ -1,6 +1,6 @@
-"""Sentiment over the time of a clip: a video or audio file, a segment at a time."""
+"""What a model predicts over the time of a clip: a video or audio file, a segment at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,24 @@ from data_builders.media.voice import VOICES
 from data_builders.rows import Row
 from data_builders.timing import timing_features
 
+from ..number_task_cpsl import NumberTask
 from ..pipeline_cpsl import MultimodalSentimentPipeline
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
+from .label_texts import has_prediction, interval_of, said, scales, score_of
 from .prediction import result_columns
-from .prediction_tables import INTEGER, NUMBER, NUMBERS, TEXT, WRITERS, prediction_columns, write_table
+from .prediction_tables import (
+    INTEGER,
+    NUMBER,
+    TEXT,
+    WRITERS,
+    label_columns,
+    prediction_columns,
+    share_columns,
+    uncertainty_cells,
+    uncertainty_columns,
+    write_table,
+)
 
 
 LOWEST_PITCH = 27.5  # Hz, above which extractors count semitones
@@ -39,7 +54,7 @@ class Segment(NamedTuple):
         end: Its end.
         words: Its words with their times; none where the text is missing.
         result: As the pipeline gives it with `explain="words"`: `score`, `label`, `modalities`, `uncertainty`,
-            `word_shares` (a share for each of the words, None where there is none) ...
+            `word_shares` (a share for each of the words, or by name, None where there is none) ...
     """
 
     start: float
@@ -57,11 +72,13 @@ class ClipAnalysis(NamedTuple):
             a second, NaN where a value is not defined; values have the shape (n,).
         notes: What a reader must know, a line each: modalities of the model that the clip lacks or that come from
             other extractors, so that the model predicted without them.
+        task: What the model predicts.
     """
 
     segments: list[Segment]
     tracks: dict[str, Track]
     notes: list[str]
+    task: Task = SENTIMENT
 
 
 def analyse(
@@ -72,7 +89,7 @@ def analyse(
     transcript: Path | None = None,
     batch_size: int = 32,
 ) -> ClipAnalysis:
-    """Predicts the sentiment of each segment of a clip, with each word's share in it.
+    """Predicts the label of each segment of a clip, with each word's share in it.
 
     Memory does not grow with the sound and the pictures of a clip, which are read piece by piece.
 
@@ -109,7 +126,7 @@ def analyse(
     segments = [
         Segment(row["start"], row["end"], _words(row), result) for (row, _), result in zip(given, results, strict=True)
     ]
-    return ClipAnalysis(segments, drawn.tracks(), notes)
+    return ClipAnalysis(segments, drawn.tracks(), notes, sentiment.model.task)
 
 
 def _measurable(settings: ExtractionSettings, notes: list[str]) -> ExtractionSettings:
@@ -197,38 +214,58 @@ def write_segments(analysis: ClipAnalysis, modalities: Sequence[str], path: Path
     Raises:
         WriteError: The file could not be written.
     """
-    columns: dict[str, pa.DataType] = {"start": NUMBER, "end": NUMBER, "words": TEXT, **prediction_columns(modalities)}
-    del columns["label"]  # the true sentiment, which nobody knows
-    columns |= {
-        "word_shares": NUMBERS,
-        "interval_low": NUMBER,
-        "interval_high": NUMBER,
-        "coverage": NUMBER,
-        "num_cut": INTEGER,
-    }
+    task = analysis.task
+    columns: dict[str, pa.DataType] = {"start": NUMBER, "end": NUMBER, "words": TEXT}
+    columns |= prediction_columns(modalities, task)
+    for name in label_columns(task):  # the true label, which nobody knows
+        del columns[name]
+    columns |= {**share_columns(task), **uncertainty_columns(task), "num_cut": INTEGER}
     rows = (
-        {"start": segment.start, "end": segment.end, "words": _spoken(segment), **result_columns(segment.result)}
+        {"start": segment.start, "end": segment.end, "words": _spoken(segment), **result_columns(segment.result, task)}
         for segment in analysis.segments
     )
     write_table(({name: row.get(name) for name in columns} for row in rows), columns, path)
 
 
-def segment_lines(segments: Sequence[Segment]) -> list[str]:
-    """The segments as lines to print: when, the score with its interval, each modality's score, and the words."""
+def segment_lines(segments: Sequence[Segment], task: Task = SENTIMENT) -> list[str]:
+    """The segments as lines to print: when, what is predicted, also from each modality alone, and the words.
+
+    One number has its interval beside it, and classes the set that they are in.
+    """
     modalities = list(dict.fromkeys(name for segment in segments for name in segment.result["modalities"]))
-    names = "".join(f"{name:>10}" for name in modalities)
-    lines = [f"{'start':>8} {'end':>8} {'score':>6}  {'interval':12}{names}  words"]
+    rows = [["start", "end", *_result_titles(task), *modalities, "words"]]
     for segment in segments:
-        result = segment.result
-        low, high = (result["uncertainty"] or {}).get("interval") or (None, None)
-        interval = "" if low is None else f"{low:+.1f} to {high:+.1f}"
-        parts = [result["modalities"].get(name) for name in modalities]
-        scores = [f"{part['score']:>+10.2f}" if part else f"{'-':>10}" for part in parts]
-        lines.append(
-            f"{segment.start:8.1f} {segment.end:8.1f} {result['score']:+6.2f}  {interval:12}{''.join(scores)}"
-            f"  {_spoken(segment)}"
-        )
-    return lines
+        parts = [_part_text(segment.result["modalities"].get(name), task) for name in modalities]
+        when = [f"{segment.start:.1f}", f"{segment.end:.1f}"]
+        rows.append([*when, *_result_cells(segment.result, task), *parts, _spoken(segment)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[-1] = 0  # of the words, which stand where they begin
+    return ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+
+
+def _result_titles(task: Task) -> list[str]:
+    if not isinstance(task, NumberTask):
+        return ["label", "set"]
+    return [*task.names, "interval"] if task.is_one_number else list(task.names)
+
+
+def _result_cells(result: Mapping[str, Any], task: Task) -> list[str]:
+    if not isinstance(task, NumberTask):
+        return [said(result, task), uncertainty_cells(result["uncertainty"] or {}, task).get("set", "")]
+    cells = [scale.plain(score_of(result, scale.name, task), further=1) for scale in scales(task)]
+    if task.is_one_number:
+        interval = interval_of(result, task.names[0], task)
+        cells.append("" if interval is None else " to ".join(map(scales(task)[0].plain, interval)))
+    return cells
+
+
+def _part_text(part: Mapping[str, Any] | None, task: Task) -> str:
+    """What is predicted from a modality alone; of several numbers in their order."""
+    if not has_prediction(part):
+        return "-"
+    if not isinstance(task, NumberTask):
+        return said(part, task)
+    return ", ".join(scale.plain(score_of(part, scale.name, task), further=1) for scale in scales(task))
 
 
 def check_outputs(out: Path | None, plot: Path | None, subtitles: Path | None) -> None:

@@ -64,7 +64,7 @@ def predict(arguments: Sequence[str]) -> None:
     of_clips.add_argument("--words", choices=("none",), help="none: without words, by voice and face alone")
     of_clips.add_argument("--face_model", type=Path, help="MediaPipe's face_landmarker.task, for faces")
     of_clips.add_argument("--plot", type=Path, help="the timeline to draw, .png")
-    of_clips.add_argument("--subtitles", type=Path, help="the subtitles to write, with the score of each, .srt")
+    of_clips.add_argument("--subtitles", type=Path, help="the subtitles to write, with the prediction of each, .srt")
     options = parser.parse_args(arguments)
     from data_builders.formats.recognition import is_media
 
@@ -101,7 +101,7 @@ def _predict_clip(options: Namespace) -> None:
 
     from .clip_prediction import analyse, check_outputs, segment_lines, write_segments
     from .console import quiet_libraries
-    from .loading import check_sentiment, load_config, load_pipeline
+    from .loading import load_pipeline
     from .subtitles import write_subtitles
     from .timeline import plot_timeline
 
@@ -113,11 +113,10 @@ def _predict_clip(options: Namespace) -> None:
             "faster-whisper model), or --words none"
         )
     with quiet_libraries():
-        check_sentiment(options.model, load_config(options.model), "the prediction of a clip")
         sentiment = load_pipeline(options.model, options.device)
         settings = ExtractionSettings(words=options.words is None, asr=options.asr, face_model=options.face_model)
         analysis = analyse(sentiment, clip, settings, transcript=options.transcript, batch_size=options.batch_size)
-    print("\n".join(segment_lines(analysis.segments)))
+    print("\n".join(segment_lines(analysis.segments, analysis.task)))
     for note in analysis.notes:
         print(note, file=sys.stderr)
     if options.out:
@@ -126,7 +125,7 @@ def _predict_clip(options: Namespace) -> None:
     if options.plot:
         plot_timeline(analysis, options.plot, title=clip.name)
     if options.subtitles:
-        write_subtitles(analysis.segments, options.subtitles)
+        write_subtitles(analysis.segments, options.subtitles, analysis.task)
 
 
 def export(arguments: Sequence[str]) -> None:

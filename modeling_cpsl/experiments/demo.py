@@ -23,12 +23,16 @@ from data_builders.media.contract import SAMPLING_RATE, ExtractionSettings, Medi
 from data_builders.media.decoding import audio_chunks, probe
 from data_builders.media.transcripts import read_transcript
 
+from ..class_task_cpsl import ClassTask
+from ..number_task_cpsl import NumberTask
 from ..pipeline_cpsl import MultimodalSentimentPipeline
+from ..task_cpsl import SENTIMENT_RANGE, Task
 from ..utterances_cpsl import split_text
 from .clip_prediction import analyse
 from .console import quiet_libraries
 from .demo_results import analysis_html, message_html, result_html
-from .loading import check_sentiment, load_config, load_pipeline
+from .label_texts import scales
+from .loading import load_pipeline
 
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ LOCAL = "127.0.0.1"
 MAX_CHARACTERS = 1000  # of a sentence
 MAX_SECONDS = 180  # of a clip
 MAX_UPLOAD = "100mb"
+MOST_NAMES = 12  # of classes that the heading lists
 MAX_WAITING = 16  # questions that wait for their turn; one is answered at a time
 SECONDS_KEPT = 600  # an upload, before it is removed
 STYLE = Path(__file__).with_name("demo.css")
@@ -88,7 +93,6 @@ def serve(
     with _uploads_of_this_page():
         gradio = extras.load("gradio", extra="demo")
         middleware = extras.load("starlette.middleware", extra="demo")
-        check_sentiment(model, load_config(model), "the page")
         sentiment = load_pipeline(model, None)
         settings = ExtractionSettings(asr=asr, face_model=face_model)
         page = make_page(sentiment, limits_of(model), settings, title=Path(model).name)
@@ -137,7 +141,7 @@ def make_page(
         return _or_message(lambda: clip_html(sentiment, clip, transcript, settings))
 
     with gradio.Blocks(title=f"CPSL: {title}", analytics_enabled=False, delete_cache=(60, SECONDS_KEPT)) as page:
-        gradio.Markdown(f"# How positive does it sound?\nThe model `{title}` rates what is said from −3 to +3.")
+        gradio.Markdown(heading(title, sentiment.model.task))
         result = gradio.HTML(elem_classes="cpsl-result", render=False)
         with gradio.Tab("Sentence"):
             text = gradio.Textbox(
@@ -165,6 +169,19 @@ def make_page(
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
 
 
+def heading(title: str, task: Task) -> str:
+    """The heading of the page and what the model does, in Markdown, which the names of labels cannot be."""
+    if task.is_sentiment:
+        low, high = SENTIMENT_RANGE
+        return f"# How positive does it sound?\nThe model `{title}` rates what is said from −{-low:g} to +{high:g}."
+    if isinstance(task, NumberTask):
+        rated = ", ".join(f"`{one.name}`" + (f" from {one.span}" if one.span else "") for one in scales(task))
+        return f"# How does it sound?\nThe model `{title}` rates what is said: {rated}."
+    names = [f"`{name}`" for name in task.names[:MOST_NAMES]] + ["..."] * (len(task.names) > MOST_NAMES)
+    which = "which of these it is" if isinstance(task, ClassTask) else "which of these it has"
+    return f"# How does it sound?\nThe model `{title}` tells of what is said {which}: {', '.join(names)}."
+
+
 def sentence_html(sentiment: MultimodalSentimentPipeline, text: str) -> str:
     """The prediction for a typed sentence.
 
@@ -177,7 +194,7 @@ def sentence_html(sentiment: MultimodalSentimentPipeline, text: str) -> str:
         raise ValueError(f"The text has {len(text)} characters; at most {MAX_CHARACTERS} are taken.")
     words = split_text(text)
     result: Any = sentiment({"words": words}, explain="words")
-    return f'<div class="cpsl">{result_html(result, words)}</div>'
+    return f'<div class="cpsl">{result_html(result, words, sentiment.model.task)}</div>'
 
 
 def clip_html(

@@ -2,33 +2,39 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
 from .clip_prediction import ClipAnalysis, Segment
-from .plots import sentiment_color, signed
+from .demo_scores import change_text, part_html, score_html, what_words_do
+from .label_texts import Change, shown_change
+from .plots import sentiment_color
 from .subtitles import subrip, web_vtt
 from .timeline import draw_timeline
 
 
 MODALITY_NAMES = {"text": "Words", "acoustic": "Voice", "visual": "Face", "timing": "Timing"}
 STRONGEST = 0.5  # opacity of a background, on which both dark and light text can be read
-SMALLEST_SCALE = 0.25  # of a share, so that a sentence without strong words has no strong colours
+# The least change, as a share of the width of a scale, that has a strong colour: a quarter of a point of sentiment. A
+# sentence without strong words has no strong colours.
+SMALLEST_STRONG = 1 / 24
 
 
-def result_html(result: Mapping[str, Any], words: Sequence[str]) -> str:
+def result_html(result: Mapping[str, Any], words: Sequence[str], task: Task = SENTIMENT) -> str:
     """A prediction of the pipeline as a block of the page.
 
     Args:
         result: What the pipeline says with `explain="words"`.
         words: The words of the utterance; none where they are missing.
+        task: What labels are.
     """
-    parts = [score_html(result)]
-    if shares := result.get("word_shares"):
-        parts.append(words_html(words, shares))
-    parts.append(modalities_html(result["modalities"]))
+    parts = [score_html(result, task)]
+    if result.get("word_shares"):
+        parts.append(words_html(words, result, task))
+    parts.append(modalities_html(result, task))
     if result["num_cut"]:
         parts.append(f'<p class="cpsl-note">The last {result["num_cut"]} tokens were not read: it is too long.</p>')
     return "\n".join(parts)
@@ -42,10 +48,10 @@ def analysis_html(analysis: ClipAnalysis, video_address: str | None = None) -> s
         video_address: Where the browser finds the clip; None for one without pictures.
     """
     notes = "".join(f'<p class="cpsl-note">{escape(note)}</p>' for note in analysis.notes)
-    player = "" if video_address is None else _player_html(analysis.segments, video_address)
-    subtitles = _data_address("application/x-subrip", subrip(analysis.segments).encode())
-    download = f'<p><a download="subtitles.srt" href="{subtitles}">Subtitles with the scores (.srt)</a></p>'
-    segments = "".join(_segment_html(segment) for segment in analysis.segments)
+    player = "" if video_address is None else _player_html(analysis, video_address)
+    subtitles = _data_address("application/x-subrip", subrip(analysis.segments, analysis.task).encode())
+    download = f'<p><a download="subtitles.srt" href="{subtitles}">Subtitles with the predictions (.srt)</a></p>'
+    segments = "".join(_segment_html(segment, analysis.task) for segment in analysis.segments)
     return f"{notes}{player}{timeline_html(analysis)}{download}{segments}"
 
 
@@ -54,46 +60,28 @@ def timeline_html(analysis: ClipAnalysis) -> str:
     picture = io.BytesIO()
     draw_timeline(analysis).savefig(picture, format="png")
     address = _data_address("image/png", picture.getvalue())
-    said = "Over the time of the clip: its words, its score and what was measured of voice and face"
+    said = "Over the time of the clip: its words, what is predicted, and what was measured of voice and face"
     return f'<div class="cpsl-timeline"><img src="{address}" alt="{said}"></div>'
 
 
-def score_html(result: Mapping[str, Any]) -> str:
-    """The score as a number and a name, and its place and interval on the scale of sentiment."""
-    score, uncertainty = result["score"], result["uncertainty"] or {}
-    interval = uncertainty.get("interval")
-    if interval is None:
-        said = "No interval: the model was not calibrated on utterances with these modalities."
-    else:
-        low, high = interval
-        share = 100 * uncertainty["coverage"]
-        said = f"{share:.0f} % interval: {signed(low)} to {signed(high)}"
-    return (
-        f'<div class="cpsl-score"><span class="cpsl-number">{signed(score)}</span> '
-        f'<span class="cpsl-label">{escape(result["label"])}</span></div>'
-        f'{_scale_html(score, interval)}{_ends_html()}<p class="cpsl-note">{said}</p>'
-    )
-
-
-def words_html(words: Sequence[str], shares: Sequence[float | None]) -> str:
-    """The words, each with its share of the score as a colour and as a signed number, where it has one."""
-    scale = max([SMALLEST_SCALE, *(abs(share) for share in shares if share is not None)])
-    marked = "".join(
-        f'<span class="cpsl-word" style="background: {_colour(share or 0, scale)}">{escape(word)}'
-        f"<small>{'–' if share is None else signed(share)}</small></span>"
-        for word, share in zip(words, shares, strict=True)
-    )
+def words_html(words: Sequence[str], result: Mapping[str, Any], task: Task) -> str:
+    """The words, each with what it changes as a colour and as a signed number, where there is that."""
+    changes = [shown_change(share, task) for share in result["word_shares"]]
+    scale = max([SMALLEST_STRONG, *(abs(change.share) for change in changes if change is not None)])
+    marked = "".join(_word_html(word, change, scale) for word, change in zip(words, changes, strict=True))
+    meaning, what = what_words_do(task, result.get("label"))
+    legend = _legend_html(f"raises {what}", "lowers it")
     return (
         f'<h3>What each word adds</h3><p class="cpsl-words">{marked}</p>'
-        '<p class="cpsl-note">The score with all words, less the score without this one. '
-        f"{_legend_html('raises the score', 'lowers it')}</p>"
+        f'<p class="cpsl-note">{escape(meaning)} {legend}</p>'
     )
 
 
-def modalities_html(modalities: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """The score from each modality alone, and by how much the score changes through it."""
-    rows = "".join(_modality_html(name, part) for name, part in modalities.items())
-    return f'<h3>What each modality says by itself</h3><dl class="cpsl-modalities">{rows}</dl>'
+def modalities_html(result: Mapping[str, Any], task: Task) -> str:
+    """What is predicted from each modality alone, and by how much the prediction changes through it."""
+    named = result["modalities"].items()
+    rows = "".join(_modality_html(name, part, task, result.get("label")) for name, part in named)
+    return f'<h3>What each modality says by itself</h3><dl class="cpsl-rows">{rows}</dl>'
 
 
 def message_html(message: str) -> str:
@@ -111,12 +99,12 @@ def clock(seconds: float) -> str:
     return f"{tenths // 600}:{tenths // 10 % 60:02}.{tenths % 10}"
 
 
-def _player_html(segments: Sequence[Segment], address: str) -> str:
+def _player_html(analysis: ClipAnalysis, address: str) -> str:
     """The clip with its subtitles; before it is played it shows a picture from near its beginning."""
-    captions = _data_address("text/vtt", web_vtt(segments).encode())
+    captions = _data_address("text/vtt", web_vtt(analysis.segments, analysis.task).encode())
     return (
         f'<video class="cpsl-player" controls playsinline src="{escape(address)}#t=0.1">'
-        f'<track kind="captions" label="Words and scores" src="{captions}" default></video>'
+        f'<track kind="captions" label="Words and predictions" src="{captions}" default></video>'
     )
 
 
@@ -125,46 +113,26 @@ def _data_address(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _segment_html(segment: Segment) -> str:
+def _segment_html(segment: Segment, task: Task) -> str:
     words = [word.text for word in segment.words]
     when = f"{clock(segment.start)} to {clock(segment.end)}"
-    return f'<section class="cpsl-segment"><h2>{when}</h2>{result_html(segment.result, words)}</section>'
+    return f'<section class="cpsl-segment"><h2>{when}</h2>{result_html(segment.result, words, task)}</section>'
 
 
-def _modality_html(name: str, part: Mapping[str, Any] | None) -> str:
-    shown = f"<dt>{escape(MODALITY_NAMES.get(name, name))}</dt>"
-    if part is None:
-        return f'{shown}<dd class="cpsl-missing cpsl-note">not given</dd>'
-    delta = part.get("delta")
-    changes = "" if delta is None else f"changes the score by {signed(delta)}"
+def _word_html(word: str, change: Change | None, scale: float) -> str:
+    share, text = (0.0, "–") if change is None else (change.share, change.text)
     return (
-        f"{shown}<dd>{_scale_html(part['score'])}</dd><dd>{signed(part['score'])}</dd>"
-        f'<dd class="cpsl-note cpsl-changes">{changes}</dd>'
+        f'<span class="cpsl-word" style="background: {_colour(share, scale)}">{escape(word)}'
+        f"<small>{escape(text)}</small></span>"
     )
 
 
-def _scale_html(score: float, interval: Iterable[float] | None = None) -> str:
-    low, high = SENTIMENT_RANGE
-    said = f"{signed(score)} on a scale from {low:g} to {high:g}"
-    band = ""
-    if interval is not None:
-        start, end = map(_percent, interval)
-        band = f'<i class="cpsl-band" style="left: {start:.1f}%; width: {end - start:.1f}%"></i>'
-    dot = f'<b style="left: {_percent(score):.1f}%; background: {sentiment_color(score)}"></b>'
-    return f'<div class="cpsl-scale" role="img" aria-label="{said}"><i class="cpsl-zero"></i>{band}{dot}</div>'
-
-
-def _ends_html() -> str:
-    """What the ends of the scale and its middle mean."""
-    low, high = SENTIMENT_RANGE
-    places = ((f"−{-low:g}", 0), ("0", len(SENTIMENT_CLASSES) // 2), (f"+{high:g}", -1))
-    ends = "".join(f"<span>{value} {SENTIMENT_CLASSES[index]}</span>" for value, index in places)
-    return f'<div class="cpsl-ends" aria-hidden="true">{ends}</div>'
-
-
-def _percent(score: float) -> float:
-    low, high = SENTIMENT_RANGE
-    return 100 * (score - low) / (high - low)
+def _modality_html(name: str, part: Mapping[str, Any] | None, task: Task, label: Any) -> str:
+    shown = f"<dt>{escape(MODALITY_NAMES.get(name, name))}</dt>"
+    if part is None:
+        return f'{shown}<dd class="cpsl-missing cpsl-note">not given</dd>'
+    changes = escape(change_text(part.get("delta"), task, label))
+    return f'{shown}{part_html(part, task)}<dd class="cpsl-note cpsl-last">{changes}</dd>'
 
 
 def _colour(share: float, scale: float) -> str:
@@ -176,6 +144,6 @@ def _colour(share: float, scale: float) -> str:
 def _legend_html(positive: str, negative: str) -> str:
     samples = ((1, "+", positive), (-1, "−", negative))
     return " ".join(
-        f'<span class="cpsl-word cpsl-legend" style="background: {_colour(share, 1)}">{sign}</span> {meaning}'
+        f'<span class="cpsl-word cpsl-legend" style="background: {_colour(share, 1)}">{sign}</span> {escape(meaning)}'
         for share, sign, meaning in samples
     )

@@ -18,6 +18,7 @@ from data_builders.columns import feature_rows, read_columns
 from data_builders.files import replacing_file
 
 from ..architectures_cpsl import ARCHITECTURES
+from ..class_task_cpsl import ClassTask
 from ..number_task_cpsl import NumberTask
 from ..processing_cpsl import CPSLProcessor
 from ..task_cpsl import SENTIMENT_CLASSES, SENTIMENT_RANGE, Task
@@ -27,6 +28,7 @@ from ..training.labels import label_values
 from ..training.streaming import EncodedStream
 from ..training.task_metrics import judging_metric, metrics_of
 from . import records
+from .label_texts import scales
 from .plots import has_modulation
 from .prediction_tables import scores_and_labels
 from .recipe import SWITCHES, switched_on
@@ -116,6 +118,7 @@ def _make_card(output_dir: Path, dataset: Mapping[str, Dataset | EncodedStream])
         modulated=has_modulation(records.read_log(output_dir)),
         name=model_name,
         names=list(config.modality_sizes),
+        predicted=_predicted(task),
         parts=[SWITCHES[name] for name in switched_on(recipe, len(config.modality_sizes))],
         recipe=shown,
         recipe_yaml=yaml.safe_dump(
@@ -211,6 +214,13 @@ def _split_facts(split: Dataset | EncodedStream, modalities: Iterable[str], task
         "missing": missing,
         "of_utterance": of_utterance,
     }
+
+
+def _predicted(task: Task) -> str:
+    """What is predicted, in words: numbers with their ranges, or classes."""
+    if isinstance(task, NumberTask):
+        return ", ".join(f"{scale.name} from {scale.span}" if scale.span else scale.name for scale in scales(task))
+    return f"{'one' if isinstance(task, ClassTask) else 'any'} of {', '.join(task.names)}"
 
 
 def _label_columns(task: Task) -> list[str]:

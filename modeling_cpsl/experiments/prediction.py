@@ -25,8 +25,6 @@ from data_builders.builder import LeftOut
 from data_builders.columns import feature_extractors, modality_sizes, rows_of
 from data_builders.files import DataError, check_at_least_1, locked
 
-from ..class_task_cpsl import ClassTask
-from ..number_task_cpsl import NumberTask
 from ..pipeline_cpsl import BATCHES_IN_WINDOW, MultimodalSentimentPipeline
 from ..task_cpsl import Task
 from ..tasks_cpsl import SENTIMENT, task_of
@@ -44,17 +42,19 @@ from .prediction_results import (
 from .prediction_tables import (
     INTEGER,
     NUMBER,
-    NUMBERS,
     TEXT,
     WRITERS,
     Columns,
+    change_ends,
     label_cells,
     needed_columns,
     part_cells,
     prediction_columns,
     result_cells,
+    share_cells,
+    share_columns,
     uncertainty_cells,
-    word_cells,
+    uncertainty_columns,
     write_table,
 )
 
@@ -362,31 +362,23 @@ def _add_results_of_others(call: _Call, journals: Sequence[Path], columns: Colum
 
 def _table_columns(call: _Call) -> dict[str, pa.DataType]:
     task, others = call.task, [name for name in call.modalities if name != "text"]
-    by_name = [""] if task.is_one_number else [f"_{name}" for name in task.names]
     columns = {"id": TEXT, "split": TEXT, **prediction_columns(call.sentiment.model.unimodal_names, task)}
-    ends = [""] if isinstance(task, ClassTask) else by_name  # of a class: of the one that is predicted
     if call.options["explain"]:
         columns |= {f"weight_{name}": NUMBER for name in others}
-        columns |= {f"delta_{name}{end}": NUMBER for name in call.modalities for end in ends}
+        columns |= {f"delta_{name}{end}": NUMBER for name in call.modalities for end in change_ends(task)}
         weighed = itertools.chain.from_iterable((call.sentiment.model.config.decision_weights or {}).values())
         columns |= {f"decision_weight_{name}": NUMBER for name in sorted({*weighed})}
     if call.options["explain"] == "words":
-        columns |= {f"word_shares{end}": NUMBERS for end in ends}
-    if call.options["num_samples"] > 1:
-        columns |= {f"std{end}": NUMBER for end in by_name}
-    if isinstance(task, NumberTask):
-        columns |= {f"interval_{side}{end}": NUMBER for end in by_name for side in ("low", "high")}
-    else:
-        columns["set"] = TEXT
-    columns |= {"coverage": NUMBER, "num_cut": INTEGER}
-    return columns | {"error": TEXT, "model": TEXT, "digest": TEXT}
+        columns |= share_columns(task)
+    columns |= uncertainty_columns(task, drawn=call.options["num_samples"] > 1)
+    return columns | {"num_cut": INTEGER, "error": TEXT, "model": TEXT, "digest": TEXT}
 
 
 def result_columns(result: dict[str, Any], task: Task = SENTIMENT) -> dict[str, Any]:
     """A result of the pipeline as columns of a table of predictions."""
     columns = {"num_cut": result["num_cut"], **result_cells(result, task)}
     if "word_shares" in result:
-        columns |= word_cells(result["word_shares"], task)
+        columns |= share_cells(result["word_shares"], task)
     for name, weight in (result.get("decision_weights") or {}).items():
         columns[f"decision_weight_{name}"] = weight
     for modality, part in result["modalities"].items():

@@ -39,12 +39,49 @@ def prediction_columns(modalities: Iterable[str], task: Task = SENTIMENT) -> dic
     """
     own = [f"prediction_{name}" for name in modalities]
     if not isinstance(task, NumberTask):
-        columns = {"label": TEXT, "prediction": TEXT, **needed_columns(task)}
+        columns = {**label_columns(task), "prediction": TEXT, **needed_columns(task)}
         return columns | dict.fromkeys(own, TEXT)
     if task.is_one_number:
-        return {"label": NUMBER, **needed_columns(task), **dict.fromkeys(own, NUMBER)}
-    names = [f"{column}_{name}" for column in ("label", "prediction", "score", *own) for name in task.names]
-    return dict.fromkeys(names, NUMBER)
+        return {**label_columns(task), **needed_columns(task), **dict.fromkeys(own, NUMBER)}
+    names = [f"{column}_{name}" for column in ("prediction", "score", *own) for name in task.names]
+    return label_columns(task) | dict.fromkeys(names, NUMBER)
+
+
+def label_columns(task: Task = SENTIMENT) -> dict[str, pa.DataType]:
+    """Those of [`prediction_columns`] that hold the true label."""
+    if not isinstance(task, NumberTask):
+        return {"label": TEXT}
+    return {f"label{end}": NUMBER for end in _ends(task)}
+
+
+def _ends(task: Task) -> list[str]:
+    """What stands at the end of the columns of each number or class; of one number nothing."""
+    return [""] if task.is_one_number else [f"_{name}" for name in task.names]
+
+
+def change_ends(task: Task = SENTIMENT) -> list[str]:
+    """The same of the columns that say what changes scores; of one class only the predicted one is meant."""
+    return [""] if isinstance(task, ClassTask) else _ends(task)
+
+
+def share_columns(task: Task = SENTIMENT) -> dict[str, pa.DataType]:
+    """The columns of what each word changes."""
+    return {f"word_shares{end}": NUMBERS for end in change_ends(task)}
+
+
+def uncertainty_columns(task: Task = SENTIMENT, *, drawn: bool = False) -> dict[str, pa.DataType]:
+    """The columns of what is uncertain.
+
+    Args:
+        task: What labels are.
+        drawn: Whether predictions are means over latent draws, which have a deviation.
+    """
+    columns = {f"std{end}": NUMBER for end in _ends(task)} if drawn else {}
+    if isinstance(task, NumberTask):
+        columns |= {f"interval_{side}{end}": NUMBER for end in _ends(task) for side in ("low", "high")}
+    else:
+        columns["set"] = TEXT
+    return columns | {"coverage": NUMBER}
 
 
 def needed_columns(task: Task = SENTIMENT) -> dict[str, pa.DataType]:
@@ -82,6 +119,15 @@ def part_cells(modality: str, part: Mapping[str, Any] | None, task: Task = SENTI
     return cells
 
 
+def share_cells(shares: Sequence[Any] | None, task: Task = SENTIMENT) -> Row:
+    """What each word changes, as cells of [`share_columns`]; None where the text is missing."""
+    if shares is None:
+        return dict.fromkeys(share_columns(task))
+    if change_ends(task) == [""]:
+        return {"word_shares": list(shares)}
+    return {f"word_shares_{name}": [None if share is None else share[name] for share in shares] for name in task.names}
+
+
 def uncertainty_cells(uncertainty: Mapping[str, Any], task: Task = SENTIMENT) -> Row:
     """What a result says of its uncertainty, as cells; a set of classes as one text."""
     cells = _spread("std", uncertainty["std"]) if "std" in uncertainty else {}
@@ -99,19 +145,9 @@ def uncertainty_cells(uncertainty: Mapping[str, Any], task: Task = SENTIMENT) ->
     return cells
 
 
-def word_cells(shares: Sequence[Any] | None, task: Task = SENTIMENT) -> Row:
-    """The shares of an utterance's words, as cells: a list, of several numbers or classes at once one for each."""
-    if task.is_one_number or isinstance(task, ClassTask):
-        return {"word_shares": shares}
-    return {
-        f"word_shares_{name}": shares and [None if share is None else share[name] for share in shares]
-        for name in task.names
-    }
-
-
 def label_cells(label: Any) -> Row:
-    """A label, see [`Task.sample_labels`], as cells."""
-    return _spread("label", label)
+    """A label, see [`Task.sample_labels`], as cells; None where it is not known."""
+    return {} if label is None else _spread("label", label)
 
 
 def scores_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.ndarray]:
@@ -123,9 +159,8 @@ def scores_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.n
 def predictions_and_labels(table: pd.DataFrame, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """As [`scores_and_labels`], with numbers as they were predicted, not clipped to their range."""
     if isinstance(task, NumberTask):
-        ends = [""] if task.is_one_number else [f"_{name}" for name in task.names]
         predictions, labels = (
-            np.stack([table[f"{column}{end}"].to_numpy() for end in ends], axis=-1)
+            np.stack([table[f"{column}{end}"].to_numpy() for end in _ends(task)], axis=-1)
             for column in ("prediction", "label")
         )
         return (predictions[:, 0], labels[:, 0]) if task.is_one_number else (predictions, labels)
@@ -242,8 +277,10 @@ __all__ = [
     "TEXT",
     "WRITERS",
     "Columns",
+    "change_ends",
     "check_row",
     "label_cells",
+    "label_columns",
     "needed_columns",
     "part_cells",
     "prediction_columns",
@@ -251,7 +288,9 @@ __all__ = [
     "read_table",
     "result_cells",
     "scores_and_labels",
+    "share_cells",
+    "share_columns",
     "uncertainty_cells",
-    "word_cells",
+    "uncertainty_columns",
     "write_table",
 ]

@@ -1,4 +1,4 @@
-"""Subtitles of a clip: what is said, with its sentiment."""
+"""Subtitles of a clip: what is said, and what is predicted of it."""
 
 import html
 import os
@@ -6,43 +6,48 @@ from collections.abc import Sequence
 
 from data_builders.files import replacing_file
 
+from ..task_cpsl import Task
+from ..tasks_cpsl import SENTIMENT
 from .clip_prediction import Segment
+from .label_texts import said
 
 
-def write_subtitles(segments: Sequence[Segment], path: str | os.PathLike) -> None:
+def write_subtitles(segments: Sequence[Segment], path: str | os.PathLike, task: Task = SENTIMENT) -> None:
     """Writes SubRip subtitles, see [`subrip`].
 
     Args:
         segments: Of a [`ClipAnalysis`].
         path: The file to write, `.srt`.
+        task: What labels are.
 
     Raises:
         WriteError: The file could not be written.
     """
     with replacing_file(path) as temporary:
-        temporary.write_text(subrip(segments), encoding="utf-8")
+        temporary.write_text(subrip(segments, task), encoding="utf-8")
 
 
-def subrip(segments: Sequence[Segment]) -> str:
-    """SubRip subtitles: a caption for each segment, its score in the first line and its words below."""
+def subrip(segments: Sequence[Segment], task: Task = SENTIMENT) -> str:
+    """SubRip subtitles: a caption for each segment, what is predicted in the first line and its words below."""
     return "\n".join(
-        f"{number}\n{_clock(segment.start)} --> {_clock(segment.end)}\n{_caption(segment)}\n"
+        f"{number}\n{_clock(segment.start)} --> {_clock(segment.end)}\n{_caption(segment, task)}\n"
         for number, segment in enumerate(segments, 1)
     )
 
 
-def web_vtt(segments: Sequence[Segment]) -> str:
+def web_vtt(segments: Sequence[Segment], task: Task = SENTIMENT) -> str:
     """The same captions as WebVTT, which browsers show over a video."""
     return "WEBVTT\n\n" + "\n".join(
-        f"{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n{html.escape(_caption(segment), quote=False)}\n"
+        f"{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n"
+        f"{html.escape(_caption(segment, task), quote=False)}\n"
         for segment in segments
     )
 
 
-def _caption(segment: Segment) -> str:
+def _caption(segment: Segment, task: Task) -> str:
     words = " ".join(word.text for word in segment.words)
-    score = f"[{segment.result['score']:+.1f} {segment.result['label']}]"
-    return f"{score}\n{words}" if words else score
+    predicted = f"[{said(segment.result, task)}]"
+    return f"{predicted}\n{words}" if words else predicted
 
 
 def _clock(seconds: float, point: str = ",") -> str:

@@ -88,6 +88,23 @@ def trained_folder():
 
 
 @pytest.fixture(scope="session")
+def folder_of_kind():
+    """`folder_of_kind(kind)`: as `trained_folder`, with labels of a kind in `task_cases`, and calibrated."""
+    quantiles = {"number": 0.5, "class": 0.7, "classes": [0.6, 0.6, 0.6], "numbers": [1.0, 1.0]}
+
+    def make(kind):
+        def build(folder):
+            trainer = make_trainer(folder, labels=kind, num_train_epochs=2)
+            trainer.train()
+            trainer.model.set_calibration(dict.fromkeys(("text", "acoustic+text+visual"), quantiles[kind]), 0.9)
+            trainer.save_model(str(folder / "model"))
+
+        return built_once(f"trained_{kind}", build) / "model"
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def sample_words():
     return tiny_models.SAMPLE_WORDS
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from task_cases import KINDS
 from transformers import pipeline
 
 
@@ -73,3 +74,21 @@ def test_words_are_explained_beside_the_modalities(sentiment, utterance):
     assert "no words" in bad["error"] and "word_shares" not in bad and len(good["word_shares"]) == 6
     with pytest.raises(ValueError, match="explain='letters' must be one of False, True, words"):
         sentiment(utterance, explain="letters")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_any_kind_are_explained(kind, folder_of_kind, utterance):
+    """Of one class by the probability of the one that is predicted, else of each number or class by name."""
+    predict = pipeline("multimodal-sentiment", model=str(folder_of_kind(kind)), device="cpu")
+    result = predict(utterance, explain="words")
+    for position, share in enumerate(result["word_shares"]):
+        without = predict(taken_out(utterance, position))
+        if kind == "number":
+            assert share == pytest.approx(result["score"] - without["score"], abs=1e-5)
+        elif kind == "class":
+            assert share == pytest.approx(result["score"] - without["probabilities"][result["label"]], abs=1e-5)
+        else:
+            expected = {name: score - without["score"][name] for name, score in result["score"].items()}
+            assert share == pytest.approx(expected, abs=1e-5)
+    assert predict("great", explain="words")["word_shares"] == [None]
+    assert predict({"acoustic": utterance["acoustic"]}, explain="words")["word_shares"] is None

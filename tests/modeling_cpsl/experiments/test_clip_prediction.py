@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from clip_cases import TASKS, analysis_of
 from media_files import needs_package, tone, write_clip
 from PIL import Image
+from task_cases import KINDS
 
 from cpsl import main
+from modeling_cpsl.experiments.clip_prediction import segment_lines
 
 
 needs_package("av")
@@ -50,6 +53,50 @@ def test_segments_subtitles_and_timeline(trained_folder, clip, tmp_path, capsys)
         assert f"[{value:+.1f} " in caption
     with Image.open(plot) as image:
         assert np.asarray(image.convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_has_labels_of_any_kind(kind, folder_of_kind, clip, tmp_path, capsys):
+    out, plot, subtitles = (tmp_path / name for name in ("out.csv", "timeline.png", "out.srt"))
+    options = ("--transcript", clip.with_suffix(".srt"), "--plot", plot, "--subtitles", subtitles)
+    model, _ = folder_of_kind(kind), capsys.readouterr()  # its training is told too
+    assert run(model, clip, out, *options) == 0
+    table, captions, lines = (
+        pd.read_csv(out),
+        subtitles.read_text().split("\n\n"),
+        capsys.readouterr().out.splitlines(),
+    )
+    assert len(table) == len(lines) - 1 == 2 and not any(name.startswith("label") for name in table)
+    with Image.open(plot) as image:
+        assert np.asarray(image.convert("L")).std() > 5
+    for caption, line, (_, row) in zip(captions, lines[1:], table.iterrows(), strict=True):
+        if kind == "number":
+            told = f"{row['score']:+.1f} "
+            assert f"{row['score']:+.2f}" in line and -1 <= row["interval_low"] <= row["interval_high"] <= 1
+        elif kind == "numbers":
+            told = f"sentiment {row['score_sentiment']:+.1f}, intensity {row['score_intensity']:+.1f}"
+            assert row["interval_low_intensity"] < row["score_intensity"] and f"{row['score_intensity']:+.2f}" in line
+        elif kind == "class":
+            told = f"{row['prediction']} {100 * row['score']:.0f} %"
+            assert told in line and row["set"] in line and table["word_shares"].notna().all()
+        else:
+            chosen = [] if pd.isna(row["prediction"]) else row["prediction"].split("; ")
+            told = ", ".join(f"{name} {100 * row[f'probability_{name}']:.0f} %" for name in chosen) or "none"
+            assert told in line and table["word_shares_sad"].notna().all()
+        assert f"[{told}" in caption
+
+
+def test_lines_name_what_is_predicted():
+    titles = {
+        "rating": "start end valence interval visual text acoustic words",
+        "numbers": "start end sentiment joy fear load visual text acoustic words",
+        "class": "start end label set visual text acoustic words",
+    }
+    for kind, title in titles.items():
+        analysis = analysis_of(TASKS[kind])
+        first, *others = segment_lines(analysis.segments, analysis.task)
+        assert first.split() == title.split() and all(line.endswith("  good grief") for line in others)
+        assert all(line.index("good") == first.index("words") for line in others)
 
 
 @pytest.mark.parametrize(

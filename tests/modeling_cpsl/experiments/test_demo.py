@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from clip_cases import TASKS, result_of
 from launching import free_port, launch
 
 import cpsl
-from modeling_cpsl.experiments.demo import CLIP, EXAMPLES, MAX_SECONDS, NO_CARD, limits_of
+from modeling_cpsl.experiments.demo import CLIP, EXAMPLES, MAX_SECONDS, NO_CARD, STYLE, limits_of
+from modeling_cpsl.experiments.demo_results import result_html
 
 
 CHROMIUM = shutil.which("chromium")
@@ -98,6 +100,22 @@ def test_a_typed_sentence_is_rated(page, tmp_path):
         page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
 
 
+def test_labels_of_each_kind_fit_on_screens_of_any_width(browser, tmp_path):
+    shown = "".join(
+        f'<section class="cpsl-segment">{result_html(result_of(task), ["good", "grief"], task)}</section>'
+        for task in TASKS.values()
+    )
+    page = browser.new_page()
+    page.set_content(f'<style>{STYLE.read_text()}</style><div class="cpsl">{shown}</div>')
+    for name, width in (("wide", 1100), ("phone", 390)):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        bars = [bar.bounding_box() for bar in page.locator(".cpsl-bar").all()]
+        assert len(bars) > 15 and min(bar["width"] for bar in bars) > 60
+        page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+    page.close()
+
+
 def test_an_example_is_rated_when_it_is_clicked(page):
     page.get_by_text(EXAMPLES[0]).first.click()
     page.locator(".cpsl-number").wait_for()
@@ -146,7 +164,7 @@ def check_clip_results(page, num_segments):
     page.wait_for_function("document.querySelector('video.cpsl-player').textTracks[0].cues?.length > 0")
     assert player.evaluate("video => video.textTracks[0].cues.length") == num_segments
     with page.expect_download() as download:
-        page.get_by_role("link", name="Subtitles with the scores").click()
+        page.get_by_role("link", name="Subtitles with the predictions").click()
     assert Path(download.value.path()).read_text().count(" --> ") == num_segments
 
 

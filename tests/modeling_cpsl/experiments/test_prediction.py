@@ -17,6 +17,7 @@ import torch
 from accelerate import PartialState
 from forked import ForkedProcess
 from prediction_cases import READ_TABLE, corpus, run, write_jsonl
+from task_cases import KINDS
 from tiny_models import plain_config
 from transformers import pipeline
 
@@ -86,6 +87,28 @@ def test_each_word_has_its_share(trained_folder, tmp_path, suffix):
                 assert found is None or found != found
             else:
                 assert np.array(found, float) == pytest.approx(np.array(shares, float), abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_word_has_its_share_in_labels_of_any_kind(folder_of_kind, tmp_path, kind):
+    out, rows = tmp_path / "out.csv", [*corpus(3), {"id": "silent", "words": [], "visual": [[0.5] * 47]}]
+    data = write_jsonl(rows, tmp_path / "data.jsonl")
+    predict = pipeline("multimodal-sentiment", model=str(folder_of_kind(kind)), device="cpu")
+    expected = [predict(row | {"words": row["words"] or None}, explain="words")["word_shares"] for row in rows]
+    for _ in range(2):  # the second time from the table
+        assert run(folder_of_kind(kind), data, out, "--explain", "words") == 0
+        table = READ_TABLE[".csv"](out)
+        is_one = kind in ("number", "class")
+        names = [""] if is_one else [f"_{name}" for name in predict.model.task.names]
+        assert [name for name in table if name.startswith("word_shares")] == [f"word_shares{name}" for name in names]
+        for shares, (_, row) in zip(expected, table.iterrows(), strict=True):
+            for name in names:
+                if shares is None:
+                    assert pd.isna(row[f"word_shares{name}"])
+                else:
+                    own = [share if is_one else share and share[name[1:]] for share in shares]
+                    found = np.array(json.loads(row[f"word_shares{name}"]), float)
+                    assert found == pytest.approx(np.array(own, float), abs=1e-5, nan_ok=True)
 
 
 def test_a_batch_that_is_too_large_for_the_device(trained_folder, data, tmp_path, capsys, monkeypatch):

@@ -28,6 +28,12 @@ TITLES = {
     "class": "Classification into 3 classes",
     "classes": "Classification into any of 3 classes",
 }
+PREDICTED = {
+    "number": "sentiment from -1 to 1",
+    "numbers": "valence, arousal",
+    "class": "one of calm, happy, sad",
+    "classes": "any of happy, sad, talking",
+}
 BEST = {"number": "corr", "numbers": "corr", "class": "f1_weighted", "classes": "f1_macro"}
 # What the Hub calls a metric, by how its name begins.
 HUB_TYPES = {
@@ -72,6 +78,7 @@ def test_it_learns_and_leaves_its_records(finished, sentiment):
     table, card = pd.read_parquet(folder / "predictions_test.parquet"), (folder / "README.md").read_text()
     assert len(table) == 18 and task.title == TITLES[kind] and task.title in card
     assert f"The epoch was chosen on the validation split (by `{best_metric(task)}`)" in card
+    assert f"predicts {PREDICTED[kind]} for an utterance" in card
     said = card.partition("## Figures")[0].partition("# ")[2].replace("multimodal-sentiment", "")
     assert ("sentiment" in said) == (kind == "number")
     quantiles = sentiment.model.config.interval_half_widths
