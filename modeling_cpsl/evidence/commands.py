@@ -30,13 +30,14 @@ def experiment(arguments: Sequence[str]) -> None:
     check_at_least_1(workers=options.workers, folds=options.folds)
     from .records import has_finished_run
     from .report import write_report
-    from .running import launched_place, run_experiment
+    from .running import check_same_experiment, launched_place, run_experiment
     from .specification import read_specification
 
     place = launched_place(options.shard)  # before recipes are read, whose processes would look for each other
     specification = read_specification(
         options.specification, others, base=options.base, seeds=options.seeds, num_folds=options.folds
     )
+    check_same_experiment(specification, options.output_dir)
     try:
         failed = run_experiment(specification, options.output_dir, workers=options.workers, place=place)
     except KeyboardInterrupt:
@@ -97,7 +98,9 @@ def report(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "paths", type=Path, nargs="+", help="output_dir of `cpsl experiment`, or those of any number of `cpsl train`"
     )
-    parser.add_argument("--split", default="test", help="the split to report on")
+    parser.add_argument(
+        "--split", help="the split to report on; default: test or, where no run of an experiment has it, validation"
+    )
     parser.add_argument(
         "--metrics", type=comma_separated, help="names separated by commas; default: those that every run has"
     )
@@ -122,7 +125,7 @@ def report(arguments: Sequence[str]) -> None:
     for name in ("reference", "errors"):
         if getattr(options, name):
             raise DataError(f"{options.paths[0]}: this is no run of `cpsl experiment`, which --{name} is for")
-    print(report_on_runs(options.paths, options.split, options.metrics))
+    print(report_on_runs(options.paths, options.split or "test", options.metrics))
 
 
 def diagnose(arguments: Sequence[str]) -> None:

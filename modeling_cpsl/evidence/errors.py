@@ -22,7 +22,7 @@ from ..experiments.assembly import load_data
 from ..experiments.prediction_tables import predictions_and_labels
 from ..task_cpsl import SIMS_CLASSES, Task, sentiment_class, sims_class
 from .preferred_subsets import preferred_by_sample, subset_report
-from .records import FINISHED, predictions_path, read_records, task_of_record
+from .records import FINISHED, predictions_path, read_records, split_to_report, task_of_record
 from .specification import PlannedRun, Specification, saved_specification
 from .tables import table_lines
 
@@ -34,12 +34,12 @@ _LONGEST_TEXT = 200
 _NO_CLASS = "none"  # as a label that has none of several classes is shown
 
 
-def write_error_analysis(folder: Path, *, split: str = "test") -> Path:
+def write_error_analysis(folder: Path, *, split: str | None = None) -> Path:
     """Writes `errors.md`, in which each row of the experiment is a column. It has ids and words of the data.
 
     Args:
         folder: The `output_dir` of an experiment.
-        split: The split to look at.
+        split: The split to look at. Default: test, or validation without one.
 
     Returns:
         The file.
@@ -53,6 +53,7 @@ def write_error_analysis(folder: Path, *, split: str = "test") -> Path:
     records = [record for record in read_records(folder) if record["status"] == FINISHED]
     if not records:
         raise DataError(f"{folder}: no run has finished yet")
+    split = split or split_to_report(records)
     task, predictions = task_of_record(records[0]), {}
     for row in specification.rows:
         if tables := [_predictions(folder, record, split, task) for record in records if record["row"] == row]:

@@ -150,6 +150,12 @@ def has_finished_run(folder: str | os.PathLike) -> bool:
     return any(read_record(path)["status"] == FINISHED for path in _record_paths(folder))
 
 
+def split_to_report(records: Iterable[Mapping[str, Any]]) -> str:
+    """The test split; where no run has one, the validation split."""
+    splits = {split for record in records if record["status"] == FINISHED for split in record["group_sums"]}
+    return "validation" if splits == {"validation"} else "test"
+
+
 def _record_paths(folder: str | os.PathLike) -> list[Path]:
     # What begins with a dot is being written by another process.
     return [path for path in Path(folder, RECORDS).glob("*.json") if not path.name.startswith(".")]
@@ -216,6 +222,7 @@ __all__ = [
     "read_record",
     "read_records",
     "record_path",
+    "split_to_report",
     "task_of_record",
     "write_record",
     "write_table_of_records",

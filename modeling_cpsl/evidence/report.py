@@ -10,7 +10,7 @@ from data_builders.files import DataError, replacing_file
 
 from .figures import FOREST_PLOT, plot_curves, plot_forest
 from .finished_runs import compare_runs, standard_split
-from .records import FINISHED, read_records, write_table_of_records
+from .records import FINISHED, read_records, split_to_report, write_table_of_records
 from .specification import PlannedRun, Specification, saved_specification
 from .summary import shown_by_default, summarize, with_metrics
 from .tables import latex, markdown, table_lines, table_of_values
@@ -19,7 +19,7 @@ from .tables import latex, markdown, table_lines, table_of_values
 def write_report(
     folder: str | os.PathLike,
     *,
-    split: str = "test",
+    split: str | None = None,
     reference: str | None = None,
     metrics: Sequence[str] | None = None,
 ) -> str:
@@ -29,7 +29,7 @@ def write_report(
 
     Args:
         folder: The `output_dir` of an experiment, with its records and its `specification.yaml`.
-        split: The split to report on, by any name that data may have for it.
+        split: The split to report on, by any name that data may have for it. Default: test, or validation without one.
         reference: The row that the others are compared with. Default: the specification's.
         metrics: Names of metrics. Default: all in `table.csv`, elsewhere those of no single class or target.
 
@@ -46,7 +46,8 @@ def write_report(
     if reference not in specification.rows:
         meant = did_you_mean(reference, specification.rows)
         raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
-    everything = summarize(records, list(specification.rows), reference, split=standard_split(split))
+    split = split_to_report(records) if split is None else standard_split(split)
+    everything = summarize(records, list(specification.rows), reference, split=split)
     if metrics is None:
         summary = shown_by_default(everything)
     else:

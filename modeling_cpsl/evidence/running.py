@@ -103,11 +103,10 @@ def run_experiment(
         The runs that failed.
 
     Raises:
-        DataError: The folder has another experiment, or a record was made with other options.
+        DataError: A record was made with other options.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_same_experiment(specification, folder)
     planned = specification.planned_runs()[place.shard[0] :: place.shard[1]]
     finished = [run for run in planned if _is_finished(run, specification, folder)]
     for run in finished:  # an earlier call may have been killed between its record and the removal of its folder
@@ -126,7 +125,7 @@ def run_experiment(
     return failed
 
 
-def _check_same_experiment(specification: Specification, folder: Path) -> None:
+def check_same_experiment(specification: Specification, folder: Path) -> None:
     """DataError if the folder has an experiment that shares no row with this one."""
     try:
         rows = saved_specification(folder).rows
@@ -258,4 +257,4 @@ def _line(run: PlannedRun, record: dict[str, Any]) -> str:
     return f"{run.name}: {metrics} in {record['seconds']:.0f} s"
 
 
-__all__ = ["Place", "launched_place", "run_experiment"]
+__all__ = ["Place", "check_same_experiment", "launched_place", "run_experiment"]

@@ -120,7 +120,8 @@ def _design(summary: Summary) -> list[str]:
     mean = "mean and sample deviation" if len(summary.seeds) > 1 else "mean"
     return [
         f"{summary.num_samples} samples of the {summary.split} split in {summary.num_groups} groups, {folds}; {mean} "
-        f"over {seeds}.{_protocol(summary.task)} The epoch was chosen on the validation split."
+        f"over {seeds}.{_protocol(summary.task)} The epoch was chosen on the validation split"
+        + (", whose figures are therefore a little too good." if summary.split == "validation" else ".")
         + (" With so few groups, intervals are narrower than they should be." * (1 < summary.num_groups < _FEW_GROUPS))
         + (" One group says nothing of others, so that there are no intervals." * (summary.num_groups == 1))
     ]

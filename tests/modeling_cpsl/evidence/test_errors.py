@@ -34,6 +34,7 @@ def experiment(test_split, tmp_path):
         }
         for row, columns in tables.items():
             record = {"row": row, "seed": seed, "fold": None, "status": "finished", "sum_names": SUM_NAMES}
+            record["group_sums"] = {"test": {}}
             path = tmp_path / "records" / f"{row}-seed{seed}.json"
             write_record(record, path)
             table = pd.DataFrame({"id": test_split["id"], "label": label} | columns)

@@ -13,7 +13,7 @@ from cpsl import main
 from modeling_cpsl import compute_sentiment_metrics
 from modeling_cpsl.evidence.figures import mean_log
 from modeling_cpsl.evidence.group_sums import SUM_NAMES, group_sums
-from modeling_cpsl.evidence.records import write_record
+from modeling_cpsl.evidence.records import FINISHED, write_record
 from modeling_cpsl.evidence.report import write_report
 
 
@@ -86,6 +86,18 @@ def test_figures_are_those_of_the_predictions_of_all_folds(experiment):
     # A seed that lacks a fold does not count: its figures would be of other samples.
     same = [compute_sentiment_metrics(*all_folds("same", seed)) for seed in (0, 1)]
     assert float(table["same"]["mae_mean"]) == pytest.approx(np.mean([metrics["mae"] for metrics in same]))
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_without_a_test_split_are_reported_on_by_their_validation_split(experiment):
+    for path in (experiment / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["status"] == FINISHED:
+            record["group_sums"] = {"validation": record["group_sums"]["test"]}
+        write_record(record, path)
+    text = write_report(experiment)
+    assert "180 samples of the validation split in 30 groups" in text
+    assert "The epoch was chosen on the validation split, whose figures are therefore a little too good." in text
 
 
 @pytest.mark.usefixtures("quick")
