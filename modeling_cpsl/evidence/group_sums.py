@@ -5,6 +5,7 @@ that metrics of groups drawn anew (a bootstrap) or exchanged between two systems
 `task_sums` has those of labels of every kind.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -32,6 +33,8 @@ _SUMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "false_negative": lambda predictions, labels: (predictions < 0) & (labels >= 0),
     "true_negative": lambda predictions, labels: (predictions < 0) & (labels < 0),
 }
+# The sums of fewer samples would nearly tell their labels.
+SMALLEST_GROUP = 5
 # A variance below this share of the mean square is a difference of rounded numbers.
 _ROUNDING = 1e-12
 # Names of the sums, in their order: `all_n`, ..., `nonzero_true_negative`.
@@ -52,6 +55,28 @@ def group_sums(predictions: np.ndarray, labels: np.ndarray, groups: Sequence[str
     predictions, labels = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     values = np.stack([function(predictions, labels) for function in _SUMS.values()], axis=1).astype(np.float64)
     return added_up(np.concatenate([values, values * (labels != 0)[:, None]], axis=1), groups)
+
+
+def without_small_groups(groups: Sequence[str]) -> list[str]:
+    """The groups (N,) of samples, those of fewer than 5 put together in alphabetical order, each under its first name.
+
+    What is left at the end joins the last of these or, if it is the only one, the first large group.
+    """
+    sizes = Counter(groups)
+    pools: list[list[str]] = []
+    room = 0  # samples that the last pool still needs
+    for name in sorted(name for name, size in sizes.items() if size < SMALLEST_GROUP):
+        if room <= 0:
+            pools.append([])
+            room = SMALLEST_GROUP
+        pools[-1].append(name)
+        room -= sizes[name]
+    first_of = {name: pool[0] for pool in pools for name in pool}
+    if room > 0:
+        large = sorted(name for name, size in sizes.items() if size >= SMALLEST_GROUP)
+        target = [pool[0] for pool in pools[-2:-1]] or large[:1] or pools[-1][:1]
+        first_of |= dict.fromkeys(pools[-1], target[0])
+    return [first_of.get(name, name) for name in groups]
 
 
 def added_up(values: np.ndarray, groups: Sequence[str]) -> dict[str, list[float]]:
@@ -124,4 +149,14 @@ _FROM_SUMS: dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]] = {
 }
 
 
-__all__ = ["SUM_NAMES", "added_up", "correlation", "group_sums", "metrics_of_sums", "moments", "weighted_f1"]
+__all__ = [
+    "SMALLEST_GROUP",
+    "SUM_NAMES",
+    "added_up",
+    "correlation",
+    "group_sums",
+    "metrics_of_sums",
+    "moments",
+    "weighted_f1",
+    "without_small_groups",
+]

@@ -21,6 +21,7 @@ from ..experiments.prediction_tables import predictions_and_labels
 from ..experiments.recipe import Recipe
 from ..experiments.records import read_log, read_predictions, read_resolved_config, without_paths
 from ..task_cpsl import Task
+from .group_sums import without_small_groups
 from .specification import SPECIFICATION_FILE, PlannedRun
 from .task_sums import sum_names, task_sums
 
@@ -66,7 +67,7 @@ def finished_record(
         tables[split] = path.name
         predictions = read_predictions(run_folder, split)
         names = _hashed_groups(predictions["id"], test_splits[split], recipe.data.fold_group, _salt(folder))
-        groups[split] = task_sums(*predictions_and_labels(predictions, task), names, task)
+        groups[split] = task_sums(*predictions_and_labels(predictions, task), without_small_groups(names), task)
     return {
         "row": run.row,
         "seed": run.seed,

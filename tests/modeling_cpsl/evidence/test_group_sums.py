@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_cpsl import compute_sentiment_metrics
-from modeling_cpsl.evidence.group_sums import SUM_NAMES, group_sums, metrics_of_sums
+from modeling_cpsl.evidence.group_sums import (
+    SMALLEST_GROUP,
+    SUM_NAMES,
+    group_sums,
+    metrics_of_sums,
+    without_small_groups,
+)
 from modeling_cpsl.training.metrics import METRICS
 
 
@@ -46,3 +52,22 @@ def test_sums_of_many_draws_are_computed_at_once():
     for index in np.ndindex(3, 4):
         for name, value in metrics_of_sums(sums[index]).items():
             assert together[name][index] == pytest.approx(value)
+
+
+@given(st.lists(st.sampled_from("abcdefghijklmnopq"), max_size=60))
+def test_no_group_is_small_where_there_are_enough_samples(groups):
+    pooled = without_small_groups(groups)
+    assert len(pooled) == len(groups)
+    assert set(pooled) <= set(groups)
+    for name in set(groups):
+        assert len({after for before, after in zip(groups, pooled, strict=True) if before == name}) == 1
+        if groups.count(name) >= SMALLEST_GROUP:
+            assert {after for before, after in zip(groups, pooled, strict=True) if before == name} == {name}
+    if len(groups) >= SMALLEST_GROUP:
+        assert min(pooled.count(name) for name in set(pooled)) >= SMALLEST_GROUP
+
+
+def test_small_groups_are_put_together_by_hand():
+    assert without_small_groups([*"aabbbccccccdd"]) == [*"aaaaaccccccaa"]
+    assert without_small_groups([*"ccccccd"]) == [*"ccccccc"]
+    assert without_small_groups([*"ba"]) == [*"aa"]
