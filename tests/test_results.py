@@ -28,7 +28,7 @@ def test_records_hold_no_data_and_no_path(folder):
     for path in folder.rglob("*.json"):
         record = json.loads(path.read_text())
         assert all(re.fullmatch("[0-9a-f]{16}", group) for sums in record["group_sums"].values() for group in sums)
-        assert not re.search(r'"/|_text"|"ids?"', path.read_text()), path
+        assert not re.search(r'"/|"(raw_)?text":|"words"|"ids?"', path.read_text()), path
     assert not list(folder.rglob("*.parquet")) and not list(folder.rglob(".salt"))
     assert not re.search(r"(^|\s)/", (folder / "specification.yaml").read_text())
 
