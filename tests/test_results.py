@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from modeling_cpsl.evidence.group_sums import SMALLEST_GROUP
 from modeling_cpsl.evidence.records import read_records, split_to_report
 from modeling_cpsl.evidence.specification import saved_specification
 from modeling_cpsl.evidence.summary import shown_by_default, summarize, with_metrics
@@ -27,7 +28,9 @@ every_result = pytest.mark.parametrize("folder", RESULTS, ids=lambda folder: fol
 def test_records_hold_no_data_and_no_path(folder):
     for path in folder.rglob("*.json"):
         record = json.loads(path.read_text())
-        assert all(re.fullmatch("[0-9a-f]{16}", group) for sums in record["group_sums"].values() for group in sums)
+        for groups in record["group_sums"].values():
+            assert all(re.fullmatch("[0-9a-f]{16}", name) for name in groups)
+            assert all(sums[0] >= SMALLEST_GROUP for sums in groups.values())
         assert not re.search(r'"/|"(raw_)?text":|"words"|"ids?"', path.read_text()), path
     assert not list(folder.rglob("*.parquet")) and not list(folder.rglob(".salt"))
     assert not re.search(r"(^|\s)/", (folder / "specification.yaml").read_text())

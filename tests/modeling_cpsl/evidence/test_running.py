@@ -18,6 +18,7 @@ from cpsl import main
 from data_builders import load_aligned_dataset
 from modeling_cpsl import compute_sentiment_metrics
 from modeling_cpsl.evidence import running
+from modeling_cpsl.evidence.group_sums import SMALLEST_GROUP
 from modeling_cpsl.evidence.running import Place, _gpu, launched_place
 from modeling_cpsl.evidence.specification import PlannedRun, Specification
 
@@ -175,6 +176,7 @@ def test_classes_are_compared_by_what_their_records_say(tmp_path, small_data, ca
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     for name, split in relabelled(load_aligned_dataset(small_data), "class").items():
+        split = split.remove_columns("video_id").add_column("video_id", split["id"][:])  # each a group of its own
         split.to_parquet(data / f"{name}.parquet")
     rows = {"text": {"modalities": "text"}, "balanced": {"modalities": "text", "class_weights": "balanced"}}
     path = tmp_path / "classes.yaml"
@@ -193,6 +195,7 @@ def test_classes_are_compared_by_what_their_records_say(tmp_path, small_data, ca
     assert "| row | runs | uar | recall_negative | count_neutral | parameters | seconds |" in capsys.readouterr().out
     table = pd.read_csv(out / "table.csv", index_col="row")
     for name, record in records_in(out).items():
+        assert all(sums[0] >= SMALLEST_GROUP for groups in record["group_sums"].values() for sums in groups.values())
         for metric in ("uar", "recall_negative", "count_neutral"):
             found = table.loc[name.removesuffix("-seed0"), f"{metric}_mean"]
             assert found == pytest.approx(record["metrics"][f"test_{metric}"])
