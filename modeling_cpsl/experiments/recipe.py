@@ -4,7 +4,7 @@ import argparse
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,14 +158,18 @@ def read_recipe(recipe: str | os.PathLike, *, arguments: Sequence[str] = (), **o
     Args:
         recipe: A YAML file, or the name of a packaged recipe.
         arguments: Options as on the command line of `cpsl train`, which override the others.
-        **options: Options of `cpsl train`, such as `seed=1`.
+        **options: Options of `cpsl train`, such as `seed=1`. None takes back what the recipe has set.
 
     Raises:
         UsageError: One of `arguments` is unknown or has a wrong value.
         ValueError: As for [`parse_arguments`].
     """
     parser = _recipe_parser()
-    sources = [_recipe_arguments(find_recipe(recipe), parser), _as_arguments(options, parser, source="options")]
+    taken_back = {name for name, value in options.items() if value is None}
+    sources = [
+        _recipe_arguments(find_recipe(recipe), parser, without=taken_back),
+        _as_arguments(options, parser, source="options"),
+    ]
     return _parse(parser, *sources, arguments)
 
 
@@ -304,10 +308,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return recipe
 
 
-def _recipe_arguments(path: Path, parser: _RecipeParser) -> list[str]:
-    """A recipe file's entries as command line arguments."""
-    recipe = read_yaml(path)
-    recipe.pop("versions", None)  # what a finished run notes beside its options
+def _recipe_arguments(path: Path, parser: _RecipeParser, without: Collection[str] = ()) -> list[str]:
+    """A recipe file's entries as command line arguments, without those of some names."""
+    # `versions` is what a finished run notes beside its options.
+    recipe = {name: value for name, value in read_yaml(path).items() if name not in {"versions", *without}}
     return _as_arguments(recipe, parser, source=str(path))
 
 

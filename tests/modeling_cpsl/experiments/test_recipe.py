@@ -203,6 +203,15 @@ def test_an_empty_text_takes_back_what_a_recipe_has_set(tmp_path):
     assert data.data_dir is None and data.feature_sequences is None
 
 
+def test_none_takes_back_what_a_recipe_has_set(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: {tmp_path}\nencoder_learning_rate: 1.0e-5\n")
+    training = recipe.read_recipe(path, freeze_encoder=True, encoder_learning_rate=None).training
+    assert training.freeze_encoder and training.encoder_learning_rate is None
+    with pytest.raises(ValueError, match="encoder_learning_rate has no effect with freeze_encoder"):
+        recipe.read_recipe(path, freeze_encoder=True)
+
+
 def test_options_without_effect_are_accepted_and_not_shown(capsys):
     assert recipe.parse_arguments(["sample", "--do_train", "--do_eval"]).training.do_train
     with pytest.raises(SystemExit):
