@@ -1,4 +1,4 @@
-"""The figures of an experiment: paired differences as a forest plot, and learning curves with bands over runs."""
+"""The figures of an experiment: paired differences as forest and waterfall, and learning curves with bands."""
 
 import itertools
 import os
@@ -25,11 +25,12 @@ from ..task_cpsl import Task
 from ..training.task_metrics import best_metric, metrics_of, overall_metrics
 from .records import FINISHED, task_of_record
 from .specification import file_name
-from .statistics import CONFIDENCE
+from .statistics import CONFIDENCE, Difference
 from .summary import Summary
 
 
-FOREST_PLOT, LEARNING_CURVES, CURVES = "forest.png", "learning_curves.png", "curves"
+FOREST_PLOT, WATERFALL_PLOT, LEARNING_CURVES = "forest.png", "waterfall.png", "learning_curves.png"
+CURVES = "curves"
 FOREST_METRICS = ("mae", "corr", "acc2_nonzero")  # of sentiments
 # Okabe and Ito's: better, worse, cannot tell. A filled marker says the same as the colour.
 _BETTER, _WORSE, _CANNOT_TELL = "#009E73", "#D55E00", "#555555"
@@ -58,8 +59,7 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
             axes.axvline(0, color="0.4", linewidth=1)
             for position, row in enumerate(rows):
                 difference = row.differences[name]
-                better = (difference.value > 0) == greater_is_better
-                color = (_BETTER if better else _WORSE) if difference.is_clear else _CANNOT_TELL
+                color = _color(difference, greater_is_better)
                 axes.plot([difference.low, difference.high], [position, position], color=color)
                 face = color if difference.is_clear else "white"
                 axes.plot(difference.value, position, "o", markersize=5, color=color, markerfacecolor=face)
@@ -74,6 +74,61 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
         with replacing_file(path) as unfinished:
             figure.savefig(unfinished, dpi=150, format="png")
         plt.close(figure)
+
+
+def plot_waterfall(summary: Summary, path: str | os.PathLike) -> None:
+    """Draws what each step of the [`Waterfall`] adds to the first metric shown, from the first row to the last one.
+
+    Args:
+        summary: With a waterfall.
+        path: The PNG file to write.
+    """
+    import matplotlib.pyplot as plt
+
+    assert summary.waterfall is not None
+    steps, metric = summary.waterfall.steps, next(iter(summary.rows[0].metrics))
+    greater_is_better = metrics_of(summary.task)[metric].greater_is_better
+    ends = np.cumsum([summary.waterfall.start[metric], *(step.differences[metric].value for step in steps)])
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.5, 0.36 * len(steps) + 2.0))
+        for position, end in ((0, ends[0]), (len(ends), ends[-1])):
+            axes.plot(end, position, "D", markersize=5, color=_CANNOT_TELL)
+            axes.annotate(f"{end:.4f}", (end, position), xytext=(8, 0), textcoords="offset points", va="center")
+        for position, (step, start) in enumerate(zip(steps, ends[:-1], strict=True), start=1):
+            _draw_step(axes, position, start, step.differences[metric], greater_is_better)
+        for position, end in enumerate(ends):
+            axes.plot([end, end], [position, position + 1], color="0.6", linewidth=0.8, zorder=0)
+        axes.set_yticks(range(len(ends) + 1), [summary.waterfall.first, *(step.name for step in steps), "in all"])
+        axes.invert_yaxis()
+        axes.margins(x=0.2)
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(axis="y", visible=False)
+        better = "right" if greater_is_better else "left"
+        axes.set_xlabel(f"{metric} on the {summary.split} split ({better} is better)")
+        title = f"Difference of each row from the one above, {CONFIDENCE * 100:.0f} % intervals"
+        figure.suptitle(title, fontsize=9)
+        figure.tight_layout()
+        with replacing_file(path) as unfinished:
+            figure.savefig(unfinished, dpi=150, format="png")
+        plt.close(figure)
+
+
+def _draw_step(axes: Any, position: int, start: float, difference: Difference, greater_is_better: bool) -> None:
+    """A bar with its interval: empty where that has 0, hatched where the step makes it worse."""
+    color = _color(difference, greater_is_better)
+    fill = {"facecolor": color if difference.is_clear else "white", "alpha": 0.6}
+    axes.barh(position, difference.value, 0.6, left=start, **fill, hatch="////" if color == _WORSE else None)
+    axes.barh(position, difference.value, 0.6, left=start, facecolor="none", edgecolor=color)
+    axes.plot([start + difference.low, start + difference.high], [position, position], color="black", linewidth=1)
+    right = start + np.nanmax([0.0, difference.value, difference.high])
+    label = f"{difference.value:+.4f}"
+    axes.annotate(label, (right, position), xytext=(5, 0), textcoords="offset points", va="center")
+
+
+def _color(difference: Difference, greater_is_better: bool) -> str:
+    if not difference.is_clear:
+        return _CANNOT_TELL
+    return _BETTER if (difference.value > 0) == greater_is_better else _WORSE
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str], folder: Path) -> None:
@@ -145,4 +200,4 @@ def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], task: Task, path:
         plt.close(figure)
 
 
-__all__ = ["plot_curves", "plot_forest"]
+__all__ = ["plot_curves", "plot_forest", "plot_waterfall"]

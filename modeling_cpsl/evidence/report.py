@@ -8,7 +8,7 @@ from typing import Any
 from data_builders.command_line import did_you_mean
 from data_builders.files import DataError, replacing_file
 
-from .figures import FOREST_PLOT, plot_curves, plot_forest
+from .figures import FOREST_PLOT, WATERFALL_PLOT, plot_curves, plot_forest, plot_waterfall
 from .finished_runs import compare_runs, standard_split
 from .records import FINISHED, read_records, split_to_report, write_table_of_records
 from .specification import PlannedRun, Specification, saved_specification
@@ -47,7 +47,8 @@ def write_report(
         meant = did_you_mean(reference, specification.rows)
         raise DataError(f"reference {reference!r} is not a row{meant}; the rows are {', '.join(specification.rows)}")
     split = split_to_report(records) if split is None else standard_split(split)
-    everything = summarize(records, list(specification.rows), reference, split=split)
+    steps = specification.waterfall or ()
+    everything = summarize(records, list(specification.rows), reference, split=split, steps=steps)
     if metrics is None:
         summary = shown_by_default(everything)
     else:
@@ -60,6 +61,8 @@ def write_report(
             path.write_text(content, encoding="utf-8")
     if any(row.differences for row in summary.rows):
         plot_forest(summary, folder / FOREST_PLOT)
+    if summary.waterfall is not None:
+        plot_waterfall(summary, folder / WATERFALL_PLOT)
     plot_curves(records, [row.name for row in summary.rows], folder)
     return text
 

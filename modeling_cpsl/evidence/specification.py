@@ -59,6 +59,7 @@ class Specification:
             folds; None for the data's own splits.
         options: Options of all rows, which override both; from the command line.
         published: Figures of others to show apart: `{"source": text, "systems": {name: {column: number or text}}}`.
+        waterfall: Rows of which each has an ingredient more than the one before; None for none.
     """
 
     base: str
@@ -68,6 +69,7 @@ class Specification:
     folds: dict[str, Any] | None = None
     options: list[str] = field(default_factory=list)
     published: dict[str, Any] | None = None
+    waterfall: list[str] | None = None
 
     @property
     def group(self) -> str:
@@ -169,6 +171,7 @@ def read_specification(
         folds=_checked_folds(content.get("folds"), path),
         options=options,
         published=_checked_published(content.get("published"), path),
+        waterfall=_checked_waterfall(content.get("waterfall"), [*map(str, content["rows"])], path),
     )
     if specification.reference not in specification.rows:
         meant = did_you_mean(specification.reference, specification.rows)
@@ -243,6 +246,19 @@ def _checked_published(published: Any, path: Path) -> dict[str, Any] | None:
     if not isinstance(systems, Mapping) or not all(isinstance(figures, Mapping) for figures in systems.values()):
         raise DataError(f"{path}: published must be such as {{source: a paper, systems: {{MAG-BERT: {{mae: .712}}}}}}")
     return dict(published)
+
+
+def _checked_waterfall(names: Any, rows: Sequence[str], path: Path) -> list[str] | None:
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) < 2 or len({*map(str, names)}) < len(names):
+        raise DataError(
+            f"{path}: waterfall must be different rows in their order, such as [text, full], not {names!r}"
+        )
+    for name in map(str, names):
+        if name not in rows:
+            raise DataError(f"{path}: waterfall: {name!r} is not one of the rows{did_you_mean(name, rows)}")
+    return [*map(str, names)]
 
 
 def _listed(names: set[str]) -> str:

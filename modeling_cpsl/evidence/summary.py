@@ -17,6 +17,7 @@ from .contributions import Contribution, contributions, subsets_of_rows
 from .records import FINISHED, task_of_record
 from .statistics import Difference, holm, paired_differences
 from .task_sums import label_positions, metrics_of_task_sums
+from .waterfall import Waterfall, waterfall
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Summary:
         num_folds: Number of folds; None for the data's own splits.
         contributions: What each modality contributes; empty where the rows are not every subset of the modalities.
         task: What labels are.
+        waterfall: What each of some rows adds to the one before; None where none were named, or fewer than two have
+            runs in common.
     """
 
     rows: list[Row]
@@ -70,6 +73,7 @@ class Summary:
     num_folds: int | None
     contributions: list[Contribution]
     task: Task = SENTIMENT
+    waterfall: Waterfall | None = None
 
 
 # By seed and fold, the (S,) sums of each group of the split.
@@ -77,7 +81,12 @@ _Sums = dict[tuple[int, int | None], dict[str, list[float]]]
 
 
 def summarize(
-    records: Sequence[Mapping[str, Any]], names: Sequence[str], reference: str, *, split: str = "test"
+    records: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    reference: str,
+    *,
+    split: str = "test",
+    steps: Sequence[str] = (),
 ) -> Summary:
     """Summarises the records of an experiment.
 
@@ -86,6 +95,7 @@ def summarize(
         names: The rows to show, in their order; rows without a finished run are left out.
         reference: The row that the others are compared with.
         split: The split to look at.
+        steps: Rows of which each adds something to the one before; one without a finished run is passed over.
 
     Raises:
         ValueError: No run has finished, none has the split, or two have other labels.
@@ -133,6 +143,7 @@ def summarize(
         num_folds=None if folds == {None} else len(folds),
         contributions=_contributions(with_split, by_row, task),
         task=task,
+        waterfall=_waterfall({name: by_row[name] for name in steps if name in by_row}, task),
     )
 
 
@@ -232,6 +243,11 @@ def _contributions(
     subsets = subsets_of_rows(options)
     paired = _paired([by_row[name] for name in subsets.values()], task) if subsets else None
     return [] if paired is None else contributions(dict(zip(subsets, paired, strict=True)), task)
+
+
+def _waterfall(by_row: Mapping[str, _Sums], task: Task) -> Waterfall | None:
+    paired = _paired(list(by_row.values()), task) if len(by_row) > 1 else None
+    return None if paired is None else waterfall(dict(zip(by_row, paired, strict=True)), task)
 
 
 def _fullest_seeds(runs: set[tuple[int, int | None]]) -> list[int]:

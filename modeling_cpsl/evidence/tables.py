@@ -7,16 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_builders.files import counted
+
 from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..task_cpsl import Task
 from ..training.task_metrics import metrics_of
 from .contributions import contribution_metric
 from .statistics import CONFIDENCE, Difference
 from .summary import Row, Summary
+from .waterfall import Step
 
 
 # With fewer groups, a bootstrap over them covers less than it says.
 _FEW_GROUPS = 20
+_PERCENT = f"{CONFIDENCE * 100:.0f} %"
 
 
 def table_of_values(summary: Summary) -> pd.DataFrame:
@@ -57,20 +61,10 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
     parts = [table_lines(header, values), *_design(summary)]
     compared = [row for row in summary.rows if row.differences]
     if compared:
-        known = metrics_of(summary.task)
-        differences = [
-            [row.name]
-            + [
-                _difference(row.differences[name], row.corrected_p[name], known[name].greater_is_better)
-                for name in metrics
-            ]
-            for row in compared
-        ]
-        percent = f"{CONFIDENCE:.0%}".replace("%", " %")
+        differences = [[row.name, *_differences(row, metrics, summary.task)] for row in compared]
         parts += [
-            f"Differences from `{summary.reference}`, with their {percent} interval and p (corrected for "
-            f"{len(compared)} row{'s' * (len(compared) > 1)}). A row is called better or worse only where the "
-            "interval excludes 0.",
+            f"Differences from `{summary.reference}`, with their {_PERCENT} interval and p (corrected for "
+            f"{counted(len(compared), 'row')}). A row is called better or worse only where the interval excludes 0.",
             table_lines(["row", *metrics], differences),
         ]
     if compared and summary.num_groups > 1:
@@ -80,6 +74,7 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
             + ": a true difference of that size is found in four of five repetitions. It depends on how unlike the "
             "reference a row is; `table.csv` has it for each.",
         ]
+    parts += _waterfall(summary, metrics)
     parts += _contributions(summary)
     parts += _published(published)
     return "\n\n".join(parts) + "\n"
@@ -152,6 +147,18 @@ def _protocol(task: Task) -> str:
     return ""
 
 
+def _waterfall(summary: Summary, metrics: Sequence[str]) -> list[str]:
+    if summary.waterfall is None:
+        return []
+    steps = summary.waterfall.steps
+    rows = [[step.name, step.before, *_differences(step, metrics, summary.task)] for step in steps]
+    return [
+        f"Ingredient by ingredient: differences of each row from the one before, with their {_PERCENT} interval and p "
+        f"(corrected for {counted(len(steps), 'step')}).",
+        table_lines(["row", "from", *metrics], rows),
+    ]
+
+
 def _contributions(summary: Summary) -> list[str]:
     if not summary.contributions:
         return []
@@ -201,6 +208,14 @@ def mean_and_deviation(values: np.ndarray) -> str:
 def _deviation(values: np.ndarray) -> float:
     """The sample deviation; NaN for one value."""
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _differences(compared: Row | Step, metrics: Sequence[str], task: Task) -> list[str]:
+    known = metrics_of(task)
+    return [
+        _difference(compared.differences[name], compared.corrected_p[name], known[name].greater_is_better)
+        for name in metrics
+    ]
 
 
 def _difference(difference: Difference, p: float, greater_is_better: bool) -> str:

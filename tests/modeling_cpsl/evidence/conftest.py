@@ -17,5 +17,5 @@ def small_data(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Draws no figures, which take most of a report's time."""
-    for name in ("plot_curves", "plot_forest"):
+    for name in ("plot_curves", "plot_forest", "plot_waterfall"):
         monkeypatch.setattr(f"modeling_cpsl.evidence.report.{name}", lambda *arguments: None)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from cpsl import main
@@ -15,6 +16,7 @@ from modeling_cpsl.evidence.figures import mean_log
 from modeling_cpsl.evidence.group_sums import SUM_NAMES, group_sums
 from modeling_cpsl.evidence.records import FINISHED, write_record
 from modeling_cpsl.evidence.report import write_report
+from modeling_cpsl.evidence.statistics import paired_differences
 
 
 SEEDS, FOLDS, SAMPLES = (0, 1, 2), 3, 60
@@ -130,6 +132,78 @@ def test_figures_are_drawn(experiment):
     for name in ("forest.png", "learning_curves.png", *rows):
         with Image.open(experiment / name) as image:
             assert np.asarray(image.convert("L")).std() > 5
+
+
+def steps_of(experiment, *rows):
+    """Has the experiment's specification name a waterfall."""
+    path = experiment / "specification.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"waterfall": [*rows]}, sort_keys=False))
+
+
+def drawn_waterfall(experiment, monkeypatch):
+    """The bars (start, length, colour, hatch) of the figure, without the outlines, and its texts."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    write_report(experiment)
+    figure = next(plt.figure(number) for number in plt.get_fignums() if plt.figure(number)._suptitle)
+    monkeypatch.undo()
+    [axes] = figure.axes
+    bars = [bar for bar in axes.patches if bar.get_facecolor()[3] > 0]
+    texts = [text.get_text() for text in axes.texts]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    plt.close("all")
+    return [(bar.get_x(), bar.get_width(), to_hex(bar.get_facecolor()), bar.get_hatch()) for bar in bars], texts, names
+
+
+def test_a_waterfall_goes_from_row_to_row(experiment, monkeypatch):
+    steps_of(experiment, "text", "better", "same")
+    monkeypatch.setattr("modeling_cpsl.evidence.report.plot_forest", lambda *arguments: None)
+    bars, texts, names = drawn_waterfall(experiment, monkeypatch)
+    # The seeds that all three rows have of every fold; a metric is of the samples of all folds.
+    maes = {
+        row: np.mean([compute_sentiment_metrics(*all_folds(row, seed))["mae"] for seed in (0, 1)])
+        for row in ("text", "better", "same")
+    }
+    differences = [maes["better"] - maes["text"], maes["same"] - maes["better"]]
+    assert [start for start, *_ in bars] == pytest.approx([maes["text"], maes["better"]])
+    assert [length for _, length, *_ in bars] == pytest.approx(differences)
+    assert [kind for _, _, *kind in bars] == [["#009e73", None], ["#d55e00", "////"]]
+    assert names == ["text", "better", "same", "in all"]
+    assert texts == [f"{maes['text']:.4f}", f"{maes['same']:.4f}", *(f"{value:+.4f}" for value in differences)]
+    with Image.open(experiment / "waterfall.png") as image:
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+@pytest.mark.usefixtures("quick")
+def test_each_step_of_a_waterfall_is_judged_against_the_row_before(experiment):
+    steps_of(experiment, "text", "same", "better")
+    text = write_report(experiment, metrics=["mae", "corr"])
+    section = text[text.index("Ingredient by ingredient") :]
+    assert "(corrected for 2 steps)" in section and "| row | from | mae | corr |" in section
+    sums = {row: np.array([np.concatenate([
+        [*group_sums(*simulated(row, seed, fold)).values()] for fold in range(FOLDS)]) for seed in (0, 1)])
+        for row in ("text", "same", "better")}  # fmt: skip
+    steps = [("same", "text"), ("better", "same")]
+    found = {row: paired_differences(sums[row], sums[before]) for row, before in steps}
+    p_values = sorted(found[row]["mae"].p for row in found)
+    for row, before in steps:
+        mae = found[row]["mae"]
+        corrected = min(1, 2 * p_values[0]) if mae.p == p_values[0] else max(2 * p_values[0], mae.p)
+        [line] = [line for line in section.splitlines() if line.startswith(f"| {row} | {before} |")]
+        assert f"| {mae.value:+.4f} [{mae.low:+.4f}, {mae.high:+.4f}], " in line and f"p {corrected:.3f} |" in line
+    assert "better, p" in line
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_waterfall_passes_over_a_row_without_a_finished_run(experiment):
+    steps_of(experiment, "text", "same", "better")
+    for path in (experiment / "records").glob("same-*.json"):
+        path.unlink()
+    assert "| better | text | " in write_report(experiment)
+    for path in (experiment / "records").glob("better-*.json"):
+        path.unlink()
+    assert "Ingredient by ingredient" not in write_report(experiment)
 
 
 def test_curves_are_means_over_runs_with_their_deviations():

@@ -47,7 +47,9 @@ def test_options_of_row_and_command_line_override_those_of_the_base(tmp_path):
 
 
 def test_what_is_saved_is_the_same_specification(tmp_path):
-    specification = read_specification(written(tmp_path, folds={"k": 3}), ["--max_steps", "1"])
+    path = written(tmp_path, folds={"k": 3}, waterfall=["text", "A6"])
+    specification = read_specification(path, ["--max_steps", "1"])
+    assert specification.waterfall == ["text", "A6"]
     specification.save(tmp_path / ".")
     assert read_specification(tmp_path / "specification.yaml") == specification
 
@@ -111,6 +113,10 @@ def test_each_row_of_the_projects_specifications_is_a_recipe(path, tmp_path):
         ({"folds": {"k": 2}}, "folds: k=2 leaves nothing to train on; it must be at least 3"),
         ({"published": {"source": "a", "systems": {"b": 3}}}, "published must be such as {source: a paper, systems:"),
         ({"published": [1]}, "published must be such as"),
+        ({"waterfall": ["txt", "A6"]}, "waterfall: 'txt' is not one of the rows; did you mean text?"),
+        ({"waterfall": ["text"]}, "waterfall must be different rows in their order, such as [text, full], not"),
+        ({"waterfall": ["A6", "A6"]}, "waterfall must be different rows"),
+        ({"waterfall": {"text": "A6"}}, "waterfall must be different rows"),
         ({"reference": "txt"}, "reference 'txt' is not one of the rows; did you mean text?"),
     ],
 )
