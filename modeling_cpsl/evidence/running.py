@@ -206,7 +206,7 @@ def _train_one(run: PlannedRun, specification: Specification, folder: Path, thre
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = folder / _log(run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", buffering=1) as stream:
+    with log.open("a", buffering=1) as stream:  # a run that goes on keeps what it printed before
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
         import torch

@@ -178,9 +178,9 @@ def shared_files(folder: str | os.PathLike) -> dict[str, Path | bytes]:
 
 def results_table(metrics: Mapping[str, float], splits: Sequence[str], task: Task = SENTIMENT) -> str:
     """The metrics as a table to read, a row a metric and a column a split."""
-    names = list(metrics_of(task))
-    table = {split: [metrics[f"{split}_{name}"] for name in names] for split in splits}
-    return pd.DataFrame(table, index=names).to_string(float_format="{:.4f}".format)
+    kinds = metrics_of(task)
+    table = {split: [kind.as_text(metrics[f"{split}_{name}"]) for name, kind in kinds.items()] for split in splits}
+    return pd.DataFrame(table, index=list(kinds)).to_string()
 
 
 __all__ = [

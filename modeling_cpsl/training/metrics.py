@@ -37,6 +37,10 @@ class Metric(NamedTuple):
     greater_is_better: bool
     hub_type: str
 
+    def as_text(self, value: float) -> str:
+        """A value as tables have it: four decimals, or a whole number where samples are counted."""
+        return f"{value:.0f}" if self.hub_type == "count" else f"{value:.4f}"
+
 
 def mean_absolute_error(predictions: np.ndarray, labels: np.ndarray) -> float:
     """Mean absolute error."""

@@ -9,6 +9,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from data_builders import DataError
+from modeling_cpsl.class_task_cpsl import ClassTask
 from modeling_cpsl.experiments.prediction_tables import prediction_columns
 from modeling_cpsl.experiments.records import (
     LOG_FILE,
@@ -22,6 +23,7 @@ from modeling_cpsl.experiments.records import (
     write_results,
 )
 from modeling_cpsl.training.metrics import METRICS
+from modeling_cpsl.training.task_metrics import metrics_of
 
 
 def test_predictions_round_trip(tmp_path):
@@ -57,6 +59,13 @@ def test_table_has_a_column_a_split():
     assert lines[0].split() == ["validation", "test"]
     assert lines[2].split() == ["corr", "0.0100", "0.0100"]
     assert len(lines) == 1 + len(METRICS)
+
+
+def test_table_counts_samples_in_whole_numbers():
+    task = ClassTask(("anger", "joy"))
+    metrics = {f"test_{name}": 8.0 if name.startswith("count") else 0.5 for name in metrics_of(task)}
+    lines = [line.split() for line in results_table(metrics, ["test"], task).splitlines()]
+    assert ["count_joy", "8"] in lines and ["uar", "0.5000"] in lines
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"test_mae": "x"}', "[" * 9999, "\0"])
