@@ -2,7 +2,8 @@
 
 `python benchmarks/bench_step.py [--quick] [--json OUT] [--plot OUT.png]`. Like for like, both are padded to 50 tokens,
 have the same looped AdamW and the same clipping, and CPSL uses transformers' own attention; `ours` is CPSL as it is,
-with the fused AdamW and the embeddings of the tokens that occur. Then steps of other lengths and batch sizes, whose
+with the fused AdamW and the embeddings of the tokens that occur, and `ours, bf16` the same under bfloat16 autocast, as
+`--bf16` has it. Then steps of other lengths and batch sizes, whose
 times `--plot` draws.
 """
 
@@ -50,7 +51,8 @@ def make_inputs(batch_size: int, length: int | None = None) -> dict[str, torch.T
 class Step:
     """A training step: forward, backward, modulation, clipping, AdamW."""
 
-    def __init__(self, model: nn.Module, *, fused: bool, modulate: bool):
+    def __init__(self, model: nn.Module, *, fused: bool, modulate: bool, bf16: bool = False):
+        self.bf16 = bf16
         self.model = model.train()
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=fused, foreach=False)
@@ -61,7 +63,8 @@ class Step:
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> None:
         """Makes a step with a batch."""
-        output = self.model(**inputs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            output = self.model(**inputs)
         output.loss.backward()
         if self.modulator is not None:
             started = time.process_time()
@@ -121,10 +124,11 @@ def main() -> None:
     like_for_like = Step(cpsl, fused=False, modulate=True)
     with trained_embeddings(fast_cpsl, "used", as_dataset(make_utterances(NUM_TRAINING_UTTERANCES))):
         ours = Step(fast_cpsl, fused=True, modulate=True)
-        measure(plain, like_for_like, ours, options)
+        in_bf16 = Step(fast_cpsl, fused=True, modulate=True, bf16=True)
+        measure(plain, like_for_like, ours, in_bf16, options)
 
 
-def measure(plain: Step, like_for_like: Step, ours: Step, options: argparse.Namespace) -> None:
+def measure(plain: Step, like_for_like: Step, ours: Step, in_bf16: Step, options: argparse.Namespace) -> None:
     """Lets the three take turns, then the first and the last at other shapes."""
     repetitions = 1 if options.quick else options.repetitions
     cpsl = like_for_like.model
@@ -139,12 +143,14 @@ def measure(plain: Step, like_for_like: Step, ours: Step, options: argparse.Name
         "plain DeBERTa, length 50": lambda: plain(text),
         "CPSL like for like": slowly,
         "ours": lambda: ours(short),
+        "ours, bf16": lambda: in_bf16(short),
     }
     rows = summary(by_turns(variants, repetitions), base="plain DeBERTa, length 50")
     seconds = ours.modulation_seconds / (repetitions + 1)
     results = {
         "ratio_to_plain": rows["ours"]["ratio"],
         "ratio_to_plain_like_for_like": rows["CPSL like for like"]["ratio"],
+        "ratio_of_bf16": rows["ours, bf16"]["median_cpu"] / rows["ours"]["median_cpu"],
         "modulation_share": seconds / rows["ours"]["median_cpu"],
     }
     every = [(2, 8)] if options.quick else itertools.product(BATCH_SIZES, LENGTHS)

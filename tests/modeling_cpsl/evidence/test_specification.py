@@ -7,6 +7,7 @@ import yaml
 
 from modeling_cpsl.architectures_cpsl import ARCHITECTURES
 from modeling_cpsl.evidence.specification import PlannedRun, read_specification
+from modeling_cpsl.experiments.recipe import read_recipe
 from modeling_cpsl.modulation import RULES
 from modeling_cpsl.training.resampling import RESAMPLING
 from modeling_cpsl.training.sample_policies import POLICIES
@@ -92,6 +93,15 @@ def test_each_row_of_the_projects_specifications_is_a_recipe(path, tmp_path):
         recipe = specification.recipe(PlannedRun(row, specification.seeds[0], None), tmp_path / "out")
         if recipe.model.architecture != "cpsl":  # nobody is to take our figures for those of their authors' code
             assert row == ARCHITECTURES[recipe.model.architecture].title
+
+
+@pytest.mark.parametrize(
+    "path", sorted((SPECIFICATIONS[0].parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_each_recipe_for_experiments_is_read_and_names_nothing_of_one_machine(path):
+    recipe = read_recipe(path)
+    for value in (recipe.data.data_dir, recipe.model.model_name_or_path, recipe.training.output_dir):
+        assert not Path(value or "").is_absolute()
 
 
 @pytest.mark.parametrize(
