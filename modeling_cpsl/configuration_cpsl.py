@@ -159,7 +159,10 @@ class CPSLConfigMixin(LossWeights):
     encoder_dropout: float | int = option(0.3, "Dropout in the modality encoders.")
     classifier_dropout: float | int = option(0.5, "Dropout before the task head and the unimodal heads.")
     pooling: str = option(
-        "mean", "Pooling of the fused sequence. With `cls`, voice and face do not reach the prediction.", POOLINGS
+        "mean",
+        "Pooling of the fused sequence: the mean over words, attention over them with a learned query, or the first "
+        "token (cls), by which voice and face do not reach the prediction.",
+        POOLINGS,
     )
     feature_normalization: str = option(
         "minmax_running",
@@ -239,6 +242,8 @@ class CPSLConfigMixin(LossWeights):
                 )
         if self.task_loss != "mse" and self.problem_type != SENTIMENT.problem_type:
             raise ValueError(f"task_loss={self.task_loss!r} has no effect on classes; leave it out")
+        if self.concordance_weight > 0 and self.problem_type != SENTIMENT.problem_type:
+            raise ValueError(f"concordance_weight={self.concordance_weight} is for numbers, not classes; leave it out")
 
     def _check_fields(self) -> None:
         check_modality_names(self.modality_sizes)
@@ -272,6 +277,10 @@ class CPSLConfigMixin(LossWeights):
             raise ValueError(f"num_hidden_layers={self.num_hidden_layers} must be at most {MOST_LAYERS}")
         if not self.use_text and self.pooling == "cls":
             raise ValueError("pooling='cls' reads the text encoder's first token, but use_text=False; use 'mean'")
+        if not self.use_text and self.pooling != "mean" and self.architecture == "late":
+            raise ValueError(
+                f"pooling={self.pooling!r} with architecture='late' is of text, but use_text=False; use 'mean'"
+            )
 
     @classmethod
     def from_backbone(cls, backbone: PreTrainedConfig, **fields: Any) -> "PreTrainedConfig":

@@ -12,7 +12,7 @@ from .encoding_cpsl import INITIAL_VARIANCE_BIAS, AdaptiveModalityEncoder, Boost
 from .fusion_cpsl import FUSION_BLOCKS, ResidualInjection
 from .losses_cpsl import LOSSES, LossInputs, ModalityState, compute_losses, loss_names, loss_weights
 from .outputs_cpsl import Regression, RegressorInputs
-from .pooling_cpsl import token_mean
+from .pooling_cpsl import POOLINGS, token_mean
 from .regressor_cpsl import MultimodalRegressor
 
 
@@ -69,6 +69,7 @@ class CPSLRegressor(MultimodalRegressor):
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.loss_weights = loss_weights(config)
+        self.smallest_batch_size = max(LOSSES[name].smallest_batch_size for name in self.loss_names)
         self.most_heads = config.boosted_heads
         sizes, hidden_size = config.modality_sizes, config.hidden_size
         self.encoders = nn.ModuleDict(
@@ -88,6 +89,8 @@ class CPSLRegressor(MultimodalRegressor):
         head_sizes = {"text": hidden_size} if config.use_text else {}
         head_sizes |= dict.fromkeys(sizes, config.latent_size)
         self.unimodal_heads = nn.ModuleDict({name: self._new_head(size) for name, size in head_sizes.items()})
+        if config.use_text:  # what matters to the head of text need not be what matters to all
+            self.text_pooling = POOLINGS[config.pooling](hidden_size)
         if self.most_heads > 1:
             self.boosted_out_proj = nn.Linear(config.modality_hidden_size, 1)
         if sizes:
@@ -196,7 +199,7 @@ class CPSLRegressor(MultimodalRegressor):
 
     def _head_logits(self, hidden: Tensor, mask: Tensor, modalities: dict[str, EncodedModality]) -> dict[str, Tensor]:
         """What each head predicts from one modality alone, by modality: (number of heads, B) or (1, B, K)."""
-        pooled = {"text": self._pool(hidden, mask)} if self.config.use_text else {}
+        pooled = {"text": self.text_pooling(hidden, mask)} if self.config.use_text else {}
         pooled |= {name: token_mean(modality.latents, modality.mask) for name, modality in modalities.items()}
         if self.most_heads > 1:
             return {name: head(pooled[name], self.boosted_out_proj) for name, head in self.unimodal_heads.items()}

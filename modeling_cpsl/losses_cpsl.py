@@ -1,7 +1,8 @@
 """The losses: each a pure function, and `LOSSES`, the one list of what the objective (eq. 4) sums.
 
 Every mean is over a sample's feature tokens first and over samples then, so that a batch cut into micro-batches gives
-the same gradient. A sample without feature tokens contributes 0 and is counted.
+the same gradient; a concordance over a batch alone does not. A sample without feature tokens contributes 0 and is
+counted.
 
 A new loss is a function and a line in [`LOSSES`]. Its weight in the config and on the command line, its part in the
 objective, its place in the logs and in the plots follow from that line.
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from .latent_losses_cpsl import diversity_loss, kl_loss, reconstruction_loss, statistical_loss
-from .pooling_cpsl import sample_mean
+from .pooling_cpsl import masked, sample_mean
 from .task_cpsl import Task
 from .tasks_cpsl import SENTIMENT
 
@@ -141,6 +142,33 @@ def boosting_loss(inputs: LossInputs) -> Tensor:
     return torch.stack(losses).sum()
 
 
+def concordance_loss(predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """1 - CCC, Lin's concordance correlation of a batch's predictions and labels, the mean over several numbers.
+
+    CCC = 2 cov / (var + var + (difference of means)^2), 0 where both are one constant. It is a statistic of the batch
+    and depends on how a step is cut into batches.
+
+    Args:
+        predictions: (B,) or (B, K), float32.
+        labels: As `predictions`.
+        weights: (B,), at least 0, what each sample counts by in its moments. Default: all count alike.
+
+    Returns:
+        Scalar, 0 where fewer than `FEWEST_SAMPLES` samples count.
+    """
+
+    def mean(values: Tensor) -> Tensor:
+        return sample_mean(values, weights)
+
+    losses = []
+    for x, y in zip(*(values.reshape(len(values), -1).unbind(dim=1) for values in (predictions, labels)), strict=True):
+        from_x, from_y = x - mean(x), y - mean(y)
+        scale = mean(from_x.square()) + mean(from_y.square()) + (mean(x) - mean(y)).square()
+        losses.append(1 - 2 * mean(from_x * from_y) / scale.clamp(min=torch.finfo(scale.dtype).eps))
+    counted = labels.new_ones(len(labels)) if weights is None else weights
+    return masked(torch.stack(losses).mean(), (counted > 0).sum() >= FEWEST_SAMPLES)
+
+
 class LossTerm(NamedTuple):
     """What plots call a loss of another architecture than CPSL's own, and the unit that they write beside its axis."""
 
@@ -159,6 +187,7 @@ class Loss(NamedTuple):
             `<name>_weight`; None for a term that always counts once and has no such field.
         applies: Whether a model with this config has the loss.
         source: Where the loss is from, for the help of its weight.
+        smallest_batch_size: The fewest samples for which it is computed; above 1 for a statistic of the batch.
     """
 
     function: Callable[[LossInputs], Tensor]
@@ -167,7 +196,11 @@ class Loss(NamedTuple):
     weight: float | None
     applies: Callable[[PreTrainedConfig], bool] = lambda config: True
     source: str = "eq. 4"
+    smallest_batch_size: int = 1
 
+
+# For a correlation over a batch; of fewer samples it is mostly chance.
+FEWEST_SAMPLES = 4
 
 TASK_TERM = LossTerm("task loss", "regression loss")
 
@@ -232,6 +265,15 @@ LOSSES: dict[str, Loss] = {
         applies=lambda config: config.kl_weight > 0 and config.ame and _has_modalities(config),
         source="of MIB, Mai et al., 2022; 0: left out, as without AME",
     ),
+    "concordance": Loss(
+        lambda inputs: concordance_loss(inputs.logits, inputs.labels, inputs.weights),
+        title="concordance loss",
+        unit="1 - CCC",
+        weight=0.0,
+        applies=lambda config: config.concordance_weight > 0,
+        source="1 - Lin's concordance correlation over a batch, for numbers; 0: left out",
+        smallest_batch_size=FEWEST_SAMPLES,
+    ),
 }
 
 
@@ -264,6 +306,7 @@ def total_loss(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 
 __all__ = [
+    "FEWEST_SAMPLES",
     "LOSSES",
     "TASK_TERM",
     "Loss",
@@ -272,6 +315,7 @@ __all__ = [
     "ModalityState",
     "boosting_loss",
     "compute_losses",
+    "concordance_loss",
     "diversity_loss",
     "loss_names",
     "loss_weights",

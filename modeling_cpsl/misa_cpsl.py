@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from .losses_cpsl import TASK_TERM, LossTerm
+from .losses_cpsl import FEWEST_SAMPLES, TASK_TERM, LossTerm
 from .outputs_cpsl import Regression, RegressorInputs
 from .pooling_cpsl import masked, sample_mean, token_mean
 from .regressor_cpsl import MultimodalRegressor, check_probability, check_weight, option
@@ -130,7 +130,7 @@ class MISARegressor(MultimodalRegressor):
     heads = frozenset({"fusion"})
     needs_text = False
     reads_word_starts = True
-    smallest_batch_size = 4
+    smallest_batch_size = FEWEST_SAMPLES
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
@@ -227,7 +227,7 @@ def _statistic(
     loss: Callable[[Tensor, Tensor, Tensor], Tensor], one: Tensor, other: Tensor, present: Tensor
 ) -> Tensor:
     """A loss over the batch; 0 where too few samples count for a statistic."""
-    return masked(loss(one.float(), other.float(), present), present.sum() >= MISARegressor.smallest_batch_size)
+    return masked(loss(one.float(), other.float(), present), present.sum() >= FEWEST_SAMPLES)
 
 
 __all__ = [

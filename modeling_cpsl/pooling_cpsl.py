@@ -1,9 +1,10 @@
-"""Means: from the tokens of a sequence to one vector per sample, and over samples to one loss."""
+"""Pooling: from the tokens of a sequence to one vector per sample, and over samples to one loss."""
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import initialization as init
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
@@ -42,7 +43,38 @@ def first_token(values: Tensor, mask: Tensor) -> Tensor:
     return values[:, 0]
 
 
-# By the name that the config's `pooling` gives it.
-POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": token_mean, "cls": first_token}
+class AttentionPooling(nn.Module):
+    """Attention over a sample's tokens with a learned query q: sum_l a_l h_l, a = softmax(q h) where the mask is set.
 
-__all__ = ["POOLINGS", "first_token", "masked", "sample_mean", "token_mean"]
+    The query is 0 at first, so that a training begins with the mean.
+
+    Args:
+        size: d, the width of the sequence.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(size))
+
+    def reset_parameters(self) -> None:
+        """Sets the query to 0."""
+        init.zeros_(self.query)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The weighted mean (B, d) of tokens, 0 for a sample without any; arguments as [`token_mean`]."""
+        values = masked(values, mask.bool()[..., None])
+        scores = (values @ self.query.to(values.dtype)).float()
+        weights = scores.masked_fill(~mask.bool(), torch.finfo(scores.dtype).min).softmax(dim=1)
+        return (weights.to(values.dtype)[:, None] @ values)[:, 0]
+
+
+Pooling = Callable[[Tensor, Tensor], Tensor]
+
+# By the name that the config's `pooling` gives it: the function or module for a sequence of a width.
+POOLINGS: dict[str, Callable[[int], Pooling]] = {
+    "mean": lambda size: token_mean,
+    "cls": lambda size: first_token,
+    "attention": AttentionPooling,
+}
+
+__all__ = ["POOLINGS", "AttentionPooling", "Pooling", "first_token", "masked", "sample_mean", "token_mean"]

@@ -16,7 +16,7 @@ from .decision_cpsl import combine, combine_deviation
 from .encoding_cpsl import FeatureNormalizer
 from .losses_cpsl import TASK_TERM, Loss, LossTerm, prediction_loss, total_loss
 from .outputs_cpsl import CPSLOutput, Regression, RegressorInputs
-from .pooling_cpsl import POOLINGS
+from .pooling_cpsl import POOLINGS, AttentionPooling
 from .tasks_cpsl import task_of
 
 
@@ -79,8 +79,7 @@ class MultimodalRegressor(nn.Module):
     # Whether each modality also has a prediction of its own.
     has_unimodal_heads: ClassVar[bool] = False
     most_heads: int = 1  # that may add up to the prediction from one modality alone
-    # The fewest samples for which all losses are computed; above 1 where some are statistics of a batch.
-    smallest_batch_size: ClassVar[int] = 1
+    smallest_batch_size: int = 1  # for which all losses are computed; above 1 where some are statistics of a batch
     # Whether it fuses a modality by its strength, see [`RegressorInputs.weakened`].
     weakens_modalities: ClassVar[bool] = False
     # Whether it reads one row a word, so that the processor has to say where words start.
@@ -96,6 +95,7 @@ class MultimodalRegressor(nn.Module):
         self.options = type(self).Options(**config.architecture_options)
         self.loss_weights: dict[str, float] = {}
         self.loss_scales: dict[str, float] = {}  # by which a training multiplies them
+        self.pooling = POOLINGS[config.pooling](config.hidden_size)
         names = config.modality_sizes if "feature_normalization" in self.config_fields else ()
         self.normalizers = nn.ModuleDict({name: FeatureNormalizer(config.feature_normalization) for name in names})
 
@@ -249,6 +249,8 @@ class MultimodalRegressor(nn.Module):
         """Initialises a module of this part where the text encoder's own initialisation would not suit it."""
         if isinstance(module, FeatureNormalizer):
             module.reset_buffers()
+        elif isinstance(module, AttentionPooling):
+            module.reset_parameters()
         elif isinstance(module, nn.Linear | nn.Conv1d) and module in self._feature_layers():
             # The text encoder's initializer_range suits its width; few features would give an almost zero signal.
             init.xavier_uniform_(module.weight)
@@ -312,7 +314,7 @@ class MultimodalRegressor(nn.Module):
         }
 
     def _pool(self, sequence: Tensor, mask: Tensor) -> Tensor:
-        return POOLINGS[self.config.pooling](sequence, mask)
+        return self.pooling(sequence, mask)
 
     def _checked_inputs(
         self,

@@ -79,8 +79,8 @@ class CPSLTrainer(
     **A step does not depend on how it is split** into micro-batches and ranks: each sample of an optimizer step counts
     once and with the same weight (one that the sampler repeated to fill up an epoch's last batch not at all), and the
     min-max bounds, the unimodal errors and thereby the modulation's coefficients, and the modalities that a policy
-    leaves out are those of the whole step. Losses that are statistics of a batch, as MISA has, are the
-    exception: they are those of each micro-batch.
+    leaves out are those of the whole step. Losses that are statistics of a batch, a concordance and those of
+    MISA, are the exception: they are those of each micro-batch.
 
     Whether two ways of splitting a step give the same *weights* depends on what the forward pass draws at random. With
     all dropout probabilities 0 and `latent_noise="sample"` nothing that it draws depends on the split: then the

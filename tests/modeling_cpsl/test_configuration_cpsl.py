@@ -139,6 +139,13 @@ def test_no_modality_is_text_alone(tmp_path):
         ),
         ({"modality_sizes": {}, "use_text": False}, ["use_text", "modality_sizes"]),
         ({"use_text": False, "pooling": "cls"}, ["pooling", "use_text"]),
+        ({"use_text": False, "pooling": "attention", "architecture": "late"}, ["pooling='attention'", "use_text"]),
+        ({"concordance_weight": -0.1}, ["concordance_weight", "-0.1"]),
+        (
+            {"concordance_weight": 0.5, "problem_type": "single_label_classification", "id2label": {0: "a", 1: "b"}},
+            ["concordance_weight=0.5", "numbers"],
+        ),
+        ({"concordance_weight": 0.5, "architecture": "late"}, ["concordance_weight=0.5", "architecture='late'"]),
         ({"latent_size": 0}, ["latent_size", "0"]),
         ({"num_labels": 7}, ["num_labels=7"]),
         ({"num_hidden_layers": 10_000}, ["num_hidden_layers=10000", "1000"]),

@@ -324,7 +324,7 @@ class TestWhatMatters:
 class TestWhatMustNotMatter:
     @each_backbone
     @pytest.mark.parametrize("normalization", ["minmax_running", "none"])
-    @pytest.mark.parametrize("pooling", ["mean", "cls"])
+    @pytest.mark.parametrize("pooling", ["mean", "cls", "attention"])
     def test_padding_and_neighbours(self, make_model, make_batch, backbone, normalization, pooling):
         model = make_model(backbone, feature_normalization=normalization, pooling=pooling)
         model.train()(**make_batch(model.config, seed=9))  # sets the running bounds

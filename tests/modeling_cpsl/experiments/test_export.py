@@ -78,7 +78,7 @@ def export(tmp_path, model, **options):
     [
         ("deberta", {}),
         ("deberta", {"use_text": False, **named("single_label_classification", *SEVERAL)}),
-        ("bert", named("multi_label_classification", *SEVERAL)),
+        ("bert", {"pooling": "attention", **named("multi_label_classification", *SEVERAL)}),
         ("mpnet", named("regression", *NUMBERS)),
         (
             "bert",

@@ -378,3 +378,17 @@ def test_training_forgets_the_calibration_of_other_weights(tmp_path):
 def test_a_batch_that_leaves_no_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"per_device_train_batch_size=64.*leaves no step.*30 samples"):
         make_trainer(tmp_path, per_device_train_batch_size=64, dataloader_drop_last=True)
+
+
+def test_a_concordance_is_of_batches_that_are_large_enough(tmp_path):
+    fields = {"concordance_weight": 1.0}
+    with pytest.raises(ValueError, match=r"per_device_train_batch_size=3: .* need at least 4 samples"):
+        make_trainer(tmp_path, config_fields=fields, per_device_train_batch_size=3)
+    options = {"num_samples": 19, "per_device_train_batch_size": 16, "num_train_epochs": 1, "eval_strategy": "epoch"}
+    trainer = make_trainer(tmp_path, config_fields=fields, **options)
+    trainer.train()
+    assert [len(samples) for samples in trainer.samples] == [16, 3]  # of which the last has none
+    [logged] = [row["train_concordance_loss"] for row in trainer.state.log_history if "train_concordance_loss" in row]
+    [judged] = [row["eval_concordance_loss"] for row in trainer.state.log_history if "eval_concordance_loss" in row]
+    assert 0 < logged * 19 / 16 < 2 and 0 < judged < 2
+    assert all(value.isfinite().all() for value in trainer.model.parameters())
