@@ -13,14 +13,16 @@ from .base import TrainableModelMixin
 from .checkpoints import load_training_state, resuming_from
 from .embedding_rows import trained_embeddings
 from .low_rank_adapters import LowRankAdapters
+from .mixout import Mixout
 
 
-# What a checkpoint keeps beside Trainer's own files, where adapters are trained.
+# What a checkpoint keeps beside Trainer's own files, where adapters are trained, and with mixout.
 ADAPTERS_FILE = "adapters.pt"
+FIRST_WEIGHTS_FILE = "first_weights.pt"
 
 
 class EncoderMixin(TrainableModelMixin):
-    """Follows `freeze_encoder`, `lora_rank` and `train_embeddings` until `train` ends.
+    """Follows `freeze_encoder`, `lora_rank`, `mixout` and `train_embeddings` until `train` ends.
 
     Then the model has the parameters that it had before, trained. A model that reads no text stays as it is.
     """
@@ -28,6 +30,7 @@ class EncoderMixin(TrainableModelMixin):
     args: CPSLTrainingArguments
     _until_trained: contextlib.ExitStack
     _adapters: LowRankAdapters | None = None
+    _mixout: Mixout | None = None
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.is_in_train:
@@ -45,6 +48,7 @@ class EncoderMixin(TrainableModelMixin):
         self._add_adapters()
         if self.args.freeze_encoder and "text" in self.unwrapped_model.modality_names:
             self._until_trained.enter_context(frozen(self.unwrapped_model.modality_parameters("text")))
+        self._add_mixout(resume_from_checkpoint)
         self._choose_trained_embeddings()
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
 
@@ -52,6 +56,8 @@ class EncoderMixin(TrainableModelMixin):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save and self._adapters is not None:
             torch.save(self._adapters.state_dict(), Path(output_dir) / ADAPTERS_FILE)
+        if self.args.should_save and self._mixout is not None:
+            torch.save(self._mixout.first_weights, Path(output_dir) / FIRST_WEIGHTS_FILE)
 
     def _add_adapters(self) -> None:
         """Adds the adapters that `lora_rank` asks for, unless they are there."""
@@ -69,6 +75,27 @@ class EncoderMixin(TrainableModelMixin):
         self._adapters.merge()
         self._adapters = None
         self._forget_optimizer()
+
+    def _add_mixout(self, checkpoint: str | None) -> None:
+        """Adds the `mixout` that is asked for, unless it is there; from a checkpoint with that training's weights."""
+        model = self.unwrapped_model
+        if not self.args.mixout or self._mixout is not None or "text" not in model.modality_names:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                f"mixout={self.args.mixout} needs whole weights, and FSDP and DeepSpeed shard them; leave it out"
+            )
+        self._mixout = Mixout(self.model, model.modality_parameters("text"), self.args.mixout)
+        self._until_trained.callback(self._remove_mixout)
+        if checkpoint is not None:
+            state = load_training_state(checkpoint, FIRST_WEIGHTS_FILE, self.args.device)
+            with resuming_from(checkpoint):
+                self._mixout.load_first_weights(state)
+
+    def _remove_mixout(self) -> None:
+        assert self._mixout is not None
+        self._mixout.remove()
+        self._mixout = None
 
     def _choose_trained_embeddings(self) -> None:
         """Lets the model train the embeddings that `train_embeddings` names."""

@@ -51,6 +51,13 @@ class FineTuningArguments:
             "it; saved models are plain. Needs the extra lora. Default: train the encoder itself."
         },
     )
+    mixout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Mixout: in training the weights of each input of the text encoder's linear layers are with this "
+            "probability those that the training began with, drawn anew in each pass (docs/transfer.md)."
+        },
+    )
     weight_averaging: str = field(
         default="none",
         metadata={
@@ -93,9 +100,16 @@ class FineTuningArguments:
         if not 0.0 <= self.rdrop_weight < math.inf:
             raise ValueError(f"rdrop_weight={self.rdrop_weight} must be a finite number, at least 0")
         check_at_least_1(lora_rank=self.lora_rank)
+        if not 0.0 <= self.mixout < 1.0:
+            raise ValueError(f"mixout={self.mixout} must be at least 0 and below 1")
+        if self.mixout and self.lora_rank is not None:
+            raise ValueError(
+                "mixout has no effect with lora_rank, which trains no weight of an encoder; leave one out"
+            )
         if self.freeze_encoder:
             of_no_effect = {
                 "lora_rank": self.lora_rank is not None,
+                "mixout": self.mixout > 0,
                 "encoder_learning_rate": self.encoder_learning_rate is not None,
                 "layer_learning_rate_decay": self.layer_learning_rate_decay != 1.0,
             }

@@ -70,6 +70,7 @@ def test_a_model_without_text_has_nothing_to_freeze(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"mixout": 0.1}, "mixout has no effect with freeze_encoder"),
         ({"encoder_learning_rate": 1e-5}, "encoder_learning_rate has no effect with freeze_encoder"),
         ({"layer_learning_rate_decay": 0.9}, "layer_learning_rate_decay has no effect with freeze_encoder"),
         (

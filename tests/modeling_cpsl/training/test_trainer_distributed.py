@@ -37,6 +37,8 @@ RESUMABLE["fine-tuning"] = SAVING | {
     **{"lora_rank": 2, "rdrop_weight": 1.0},
     **{"weight_averaging": "ema", "weight_averaging_options": {"decay": 0.5}},
 }
+# The weights that it began with are kept for it.
+RESUMABLE["mixout"] = SAVING | {"mixout": 0.3}
 # What decides for single samples, in pairs of different moments.
 BALANCING = {
     "opm and curriculum": {
