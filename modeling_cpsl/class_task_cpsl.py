@@ -1,5 +1,6 @@
 """Labels that are one of several classes, such as an emotion, or several classes at once."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,15 @@ class ClassTask(Task):
     def divergence(self, logits: Tensor, others: Tensor) -> Tensor:
         """The mean of the two Kullback-Leibler divergences."""
         return _symmetric_divergence(logits.float().log_softmax(-1), others.float().log_softmax(-1))
+
+    def distillation_losses(self, logits: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
+        """The Kullback-Leibler divergence from the teacher, who has learnt what classes count by."""
+        targets = teacher.log_softmax(dim=-1)
+        return F.kl_div(logits.log_softmax(dim=-1), targets, reduction="none", log_target=True).sum(dim=-1)
+
+    def ensemble_logits(self, logits: Tensor) -> Tensor:
+        """The logarithms of the mean probabilities."""
+        return logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))
 
     def constant(self, labels: np.ndarray) -> np.ndarray:
         """See [`Task.constant`]."""
@@ -150,6 +160,15 @@ class LabelSetTask(Task):
         """The mean of the two Kullback-Leibler divergences of having each class or not; the mean over classes."""
         both = (torch.stack([values, -values], dim=-1).float() for values in (logits, others))
         return _symmetric_divergence(*map(F.logsigmoid, both)).mean(dim=-1)
+
+    def distillation_losses(self, logits: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
+        """The binary cross-entropy with the teacher's probabilities, who has learnt what classes count by."""
+        losses = F.binary_cross_entropy_with_logits(logits, teacher.sigmoid(), reduction="none")
+        return losses.mean(dim=-1)
+
+    def ensemble_logits(self, logits: Tensor) -> Tensor:
+        """log p - log(1 - p) of the mean probabilities p."""
+        return F.logsigmoid(logits).logsumexp(dim=0) - F.logsigmoid(-logits).logsumexp(dim=0)
 
     def conformity_errors(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """1 - p of what the label says, for each class."""

@@ -133,6 +133,14 @@ class NumberTask(Task):
         differences = (logits.float() - others.float()).square()
         return differences if self.is_one_number else differences.mean(dim=-1)
 
+    def distillation_losses(self, logits: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
+        """The loss of a label, with what the teacher predicts in its place."""
+        return self.losses(logits, teacher, kind)
+
+    def ensemble_logits(self, logits: Tensor) -> Tensor:
+        """The mean."""
+        return logits.mean(dim=0)
+
     def conformity_errors(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The absolute error of each number."""
         return np.abs(np.asarray(scores, dtype=np.float64) - np.asarray(labels, dtype=np.float64))

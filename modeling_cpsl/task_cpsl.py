@@ -217,6 +217,14 @@ class Task:
         """How far apart (B,) two predictions of the same samples are, with gradient: as R-Drop has it."""
         raise NotImplementedError
 
+    def distillation_losses(self, logits: Tensor, teacher: Tensor, kind: str = "mse") -> Tensor:
+        """The loss (B,) of how far predictions are from a teacher's, both as logits; `kind` as for [`losses`]."""
+        raise NotImplementedError
+
+    def ensemble_logits(self, logits: Tensor) -> Tensor:
+        """The logits (...) of the mean of what M models predict, from theirs (M, ...)."""
+        raise NotImplementedError
+
     def constant(self, labels: np.ndarray) -> np.ndarray:
         """The best that can be [`predicted`] for all samples alike: mean labels, or the frequencies of classes."""
         return np.asarray(labels, dtype=np.float64).mean(axis=0)

@@ -22,7 +22,7 @@ SPECIFICATION_FILE = "specification.yaml"
 # What `rows` may be in place of a mapping: a row for every subset of the modalities.
 EVERY_SUBSET = "every_subset"
 # Names of rows stand in tables, and become names of files.
-_ROW_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.+() -]*[A-Za-z0-9_.+)-])?")
+_ROW_NAME = re.compile(r"[A-Za-z0-9+]([A-Za-z0-9_.+() -]*[A-Za-z0-9_.+)-])?")
 # Options that the specification itself decides.
 DECIDED_OPTIONS = ("seed", "fold", "fold_group", "fold_seed", "output_dir", "resume_from_checkpoint")
 

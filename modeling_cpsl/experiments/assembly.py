@@ -292,6 +292,11 @@ def prepare(recipe: Recipe) -> tuple[CPSLTrainer, dict[str, Any]]:
                 f"early_stopping_patience={arguments.early_stopping_patience}: {recipe.data.dataset} has no "
                 "validation split to judge by; leave it out, or cut one with --fold 0/5"
             )
+        if arguments.decision_weights:
+            raise ValueError(
+                f"decision_weights: {recipe.data.dataset} has no validation split to fit them on; leave it out, or "
+                "cut one with --fold 0/5"
+            )
         arguments.eval_strategy, arguments.load_best_model_at_end = "no", False
     task = label_fields(dataset["train"], arguments.class_weights)
     model, info = build_model(recipe.model, processor, backbone, name_or_path, task)

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from accelerate.utils.memory import clear_device_cache
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HTTPError
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PredictionOutput
 from transformers.utils.hub import hf_api
 
 from data_builders.columns import read_columns
@@ -27,6 +30,7 @@ from ..class_task_cpsl import ClassTask
 from ..configuration_cpsl import CPSLConfigMixin
 from ..training.checkpoints import last_complete_checkpoint, link_equal_weights, resuming_from
 from ..training.encoding import modality_sets
+from ..training.labels import task_of_model
 from ..training.task_metrics import confusion
 from ..training.trainer import CPSLTrainer
 from ..uncertainty_cpsl import DEFAULT_COVERAGE, conformal_quantiles
@@ -34,6 +38,16 @@ from . import plots, records
 from .assembly import prepare
 from .console import Console, quiet_libraries
 from .decision import calibration_samples, fit_decision
+from .members import (
+    Member,
+    describe_ensemble,
+    ensemble_logits,
+    ensemble_metrics,
+    has_members,
+    member_recipe,
+    read_member,
+    write_member,
+)
 from .model_card import write_model_card
 from .prediction_tables import scores_and_labels
 from .recipe import Recipe, read_recipe
@@ -122,34 +136,36 @@ def starting_point(output_dir: str, checkpoint: str | None) -> str | None:
     latest = last_complete_checkpoint(output_dir)
     resumed = latest if checkpoint == "last" else checkpoint
     holds_run = latest or Path(output_dir, records.RESULTS_FILE).is_file()
-    if holds_run and (resumed is None or Path(resumed).resolve().parent != Path(output_dir).resolve()):
-        way_out = ", or continue that run with --resume_from_checkpoint last" if latest else ""
+    under_way = latest or has_members(output_dir)
+    is_elsewhere = resumed is None or Path(resumed).resolve().parent != Path(output_dir).resolve()
+    if (holds_run and is_elsewhere) or (under_way and checkpoint is None):
+        way_out = ", or continue that run with --resume_from_checkpoint last" if under_way else ""
         raise ValueError(f"output_dir {output_dir} holds a run already; remove it or name another one{way_out}")
     return resumed
 
 
 def _train(recipe: Recipe) -> dict[str, float]:
-    options = recipe.resolved()
+    options, members = recipe.resolved(), _train_members(recipe)
     trainer, dataset = prepare(recipe)
-    if trainer.args.decision_weights and "validation" not in dataset:
-        raise ValueError(
-            f"decision_weights: {recipe.data.dataset} has no validation split to fit them on; leave it out, or "
-            "cut one with --fold 0/5"
-        )
+    task = task_of_model(trainer.unwrapped_model)
+    if members:
+        trainer.set_teacher(ensemble_logits(members, "train", task))
     with Console(trainer, options) as console:
-        checkpoint = trainer.args.resume_from_checkpoint
-        if checkpoint is not None:
-            check_checkpoint(checkpoint, trainer, options)
-        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        metrics = _trained(trainer, options)
         trainer.save_model(_internal_call=True)  # without the push, which comes last
         if trainer.is_world_process_zero() and trainer.state.best_model_checkpoint is not None:
             link_equal_weights(trainer.args.output_dir, trainer.state.best_model_checkpoint)
         if trainer.args.decision_weights:
             fit_decision(trainer, dataset["validation"], recipe.data.fold_group)
         metrics |= evaluate_splits(trainer, dataset)
+        if members:
+            metrics |= ensemble_metrics(members, dataset, task)
         if trainer.is_world_process_zero():
             write_records(trainer, metrics, options, dataset)
-        console.report(metrics, [name for name in dataset if name != "train"])
+        judged = [name for name in dataset if name != "train"]
+        console.report(metrics, judged)
+        if members and trainer.is_world_process_zero():
+            print(describe_ensemble(metrics, len(members), judged, task))
     if trainer.args.push_to_hub and trainer.is_world_process_zero():
         push(trainer)
     trainer.accelerator.wait_for_everyone()
@@ -157,25 +173,83 @@ def _train(recipe: Recipe) -> dict[str, float]:
     return metrics
 
 
+def _trained(trainer: CPSLTrainer, options: dict[str, Any]) -> dict[str, float]:
+    """Trains, from the checkpoint if there is one; returns Trainer's metrics of a training."""
+    checkpoint = trainer.args.resume_from_checkpoint
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, trainer, options)
+    return trainer.train(resume_from_checkpoint=checkpoint).metrics
+
+
+def _train_members(recipe: Recipe) -> list[Member]:
+    """The members that the run is distilled from; each is trained once, and where it was stopped goes on.
+
+    Every process calls it; what is kept of a member is on the disk of the first one.
+    """
+    args = recipe.training
+    if args.distillation_members and recipe.data.streaming:
+        raise ValueError("distillation_members: what members predict for a stream is not kept; leave --streaming out")
+    members, is_main = [], args.process_index == 0
+    for number in range(args.distillation_members):
+        own = member_recipe(recipe, number)
+        folder = Path(own.training.output_dir)
+        [member] = broadcast_object_list([read_member(folder) if is_main else None])
+        if member is None:
+            if is_main:
+                print(f"member {number + 1} of {args.distillation_members}, with seed {own.training.seed}:")
+            with _output_folder(folder):
+                member = _train_member(own)
+            clear_device_cache(garbage_collection=True)
+        elif args.resume_from_checkpoint is None and (changed := _changed_options(member.options, own.resolved())):
+            raise ValueError(
+                f"output_dir {args.output_dir} holds members that were trained with other options ({changed[0]} "
+                f"{member.options[changed[0]]}); remove it or name another one"
+            )
+        if args.local_process_index == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # its weights have done their part
+        members.append(member)
+    return members
+
+
+def _train_member(recipe: Recipe) -> Member:
+    recipe.training.resume_from_checkpoint = last_complete_checkpoint(recipe.training.output_dir)
+    options = recipe.resolved()
+    trainer, dataset = prepare(recipe)
+    with Console(trainer, options):
+        _trained(trainer, options)
+        logits = {name: _logits(_predict(trainer, split, name)) for name, split in dataset.items()}
+    member = Member(options, {name: values.astype(np.float32) for name, values in logits.items()})
+    if trainer.is_world_process_zero():
+        write_member(member, Path(recipe.training.output_dir))
+    trainer.accelerator.wait_for_everyone()
+    return member
+
+
+def _predict(trainer: CPSLTrainer, split: Any, name: str) -> PredictionOutput:
+    ignored = [*trainer.model.config.keys_to_ignore_at_inference, "fusion_weights"]
+    return trainer.predict(split, ignore_keys=ignored, metric_key_prefix=name)
+
+
+def _logits(result: PredictionOutput) -> np.ndarray:
+    # Of an architecture without predictions from one modality alone there is one array.
+    return result.predictions[0] if isinstance(result.predictions, tuple) else result.predictions
+
+
 def evaluate_splits(trainer: CPSLTrainer, dataset: dict[str, Any]) -> dict[str, float]:
     """The metrics of every split but the training's; each split's predictions are written."""
     metrics: dict[str, float] = {}
-    ignored = [*trainer.model.config.keys_to_ignore_at_inference, "fusion_weights"]
     for name, split in dataset.items():
         if name == "train":
             continue
-        result = trainer.predict(split, ignore_keys=ignored, metric_key_prefix=name)
+        result = _predict(trainer, split, name)
         metrics |= result.metrics
         if trainer.is_world_process_zero():
             ids = [sample_id for table in read_columns(split, ["id"]) for sample_id in table["id"].to_pylist()]
-            # Of an architecture without predictions from one modality alone there is one array.
-            outputs = result.predictions if isinstance(result.predictions, tuple) else (result.predictions, {})
-            predictions, unimodal_predictions = outputs
             records.write_predictions(
                 ids,
                 result.label_ids,
-                predictions,
-                unimodal_predictions,
+                _logits(result),
+                result.predictions[1] if isinstance(result.predictions, tuple) else {},
                 trainer.args.output_dir,
                 name,
                 trainer.accelerator.unwrap_model(trainer.model).task,

@@ -77,6 +77,18 @@ class FineTuningArguments:
         },
     )
 
+    distillation_members: int = field(
+        default=0,
+        metadata={
+            "help": "Above 0: first train so many models with other seeds, and have this one learn from the mean of "
+            "what they predict for the training samples, beside the labels (docs/transfer.md)."
+        },
+    )
+    distillation_weight: float = field(
+        default=0.5,
+        metadata={"help": "How much of the task loss is that of the members' mean; the rest is that of the labels."},
+    )
+
     @property
     def averaging(self) -> WeightAveraging:
         """The way to average weights that `weight_averaging` names."""
@@ -99,6 +111,10 @@ class FineTuningArguments:
         check_method(self, "weight_averaging", WEIGHT_AVERAGING)
         if not 0.0 <= self.rdrop_weight < math.inf:
             raise ValueError(f"rdrop_weight={self.rdrop_weight} must be a finite number, at least 0")
+        if self.distillation_members < 0:
+            raise ValueError(f"distillation_members={self.distillation_members} must be at least 0")
+        if not 0.0 < self.distillation_weight <= 1.0:
+            raise ValueError(f"distillation_weight={self.distillation_weight} must be above 0 and at most 1")
         check_at_least_1(lora_rank=self.lora_rank)
         if not 0.0 <= self.mixout < 1.0:
             raise ValueError(f"mixout={self.mixout} must be at least 0 and below 1")

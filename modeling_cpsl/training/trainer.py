@@ -36,6 +36,7 @@ from .checkpoints import (
 from .coalitions import squared_coalition_errors
 from .collation import CPSLDataCollator
 from .contract import TrainableModel
+from .distillation_mixin import DistillationMixin
 from .embedding_rows import check_trained_rows, trained_rows
 from .encoder_mixin import EncoderMixin
 from .labels import LabelStatistics, check_one_number, task_of_model
@@ -72,6 +73,7 @@ class CPSLTrainer(
     WeightAveragingMixin,
     EncoderMixin,
     RDropMixin,
+    DistillationMixin,
     Trainer,
 ):
     """Trains a CPSL model, or any other one that meets [`TrainableModel`].

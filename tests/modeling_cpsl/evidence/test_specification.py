@@ -56,10 +56,11 @@ def test_what_is_saved_is_the_same_specification(tmp_path):
 
 
 def test_names_of_rows_are_for_tables_and_give_names_of_files(tmp_path):
-    rows = {"MAG (this package)": {}, "text+timing": {"modalities": "text,timing"}}
+    rows = {"MAG (this package)": {}, "text+timing": {"modalities": "text,timing"}, "+ R-Drop": {"rdrop_weight": 1}}
     specification = read_specification(written(tmp_path, rows=rows))
     assert [run.name for run in specification.planned_runs()] == [
-        "MAG-this-package-seed0", "text+timing-seed0", "MAG-this-package-seed1", "text+timing-seed1",
+        "MAG-this-package-seed0", "text+timing-seed0", "+-R-Drop-seed0",
+        "MAG-this-package-seed1", "text+timing-seed1", "+-R-Drop-seed1",
     ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import ast
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from modeling_cpsl.experiments import assembly, recipe, run
 from modeling_cpsl.experiments.data_arguments import DataArguments
+from modeling_cpsl.experiments.members import read_member
 from modeling_cpsl.training.metrics import METRICS
 
 
@@ -24,7 +26,9 @@ ROOT = Path(__file__).parents[3]
 ACCELERATE = ("-m", "accelerate.commands.launch")
 CONFIGS = ROOT / "modeling_cpsl" / "recipes" / "accelerate"
 NUM_PROCESSES = {"fsdp2": 4, "one_machine": 4, "two_cpu_processes": 2, "two_machines": 8}
+TRAIN_SHARE = 0.25
 OPTIONS = [
+    *("--train_share", str(TRAIN_SHARE)),
     *("--max_steps", "3", "--use_cpu", "--disable_tqdm", "true", "--per_device_eval_batch_size", "8"),
     *("--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"),
 ]
@@ -61,11 +65,12 @@ def test_accelerate_reads_the_file(name):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """A training on two processes: what it left and what it printed."""
+    """A training on two processes, with a member to be distilled from: what it left and what it printed."""
     output_dir = tmp_path_factory.mktemp("two")
     config = ("--config_file", CONFIGS / "two_cpu_processes.yaml", "--main_process_port", free_port())
     command = ("-m", "modeling_cpsl", "train", "sample", "--output_dir", output_dir)
-    printed, errors = finish(launch(*ACCELERATE, *config, *command, *OPTIONS))
+    distilled = ("--distillation_members", "1")
+    printed, errors = finish(launch(*ACCELERATE, *config, *command, *OPTIONS, *distilled))
     check_clean_end(errors)
     return output_dir, printed
 
@@ -75,10 +80,14 @@ def test_two_processes_ran(two_processes):
     output_dir, printed = two_processes
     log = [json.loads(line) for line in (output_dir / "training_log.jsonl").read_text().splitlines()]
     # 3 steps of the recipe's 16 samples on each of two processes
-    num_samples = len(assembly.load_data(DataArguments())["train"])
+    num_samples = len(assembly.load_data(DataArguments(train_share=TRAIN_SHARE))["train"])
     steps_per_epoch = -(-num_samples // (2 * 16))
     assert log[-1]["epoch"] == pytest.approx(3 / steps_per_epoch)
-    assert printed.count("are in") == printed.count("kept: ") == 1
+    assert printed.count("are in") == printed.count("kept: ") == printed.count("member 1 of 1") == 1
+    member = read_member(output_dir / "members" / "0")
+    assert len(member.logits["train"]) == num_samples and np.isfinite(member.logits["train"]).all()
+    assert [path.name for path in (output_dir / "members").iterdir()] == ["0.pt"]
+    assert any("train_distillation_loss" in row for row in log)
 
 
 @pytest.mark.slow
