@@ -29,7 +29,16 @@ EXTEND = ROOT / "docs" / "extend.md"
 PAGES = [README, CHANGELOG, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- not run: ([^>]+) -->\n)?```(\w+)\n(.*?)```", flags=re.DOTALL)
 # How many blocks say that they cannot run here, for want of data or GPUs. Do not hide a block that could run.
-NUM_NOT_RUN = {"demo": 1, "own_clips": 1, "peers": 1, "README": 2, "train": 7, "scale": 1, "transfer": 2, "findings": 1}
+NUM_NOT_RUN = {
+    "demo": 1,
+    "own_clips": 1,
+    "peers": 1,
+    "README": 2,
+    "train": 7,
+    "scale": 1,
+    "transfer": 2,
+    "findings": 1,
+}
 
 
 def blocks(page):

@@ -18,6 +18,7 @@ from modeling_cpsl.evidence.tables import latex, markdown, table_of_values
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path.parent for path in (ROOT / "experiments" / "results").glob("*/specification.yaml"))
 FINDINGS = (ROOT / "docs" / "findings.md").read_text()
+README = (ROOT / "README.md").read_text()
 # The metrics of the tables of sentiments in docs/findings.md; those of other labels have what a report shows.
 METRICS = ["mae", "corr", "acc7", "acc2_nonzero"]
 
@@ -61,3 +62,19 @@ def test_the_findings_quote_them(folder):
     quoted = with_metrics(summary, METRICS) if summary.task.is_sentiment else shown_by_default(summary)
     rows = [line for line in markdown(quoted, None).splitlines() if re.match(r"\| (?!---)", line)]
     assert rows and all(row in FINDINGS for row in rows)
+
+
+@pytest.mark.slow
+def test_the_readme_quotes_the_search():
+    summary, _ = summary_of(ROOT / "experiments" / "results" / "mosi_minilm_search")
+    rows = {row.name: row for row in summary.rows}
+    quoted = re.findall(r"^\| (text|CPSL)(.*?) \| (\.\d+) \| (.*?) \| (\.\d+) \| (\.\d+) \|$", README, flags=re.M)
+    names = ["text", "method", "text after SST", "text after SST + R-Drop"]
+    assert len(quoted) == len(names)
+    for name, (*_, mae, interval, corr, acc2) in zip(names, quoted, strict=True):
+        values = [rows[name].metrics[metric].mean() for metric in ("mae", "corr", "acc2_nonzero")]
+        assert [mae, corr, acc2] == [f"{value:.3f}".lstrip("0") for value in values]
+        if name != "text":
+            difference = rows[name].differences["mae"]
+            ends = [f"{end:+.3f}".replace("0.", ".") for end in (difference.low, difference.high)]
+            assert interval == " to ".join(ends)
