@@ -17,7 +17,7 @@ from modeling_cpsl.evidence.tables import latex, markdown, table_of_values
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path.parent for path in (ROOT / "experiments" / "results").glob("*/specification.yaml"))
-FINDINGS = (ROOT / "docs" / "findings.md").read_text()
+FINDINGS = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("findings", "balance"))
 README = (ROOT / "README.md").read_text()
 # The metrics of the tables of sentiments in docs/findings.md; those of other labels have what a report shows.
 METRICS = ["mae", "corr", "acc7", "acc2_nonzero"]
@@ -42,7 +42,9 @@ def summary_of(folder):
     specification = saved_specification(folder)
     records = read_records(folder)
     split = split_to_report(records)
-    return summarize(records, list(specification.rows), specification.reference, split=split), specification
+    steps = specification.waterfall or ()
+    summary = summarize(records, list(specification.rows), specification.reference, split=split, steps=steps)
+    return summary, specification
 
 
 @pytest.mark.slow
