@@ -38,6 +38,7 @@ NUM_NOT_RUN = {
     "scale": 1,
     "transfer": 2,
     "findings": 2,
+    "balance": 1,
 }
 
 
