@@ -70,10 +70,7 @@ def plot_forest(summary: Summary, path: str | os.PathLike) -> None:
         panels[0][0].set_yticks(range(len(rows)), [row.name for row in rows])
         title = f"Difference from {summary.reference} on the {summary.split} split, {CONFIDENCE * 100:.0f} % intervals"
         figure.suptitle(title, fontsize=9)
-        figure.tight_layout()
-        with replacing_file(path) as unfinished:
-            figure.savefig(unfinished, dpi=150, format="png")
-        plt.close(figure)
+        _save(figure, path)
 
 
 def plot_waterfall(summary: Summary, path: str | os.PathLike) -> None:
@@ -107,10 +104,17 @@ def plot_waterfall(summary: Summary, path: str | os.PathLike) -> None:
         axes.set_xlabel(f"{metric} on the {summary.split} split ({better} is better)")
         title = f"Difference of each row from the one above, {CONFIDENCE * 100:.0f} % intervals"
         figure.suptitle(title, fontsize=9)
-        figure.tight_layout()
-        with replacing_file(path) as unfinished:
-            figure.savefig(unfinished, dpi=150, format="png")
-        plt.close(figure)
+        _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike) -> None:
+    """Writes a figure as a PNG file, which appears whole or not at all, and forgets it."""
+    import matplotlib.pyplot as plt
+
+    figure.tight_layout()
+    with replacing_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")
+    plt.close(figure)
 
 
 def _draw_step(axes: Any, position: int, start: float, difference: Difference, greater_is_better: bool) -> None:
@@ -194,10 +198,7 @@ def _plot_learning_curves(logs: Mapping[str, tuple[Log, Log]], task: Task, path:
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"validation MAE ({task.unit})" if metric == "mae" else METRIC_PANELS[metric].title)
         axes.legend(fontsize=8, frameon=False, ncols=1 + len(logs) // 8)
-        figure.tight_layout()
-        with replacing_file(path) as unfinished:
-            figure.savefig(unfinished, dpi=150, format="png")
-        plt.close(figure)
+        _save(figure, path)
 
 
 __all__ = ["plot_curves", "plot_forest", "plot_waterfall"]

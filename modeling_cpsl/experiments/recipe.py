@@ -310,8 +310,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _recipe_arguments(path: Path, parser: _RecipeParser, without: Collection[str] = ()) -> list[str]:
     """A recipe file's entries as command line arguments, without those of some names."""
-    # `versions` is what a finished run notes beside its options.
-    recipe = {name: value for name, value in read_yaml(path).items() if name not in {"versions", *without}}
+    left_out = {"versions", *without}  # the versions are what a finished run notes beside its options
+    recipe = {name: value for name, value in read_yaml(path).items() if name not in left_out}
     return _as_arguments(recipe, parser, source=str(path))
 
 

@@ -141,6 +141,9 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(specification, tmp_pa
     content = yaml.safe_load(path.read_text()) | {"seeds": [0]}
     content["rows"] = {"broken": {"learning_rate": 1e30}, "text": content["rows"]["text"]}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
+    earlier = tmp_path / "out" / "runs" / "broken-seed0.log"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("of an earlier try\n")
     process = start((path, options), "--output_dir", tmp_path / "out", "--workers", "2")
     printed, errors = process.communicate(timeout=600)
     assert process.returncode == 1
@@ -149,7 +152,8 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(specification, tmp_pa
     assert "1 of the runs failed, the first is broken-seed0" in line
     record = records_in(tmp_path / "out")["broken-seed0"]
     assert record["status"] == "failed" and record["error"]
-    assert (tmp_path / "out" / record["log"]).is_file()
+    log = (tmp_path / "out" / record["log"]).read_text()
+    assert log.startswith("of an earlier try\n") and record["error"] in log
 
     content["rows"]["text"]["residual_weight"] = 0.5
     path.write_text(yaml.safe_dump(content, sort_keys=False))
