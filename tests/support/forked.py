@@ -1,5 +1,6 @@
 """Processes that may be killed, interrupted or refused a file, and need not import everything first."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 
 class ForkedProcess(multiprocessing.get_context("fork").Process):
@@ -63,3 +65,12 @@ class ForkedProcess(multiprocessing.get_context("fork").Process):
             file.seek(0)
         with self._streams["stdout"] as output, self._streams["stderr"] as errors:
             return output.read(), errors.read()
+
+
+def is_written(path: Path) -> bool:
+    """Whether a JSON file is there to its end: it exists before its content does."""
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 import numpy as np
 import pytest
 import torch
-from forked import ForkedProcess
+from forked import ForkedProcess, is_written
 from labelled_runs import SMALL, labelled_rows, write_rows
 from run_cases import pictures_not_rendered
 from shared_run import built_once
@@ -37,9 +37,9 @@ def train(data, folder, **options):
 
 
 def killed(data, folder, mark):
-    """Trains in a process that is killed as soon as there is a file in the folder; returns what it printed."""
+    """Trains in a process that is killed as soon as a file in the folder is written; returns what it printed."""
     process = ForkedProcess(lambda: train(data, folder, **DISTILLED, resume_from_checkpoint="last") and None)
-    process.signal_when((folder / mark).is_file, signal.SIGKILL)
+    process.signal_when(lambda: is_written(folder / mark), signal.SIGKILL)
     process.start()
     printed, _ = process.finish()
     assert process.exitcode == -signal.SIGKILL

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from forked import ForkedProcess
+from forked import ForkedProcess, is_written
 from huggingface_hub import ModelCard
 from labelled_runs import LABELS, SIZES, labelled_rows, labelled_run, train, write_rows
 from safetensors.torch import load_file
@@ -202,7 +202,7 @@ def test_draws_of_latents_have_a_deviation_in_the_table(finished, sentiment, tmp
 def test_a_training_that_is_killed_goes_on_to_the_same_end(finished, tmp_path, capsys):
     folder = tmp_path / "run"
     process = ForkedProcess(train, finished.kind, finished.data, folder)
-    process.signal_when((folder / "checkpoint-6" / "trainer_state.json").is_file, signal.SIGKILL)
+    process.signal_when(lambda: is_written(folder / "checkpoint-6" / "trainer_state.json"), signal.SIGKILL)
     process.start()
     process.finish()
     assert process.exitcode == -signal.SIGKILL and not (folder / "all_results.json").exists()
