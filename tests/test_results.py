@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = sorted(path.parent for path in (ROOT / "experiments" / "results").glob("*/specification.yaml"))
 FINDINGS = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("findings", "balance"))
 README = (ROOT / "README.md").read_text()
-# The metrics of the tables of sentiments in docs/findings.md, whose differences are of the first; those of other labels
+# The metrics of the tables of sentiments in docs/findings.md; differences are of the first. Tables of other labels
 # have what a report shows.
 METRICS = ["mae", "corr", "acc7", "acc2_nonzero"]
 
