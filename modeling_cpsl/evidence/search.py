@@ -23,7 +23,7 @@ from ..training.task_metrics import best_metric, judging_metric
 from .records import read_record, record_path
 from .running import run_experiment
 from .search_space import read_space
-from .specification import Specification
+from .specification import Specification, check_options
 
 
 SEARCH_FILE, STORAGE_FILE = "search.yaml", "trials.journal"
@@ -72,6 +72,10 @@ def search(
         importlib.import_module("optuna")
     except ModuleNotFoundError as error:
         raise DataError(f"{error.name} is not installed; a search needs it: pip install 'cpsl[search]'") from None
+    decided = {"resume_from_checkpoint": "leave it out, since the same command continues a search"}
+    if num_folds is not None:
+        decided["fold"] = "leave it out, or --folds to judge by one fold"
+    check_options(options, "command line", decided)
     folder = Path(output_dir)
     space = read_space(Path(space_file), base, options)
     metric = _metric(read_recipe(base, arguments=options))

@@ -1,5 +1,6 @@
 """A specification of an experiment: a recipe, the rows of a table that change its options, seeds and folds."""
 
+import argparse
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from data_builders.columns import modality_sizes
-from data_builders.command_line import CommandParser, did_you_mean
+from data_builders.command_line import CommandParser, UsageError, did_you_mean
 from data_builders.cross_validation import SMALLEST_NUM_FOLDS
 from data_builders.files import DataError, broken_files_are_data_errors, replacing_file
 
 from ..experiments.assembly import load_data
-from ..experiments.recipe import Recipe, read_recipe, read_yaml
+from ..experiments.recipe import Recipe, check_arguments, read_recipe, read_yaml
 
 
 SPECIFICATION_FILE = "specification.yaml"
@@ -23,8 +24,15 @@ SPECIFICATION_FILE = "specification.yaml"
 EVERY_SUBSET = "every_subset"
 # Names of rows stand in tables, and become names of files.
 _ROW_NAME = re.compile(r"[A-Za-z0-9+]([A-Za-z0-9_.+() -]*[A-Za-z0-9_.+)-])?")
-# Options that the specification itself decides.
-DECIDED_OPTIONS = ("seed", "fold", "fold_group", "fold_seed", "output_dir", "resume_from_checkpoint")
+# Options that the specification itself decides, which would make several runs the same one; and where they are set.
+DECIDED_OPTIONS = {
+    "seed": "give --seeds of the experiment",
+    "fold": "give --folds of the experiment",
+    "fold_group": "name the group in the specification's folds or, without folds, in its base recipe",
+    "fold_seed": "name the seed in the specification's folds",
+    "output_dir": "give --output_dir of the experiment",
+    "resume_from_checkpoint": "leave it out, since the same command continues an experiment",
+}
 
 
 class PlannedRun(NamedTuple):
@@ -160,7 +168,10 @@ def read_specification(
         raise DataError(f"{path}: it lacks {_listed(missing)}")
     beside = path.parent / str(content["base"])
     content["base"] = str(beside if beside.is_file() and base is None else content["base"])
-    options = [*content.get("options", []), *options]
+    own_options = _checked_own_options(content.get("options", []), path)
+    check_options(own_options, f"{path}: options")
+    check_options(options, "command line")
+    options = [*own_options, *options]
     if content["rows"] == EVERY_SUBSET:
         content["rows"], options = _every_subset(content["base"], options)
     specification = Specification(
@@ -179,6 +190,29 @@ def read_specification(
     for row in specification.rows:  # all are wrong now or in three hours
         specification.recipe(PlannedRun(row, specification.seeds[0], 0), path.parent / "unused")
     return specification
+
+
+def check_options(options: Sequence[str], source: str, decided: Mapping[str, str] = DECIDED_OPTIONS) -> None:
+    """Refuses options of all runs that are wrong by themselves, or that are decided for each run.
+
+    Args:
+        options: Options as on the command line of `cpsl train`.
+        source: Where they are from, to begin the message with.
+        decided: Where each option is set that may not be among them.
+
+    Raises:
+        DataError: One is unknown, has a wrong value or is decided elsewhere.
+    """
+    parser = CommandParser(add_help=False, argument_default=argparse.SUPPRESS)
+    for name in decided:
+        parser.add_argument(f"--{name}")
+    try:
+        check_arguments(options)
+        given, _ = parser.parse_own_args(options)
+    except UsageError as error:
+        raise DataError(f"{source}: {error}") from error
+    for name in vars(given):
+        raise DataError(f"{source}: --{name} would be the same in every run; {decided[name]}")
 
 
 def _every_subset(base: str, options: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -216,6 +250,14 @@ def _checked_rows(rows: Any, path: Path) -> dict[str, dict[str, Any]]:
             raise DataError(f"{path}: rows {same[0]!r} and {name!r} would have the same files; rename one of them")
         checked[str(name)] = dict(options or {})
     return checked
+
+
+def _checked_own_options(options: Any, path: Path) -> list[str]:
+    if not isinstance(options, list) or not all(isinstance(word, str) for word in options):
+        raise DataError(
+            f'{path}: options must be words as on a command line, such as ["--max_steps", "20"], not {options!r}'
+        )
+    return options
 
 
 def _checked_seeds(seeds: Any, path: Path) -> list[int]:
@@ -271,6 +313,7 @@ __all__ = [
     "SPECIFICATION_FILE",
     "PlannedRun",
     "Specification",
+    "check_options",
     "file_name",
     "read_specification",
     "saved_specification",

@@ -173,6 +173,11 @@ def read_recipe(recipe: str | os.PathLike, *, arguments: Sequence[str] = (), **o
     return _parse(parser, *sources, arguments)
 
 
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuses options that no recipe could have; UsageError where one is unknown or has a wrong value."""
+    _recipe_parser().parse_args(arguments)
+
+
 def packaged_recipes() -> list[str]:
     """The names of the recipes in the package, such as `mosi` and `baselines/mag`."""
     files = [*sorted(RECIPES.glob("*.yaml")), *sorted(RECIPES.glob("baselines/*.yaml"))]
@@ -357,6 +362,7 @@ __all__ = [
     "WITHOUT_EFFECT",
     "ModelArguments",
     "Recipe",
+    "check_arguments",
     "find_recipe",
     "packaged_recipes",
     "parse_arguments",

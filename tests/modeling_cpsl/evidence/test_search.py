@@ -123,6 +123,18 @@ def test_a_trial_whose_error_is_known_is_not_tried_again():
     assert [trial.number for trial in searching._judged(study)] == [failed.number]
 
 
+def test_a_search_may_be_judged_by_one_fold_and_not_by_one_fold_several_times(space, trainings, tmp_path):
+    search("sample", space, tmp_path / "one", 1, options=["--fold", "0/3", "--fold_seed", "1"])
+    for options, num_folds, message in (
+        (["--fold", "0/3"], 3, "command line: --fold would be the same in every run; leave it out, or --folds"),
+        (["--resume_from_checkpoint", "last"], None, "command line: --resume_from_checkpoint would be the same"),
+        (["--max_step", "1"], None, "command line: unknown option --max_step; did you mean --max_steps?"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search("sample", space, tmp_path / "several", 1, options=options, num_folds=num_folds)
+    assert len(trainings) == 1 and not (tmp_path / "several").exists()
+
+
 def test_a_missing_package_is_named(space, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"optuna is not installed; .* pip install 'cpsl\[search\]'"):

@@ -128,6 +128,8 @@ def test_each_recipe_for_experiments_is_read_and_names_nothing_of_one_machine(pa
         ({"waterfall": ["text"]}, "waterfall must be different rows in their order, such as [text, full], not"),
         ({"waterfall": ["A6", "A6"]}, "waterfall must be different rows"),
         ({"waterfall": {"text": "A6"}}, "waterfall must be different rows"),
+        ({"options": {"max_steps": 3}}, 'options must be words as on a command line, such as ["--max_steps", "20"]'),
+        ({"options": "--max_steps 3"}, "options must be words as on a command line"),
         ({"reference": "txt"}, "reference 'txt' is not one of the rows; did you mean text?"),
     ],
 )
@@ -145,9 +147,33 @@ def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
         read_specification(tmp_path / "empty.yaml")
 
 
-def test_an_unknown_option_of_the_command_line_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown option --learning_rat; did you mean --learning_rate"):
+def test_a_wrong_option_of_the_command_line_is_not_blamed_on_a_row(tmp_path):
+    message = "^command line: unknown option --learning_rat; did you mean --learning_rate"
+    with pytest.raises(ValueError, match=message):
         read_specification(written(tmp_path), ["--learning_rat", "1"])
+    with pytest.raises(ValueError, match=r"table\.yaml: options: argument --max_steps.*: invalid int value: 'many'"):
+        read_specification(written(tmp_path, options=["--max_steps", "many"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "3"], "--seed would be the same in every run; give --seeds of the experiment"),
+        (["--fold=0/3"], "--fold would be the same in every run; give --folds of the experiment"),
+        (["--fold-group", "speaker"], "--fold_group would be the same in every run; name the group in the spec"),
+        (["--max_steps", "1", "--fold_seed", "1"], "--fold_seed would be the same in every run; name the seed"),
+        (["--output_dir", "out"], "--output_dir would be the same in every run; give --output_dir of the experiment"),
+        (["--resume_from_checkpoint", "last"], "--resume_from_checkpoint would be the same in every run; leave it"),
+    ],
+)
+def test_what_is_decided_for_each_run_is_no_option_of_all_runs(options, message, tmp_path):
+    with pytest.raises(ValueError) as caught:
+        read_specification(written(tmp_path, folds={"k": 3}), options)
+    assert str(caught.value).startswith(f"command line: {message}")
+    path = written(tmp_path, folds={"k": 3}, options=options)
+    with pytest.raises(ValueError) as caught:
+        read_specification(path)
+    assert str(caught.value).startswith(f"{path}: options: {message}")
 
 
 @pytest.mark.parametrize("name", ["balance", "balance_two"])
