@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 # A difference of this many standard errors is found in four of five repetitions (1.96 + 0.84).
 _STANDARD_ERRORS_TO_TELL = 2.80
 # From this number on, seeds are drawn anew in the bootstrap too.
-_FEWEST_SEEDS_TO_DRAW = 3
+FEWEST_SEEDS_TO_DRAW = 3
 # Draws are made in blocks of this size, to bound memory.
 _BLOCK = 500
 
@@ -32,8 +32,10 @@ class Difference:
         value: The row's metric minus the reference's, each a mean over seeds, in the metric's own unit.
         low: Lower end of the bootstrap interval; NaN with a single group, as is `smallest`.
         high: Upper end of it.
-        p: Two-sided p value of the permutation test, not corrected for the number of rows.
+        p: Two-sided p value of the permutation test, not corrected for the number of rows. It is of the trained
+            models: seeds are not drawn in it.
         smallest: The smallest difference that this design finds in four of five repetitions.
+        num_seeds: Number of seeds that both have.
     """
 
     value: float
@@ -41,6 +43,7 @@ class Difference:
     high: float
     p: float
     smallest: float
+    num_seeds: int
 
     @property
     def is_clear(self) -> bool:
@@ -57,7 +60,7 @@ def paired_differences(
         row: (seeds, G, S), the sums of G groups for each seed, see [`task_sums`].
         reference: (seeds, G, S), of the same seeds and groups.
         task: What labels are.
-        num_draws: Number of bootstrap draws and of permutations.
+        num_draws: Number of bootstrap draws, and of permutations, which are all made where they are not more.
         seed: Seed of both.
 
     Returns:
@@ -68,7 +71,9 @@ def paired_differences(
     generator = np.random.default_rng(seed)
     observed = _difference(row.sum(axis=1), reference.sum(axis=1), task)
     resampled = bootstrap(np.stack([row, reference]), generator, num_draws, task)
-    permuted = _concatenated(_permutation(row, reference, generator, size, task) for size in _block_sizes(num_draws))
+    exchanges, added = _exchanges(row.shape[1], generator, num_draws)
+    blocks = np.split(exchanges, range(_BLOCK, len(exchanges), _BLOCK))
+    permuted = _concatenated(_exchanged(row, reference, kept, task) for kept in blocks)
     differences = {}
     for name, value in observed.items():
         draws = resampled[name][0] - resampled[name][1]
@@ -80,8 +85,9 @@ def paired_differences(
             value=float(value),
             low=low,
             high=high,
-            p=float((1 + as_far.sum()) / (1 + num_draws)) if np.isfinite(value) else float("nan"),
+            p=float((as_far.sum() + added) / (len(exchanges) + added)) if np.isfinite(value) else float("nan"),
             smallest=float(_STANDARD_ERRORS_TO_TELL * draws.std(ddof=1)) if len(draws) > 1 else float("nan"),
+            num_seeds=len(row),
         )
     return differences
 
@@ -141,18 +147,27 @@ def _bootstrap_block(
     _, num_seeds, num_groups, _ = systems.shape
     weights = generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=size).astype(np.float64)
     metrics = metrics_of_task_sums(weights @ systems, task)  # (R, seeds, size) each
-    if num_seeds < _FEWEST_SEEDS_TO_DRAW:
+    if num_seeds < FEWEST_SEEDS_TO_DRAW:
         drawn = np.full((num_seeds, size), 1 / num_seeds)
     else:
         drawn = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=size).T / num_seeds
     return {name: (values * drawn).sum(axis=1) for name, values in metrics.items()}
 
 
-def _permutation(
-    row: np.ndarray, reference: np.ndarray, generator: np.random.Generator, size: int, task: Task
-) -> dict[str, np.ndarray]:
-    """Differences (size,) by metric with the two rows' predictions exchanged in groups at random."""
-    kept = generator.integers(0, 2, size=(size, row.shape[1])).astype(np.float64)
+def _exchanges(num_groups: int, generator: np.random.Generator, num_draws: int) -> tuple[np.ndarray, int]:
+    """Exchanges (N, G) of two rows' predictions, 0 in the groups that change; and what is to be added to their count.
+
+    All of them where they are not more than draws, and the one that changes nothing is among them; else random ones,
+    to which it is added.
+    """
+    if 2**num_groups <= num_draws:
+        numbers = np.arange(2**num_groups)[:, None]
+        return (numbers >> np.arange(num_groups) & 1).astype(np.float64), 0
+    return generator.integers(0, 2, size=(num_draws, num_groups)).astype(np.float64), 1
+
+
+def _exchanged(row: np.ndarray, reference: np.ndarray, kept: np.ndarray, task: Task) -> dict[str, np.ndarray]:
+    """Differences (N,) by metric with the two rows' predictions exchanged (N, G)."""
     return _difference(kept @ row + (1 - kept) @ reference, kept @ reference + (1 - kept) @ row, task)
 
 
@@ -165,4 +180,4 @@ def _concatenated(blocks: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarr
     return {name: np.concatenate([block[name] for block in collected], axis=-1) for name in collected[0]}
 
 
-__all__ = ["CONFIDENCE", "Difference", "bootstrap", "holm", "interval", "paired_differences"]
+__all__ = ["CONFIDENCE", "FEWEST_SEEDS_TO_DRAW", "Difference", "bootstrap", "holm", "interval", "paired_differences"]

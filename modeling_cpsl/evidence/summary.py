@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         name: Its name.
-        num_runs: Number of finished runs.
+        num_runs: Number of finished runs that its figures are of.
         num_failed: Number of runs that failed.
         metrics: (seeds,) values by metric. With folds, a seed's value is that of the samples of all folds together.
         seconds: Mean time of a run.
@@ -56,12 +56,14 @@ class Summary:
         split: The split that the metrics are of.
         num_samples: Number of samples in it, of all folds together.
         num_groups: Number of groups in it.
-        seeds: The seeds of finished runs.
-        num_folds: Number of folds; None for the data's own splits.
+        seeds: The seeds of the runs that figures are of.
+        num_folds: Number of folds that figures are of; None for the data's own splits.
         contributions: What each modality contributes; empty where the rows are not every subset of the modalities.
         task: What labels are.
         waterfall: What each of some rows adds to the one before; None where none were named, or fewer than two have
             runs in common.
+        left_out: Number of finished runs by row that no figure is of: rows are compared over the folds that all of
+            them have, and over the seeds that have all of these folds.
     """
 
     rows: list[Row]
@@ -74,6 +76,7 @@ class Summary:
     contributions: list[Contribution]
     task: Task = SENTIMENT
     waterfall: Waterfall | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 # By seed and fold, the (S,) sums of each group of the split.
@@ -110,6 +113,8 @@ def summarize(
     by_row: dict[str, _Sums] = defaultdict(dict)
     for record in with_split:
         by_row[record["row"]][record["seed"], record["fold"]] = record["group_sums"][split]
+    finished_runs = {name: len(by_row[name]) for name in names if name in by_row}
+    by_row = _comparable(by_row)
     names = [name for name in names if name in by_row]
     differences = {
         name: _differences(by_row[name], by_row[reference], task) if name != reference and reference in by_row else {}
@@ -118,7 +123,7 @@ def summarize(
     corrected = _corrected(differences)
     rows = []
     for name in names:
-        own = [record for record in with_split if record["row"] == name]
+        own = [each for each in with_split if each["row"] == name and (each["seed"], each["fold"]) in by_row[name]]
         rows.append(
             Row(
                 name=name,
@@ -132,18 +137,21 @@ def summarize(
             )
         )
     largest = max((_pooled(sums) for sums in by_row.values()), key=len)
-    folds = {record["fold"] for record in with_split}
+    runs = {run for sums in by_row.values() for run in sums}
+    folds = {fold for _, fold in runs}
+    left_out = {name: number - len(by_row.get(name, ())) for name, number in finished_runs.items()}
     return Summary(
         rows=rows,
         reference=reference,
         split=split,
         num_samples=int(sum(values[0] for values in largest.values())),
         num_groups=len(largest),
-        seeds=sorted({record["seed"] for record in with_split}),
+        seeds=sorted({seed for seed, _ in runs}),
         num_folds=None if folds == {None} else len(folds),
         contributions=_contributions(with_split, by_row, task),
         task=task,
         waterfall=_waterfall({name: by_row[name] for name in steps if name in by_row}, task),
+        left_out={name: number for name, number in left_out.items() if number},
     )
 
 
@@ -185,6 +193,31 @@ def _common_task(records: Sequence[Mapping[str, Any]]) -> Task:
     return tasks[0]
 
 
+def _comparable(by_row: Mapping[str, _Sums]) -> dict[str, _Sums]:
+    """The runs of the folds that all rows have, and of the seeds that have all of these: others are of other samples.
+
+    A row that has no fold in common with those that have the most is left out.
+    """
+    folds_of = {name: _most_folds(sums) for name, sums in by_row.items()}
+    names = sorted(folds_of, key=lambda name: len(folds_of[name]), reverse=True)
+    common = folds_of[names[0]]
+    for name in names:
+        common = common & folds_of[name] or common
+    kept = {}
+    for name, sums in by_row.items():
+        seeds = {seed for seed, _ in sums if all((seed, fold) in sums for fold in common)}
+        kept[name] = {run: groups for run, groups in sums.items() if run[0] in seeds and run[1] in common}
+    return {name: runs for name, runs in kept.items() if runs}
+
+
+def _most_folds(sums: _Sums) -> set[int | None]:
+    """The folds of the seed that has the most of them."""
+    folds: dict[int, set[int | None]] = defaultdict(set)
+    for seed, fold in sums:
+        folds[seed].add(fold)
+    return max(folds.values(), key=len)
+
+
 def _pooled(sums: _Sums) -> dict[str, list[float]]:
     """The groups of all folds of the first seed."""
     first = min(seed for seed, _ in sums)
@@ -192,9 +225,9 @@ def _pooled(sums: _Sums) -> dict[str, list[float]]:
 
 
 def _metrics_by_seed(sums: _Sums, task: Task) -> dict[str, np.ndarray]:
-    """(seeds,) by metric, of those seeds that have the most folds."""
+    """(seeds,) by metric, each over all folds."""
     totals = []
-    for seed in _fullest_seeds(set(sums)):
+    for seed in sorted({seed for seed, _ in sums}):
         groups = [values for (each, _), folds in sums.items() if each == seed for values in folds.values()]
         totals.append(np.sum(groups, axis=0))
     return metrics_of_task_sums(np.array(totals), task)
@@ -207,7 +240,7 @@ def _differences(row: _Sums, reference: _Sums, task: Task) -> dict[str, Differen
 
 
 def _paired(systems: Sequence[_Sums], task: Task) -> np.ndarray | None:
-    """(R, seeds, G, S): the sums of all systems over the seeds that have the most folds in common; None without any.
+    """(R, seeds, G, S): the sums of all systems over the seeds that they have in common; None without any.
 
     DataError where the samples are not the same.
     """
@@ -216,7 +249,7 @@ def _paired(systems: Sequence[_Sums], task: Task) -> np.ndarray | None:
     if not common:
         return None
     paired = []
-    for seed in _fullest_seeds(common):
+    for seed in sorted({seed for seed, _ in common}):
         runs = sorted((run for run in common if run[0] == seed), key=str)
         for run in runs:
             if any(_samples(system[run], of_labels) != _samples(systems[0][run], of_labels) for system in systems[1:]):
@@ -239,6 +272,7 @@ def _contributions(
     options = {
         record["row"]: {name: value for name, value in record["options"].items() if name != "command_line"}
         for record in records
+        if record["row"] in by_row
     }
     subsets = subsets_of_rows(options)
     paired = _paired([by_row[name] for name in subsets.values()], task) if subsets else None
@@ -248,15 +282,6 @@ def _contributions(
 def _waterfall(by_row: Mapping[str, _Sums], task: Task) -> Waterfall | None:
     paired = _paired(list(by_row.values()), task) if len(by_row) > 1 else None
     return None if paired is None else waterfall(dict(zip(by_row, paired, strict=True)), task)
-
-
-def _fullest_seeds(runs: set[tuple[int, int | None]]) -> list[int]:
-    """The seeds with the most folds, in order: metrics over other folds are of other samples."""
-    folds: dict[int, set[int | None]] = defaultdict(set)
-    for seed, fold in runs:
-        folds[seed].add(fold)
-    fullest = max(folds.values(), key=len)
-    return sorted(seed for seed, own in folds.items() if own == fullest)
 
 
 def _corrected(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from ..class_task_cpsl import ClassTask, LabelSetTask
 from ..task_cpsl import Task
 from ..training.task_metrics import metrics_of
 from .contributions import contribution_metric
-from .statistics import CONFIDENCE, Difference
+from .statistics import CONFIDENCE, FEWEST_SEEDS_TO_DRAW, Difference
 from .summary import Row, Summary
 from .waterfall import Step
 
@@ -21,6 +21,8 @@ from .waterfall import Step
 # With fewer groups, a bootstrap over them covers less than it says.
 _FEW_GROUPS = 20
 _PERCENT = f"{CONFIDENCE * 100:.0f} %"
+# A row is called better or worse where its corrected p is below this and its interval excludes 0.
+_SIGNIFICANT = 0.05
 
 
 def table_of_values(summary: Summary) -> pd.DataFrame:
@@ -58,19 +60,21 @@ def markdown(summary: Summary, published: Mapping[str, Any] | None = None) -> st
         + [f"{row.parameters / 1e6:.1f} M", f"{row.seconds:.0f}"]
         for row in summary.rows
     ]
-    parts = [table_lines(header, values), *_design(summary)]
+    parts = [table_lines(header, values), *_design(summary), *_left_out(summary)]
     compared = [row for row in summary.rows if row.differences]
     if compared:
         differences = [[row.name, *_differences(row, metrics, summary.task)] for row in compared]
         parts += [
             f"Differences from `{summary.reference}`, with their {_PERCENT} interval and p (corrected for "
-            f"{counted(len(compared), 'row')}). A row is called better or worse only where the interval excludes 0.",
+            f"{counted(len(compared), 'row')}). A row is called better or worse only where the interval excludes 0 "
+            f"and p is below {_SIGNIFICANT}. {_chance_of_training(compared)}",
             table_lines(["row", *metrics], differences),
         ]
-    if compared and summary.num_groups > 1:
+    smallest = {name: _smallest(compared, name) for name in metrics}
+    if any(smallest.values()):
         parts += [
             "This design cannot tell differences below "
-            + ", ".join(f"{_smallest(compared, name)} in {name}" for name in metrics)
+            + ", ".join(f"{values} in {name}" for name, values in smallest.items() if values)
             + ": a true difference of that size is found in four of five repetitions. It depends on how unlike the "
             "reference a row is; `table.csv` has it for each.",
         ]
@@ -108,6 +112,8 @@ def _design(summary: Summary) -> list[str]:
     folds = (
         "on the data's own splits"
         if summary.num_folds is None
+        else "of 1 fold"
+        if summary.num_folds == 1
         else f"of {summary.num_folds} folds together; models of different folds share training data, so folds are not "
         "independent"
     )
@@ -119,6 +125,28 @@ def _design(summary: Summary) -> list[str]:
         + (", whose figures are therefore a little too good." if summary.split == "validation" else ".")
         + (" With so few groups, intervals are narrower than they should be." * (1 < summary.num_groups < _FEW_GROUPS))
         + (" One group says nothing of others, so that there are no intervals." * (summary.num_groups == 1))
+    ]
+
+
+def _chance_of_training(compared: Sequence[Row]) -> str:
+    """Which of the figures say how much a row with another seed differs from itself."""
+    num_seeds = min(difference.num_seeds for row in compared for difference in row.differences.values())
+    if num_seeds < FEWEST_SEEDS_TO_DRAW:
+        return (
+            f"With {counted(num_seeds, 'seed')} both are about these trained models: the same row with another seed "
+            "may differ as much."
+        )
+    return "Seeds are drawn in the interval; p is about these trained models."
+
+
+def _left_out(summary: Summary) -> list[str]:
+    if not summary.left_out:
+        return []
+    number = sum(summary.left_out.values())
+    rows = ", ".join(f"`{name}`" for name in summary.left_out)
+    return [
+        f"Left out {'is' if number == 1 else 'are'} {counted(number, 'finished run')} of {rows}: rows are compared "
+        "over the folds that all of them have, and over seeds that have all of these."
     ]
 
 
@@ -222,15 +250,19 @@ def _difference(difference: Difference, p: float, greater_is_better: bool) -> st
     if np.isnan(difference.low):
         return f"{difference.value:+.4f}, p {p:.3f}"
     verdict = ""
-    if difference.is_clear:
+    if difference.is_clear and p < _SIGNIFICANT:
         verdict = "better, " if (difference.value > 0) == greater_is_better else "worse, "
     return f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], {verdict}p {p:.3f}"
 
 
 def _smallest(rows: Sequence[Row], metric: str) -> str:
-    """The smallest difference that can be told, or the range of it over the rows."""
+    """The smallest difference that can be told, or the range of it over the rows; empty where nothing is known of it.
+
+    A row that predicts what the reference does says nothing of it, nor does a single group.
+    """
     values = [row.differences[metric].smallest for row in rows]
-    return " to ".join(dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values))))
+    values = [value for value in values if value > 0]
+    return " to ".join(dict.fromkeys(f"{end(values):.3f}" for end in (min, max))) if values else ""
 
 
 def _ranks(values: Sequence[float], greater_is_better: bool) -> list[int]:

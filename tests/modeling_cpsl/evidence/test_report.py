@@ -109,11 +109,78 @@ def test_only_a_clear_difference_is_called_one(experiment):
     [same] = [line for line in text.splitlines() if line.startswith("| same") and "[" in line]
     assert "better, p" in better and "worse" not in better
     assert "better" not in same.split("|")[2]
-    assert "| same | 8 (1 failed) |" in text
+    assert "| same | 6 (1 failed) |" in text
+    assert "Left out are 2 finished runs of `same`: rows are compared over the folds" in text
+    assert "better or worse only where the interval excludes 0 and p is below 0.05. With 2 seeds both are" in text
     assert "180 samples of the test split in 30 groups, of 3 folds together" in text
     smallest = pd.read_csv(experiment / "table.csv", index_col="row")["mae_smallest"].dropna()
     assert f"cannot tell differences below {smallest.min():.3f} to {smallest.max():.3f} in mae" in text
     assert (experiment / "table.md").read_text() == text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_difference_in_four_groups_is_not_called_one(experiment):
+    remove_runs(experiment, "*-fold[12].json")
+    for path in (experiment / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        groups = record["group_sums"]["test"]
+        write_record(record | {"group_sums": {"test": {name: groups[name] for name in sorted(groups)[:4]}}}, path)
+    text = write_report(experiment, metrics=["mae"])
+    [better] = [line for line in text.splitlines() if line.startswith("| better") and "[" in line]
+    assert float(pd.read_csv(experiment / "table.csv", index_col="row")["mae_high"]["better"]) < 0
+    assert better.endswith("], p 0.250 |")  # the smallest of 2**4 exchanges is .125, times two rows
+
+
+def remove_runs(experiment, pattern):
+    for path in (experiment / "records").glob(pattern):
+        path.unlink()
+
+
+@pytest.mark.usefixtures("quick")
+def test_rows_of_an_unfinished_experiment_are_compared_over_the_folds_that_all_have(experiment):
+    remove_runs(experiment, "same-*")
+    remove_runs(experiment, "better-*-fold2.json")
+    text = write_report(experiment, metrics=["mae"])
+    common = {
+        row: [[simulated(row, seed, fold)[:2] for fold in (0, 1)] for seed in SEEDS] for row in ("text", "better")
+    }
+    for row, seeds in common.items():
+        maes = [np.mean([np.abs(predictions - labels).mean() for predictions, labels in folds]) for folds in seeds]
+        assert f"| {row} | 6 | {np.mean(maes):.4f} ± {np.std(maes, ddof=1):.4f} |" in text
+    assert "120 samples of the test split in 20 groups, of 2 folds together" in text
+    assert "over 3 seeds" in text and "Seeds are drawn in the interval; p is about these trained models." in text
+    assert "Left out are 3 finished runs of `text`: " in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_seed_that_is_not_finished_for_any_row_counts_as_none(experiment):
+    remove_runs(experiment, "same-*")
+    remove_runs(experiment, "*-seed[12]-fold2.json")
+    text = write_report(experiment, metrics=["mae"])
+    assert "of 3 folds together" in text and "mean over 1 seed." in text and "| text | 3 |" in text
+    assert "Left out are 8 finished runs of `better`, `text`: " in text
+    assert "With 1 seed both are about these trained models: the same row with another seed may differ" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_row_without_a_fold_in_common_is_left_out(experiment):
+    remove_runs(experiment, "same-*-fold[01].json")
+    remove_runs(experiment, "better-*-fold2.json")
+    remove_runs(experiment, "text-*-fold2.json")
+    text = write_report(experiment, metrics=["mae"])
+    assert "| same |" not in text and "| better | 6 |" in text and "Left out are 3 finished runs of `same`: " in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_row_that_predicts_what_the_reference_does_says_nothing_of_the_smallest_difference(experiment):
+    for path in (experiment / "records").glob("text-*.json"):
+        record = json.loads(path.read_text()) | {"row": "same"}
+        write_record(record, path.with_name(path.name.replace("text", "same")))
+    text = write_report(experiment, metrics=["mae"])
+    smallest = pd.read_csv(experiment / "table.csv", index_col="row")["mae_smallest"]
+    assert smallest["same"] == 0 and f"cannot tell differences below {smallest['better']:.3f} in mae: " in text
+    remove_runs(experiment, "better-*")
+    assert "cannot tell differences" not in write_report(experiment, metrics=["mae"])
 
 
 @pytest.mark.usefixtures("quick")
@@ -198,11 +265,9 @@ def test_each_step_of_a_waterfall_is_judged_against_the_row_before(experiment):
 @pytest.mark.usefixtures("quick")
 def test_a_waterfall_passes_over_a_row_without_a_finished_run(experiment):
     steps_of(experiment, "text", "same", "better")
-    for path in (experiment / "records").glob("same-*.json"):
-        path.unlink()
+    remove_runs(experiment, "same-*")
     assert "| better | text | " in write_report(experiment)
-    for path in (experiment / "records").glob("better-*.json"):
-        path.unlink()
+    remove_runs(experiment, "better-*")
     assert "Ingredient by ingredient" not in write_report(experiment)
 
 
@@ -243,7 +308,7 @@ def test_what_each_modality_contributes_is_said_where_every_subset_was_trained(e
         write_record(record | {"options": {"modalities": modalities[record["row"]], "command_line": []}}, path)
     lines = write_report(experiment).splitlines()
     [contribution] = [line for line in lines if line.startswith("| acoustic |")]
-    table = {line.split(" | ")[0]: line for line in lines if line.startswith(("| same | 8", "| better | 9"))}
+    table = {line.split(" | ")[0]: line for line in lines if line.startswith(("| same | 6", "| better | 9"))}
     assert contribution.split(" | ")[1] in table["| same"]
     assert len([line for line in lines if line.startswith("| text |")]) == 2
 

@@ -48,6 +48,15 @@ def test_interval_and_p_are_those_of_scipy():
     assert found.smallest == pytest.approx(2.8 * paired.std() / np.sqrt(60), rel=0.05)
 
 
+@pytest.mark.parametrize("groups", [2, 5, 8])
+def test_p_of_few_groups_is_that_of_all_exchanges(groups):
+    row, reference, labels, names = simulated(np.random.default_rng(4), seeds=1, groups=groups, size=1, gain=0.9)
+    found = paired_differences(sums_of(row, labels, names), sums_of(reference, labels, names), num_draws=300)["mae"]
+    paired = np.abs(row[0] - labels) - np.abs(reference[0] - labels)
+    exact = stats.permutation_test((paired,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert found.p == pytest.approx(exact.pvalue) and found.p >= 2 / 2**groups
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_difference_is_rarely_claimed_where_there_is_none_and_found_where_it_is_large(seeds):
     clear = {0.0: 0, 0.5: 0}
