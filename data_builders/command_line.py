@@ -143,8 +143,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("tran", ["train", "predict"])
     '; did you mean train?'
     """
-    closest = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {closest[0]}?" if closest else ""
+    # Dashes are common to all options, and would make them alike.
+    names = {name.lstrip("-"): name for name in known}
+    word = word.lstrip("-")
+    closest = difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    closest = closest or [name for name in names if name.endswith(f"_{word}")]  # epochs: num_train_epochs
+    return f"; did you mean {names[closest[0]]}?" if closest else ""
 
 
 def run_command(

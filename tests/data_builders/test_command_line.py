@@ -160,6 +160,16 @@ def test_an_error_in_python_does_not_end_the_interpreter():
     assert caught.value.usage == "usage: program [-h]\n"
 
 
-@pytest.mark.parametrize(("word", "meant"), [("trian", "; did you mean train?"), ("zzz", "")])
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("trian", "; did you mean train?"),
+        ("--max_step", "; did you mean --max_steps?"),
+        ("--epochs", "; did you mean --num_train_epochs?"),
+        ("--num_layers", ""),
+        ("zzz", ""),
+    ],
+)
 def test_only_what_is_alike_is_suggested(word, meant):
-    assert did_you_mean(word, iter(["train", "predict"])) == meant
+    known = ["train", "predict", "--max_steps", "--no_ame", "--num_train_epochs"]
+    assert did_you_mean(word, iter(known)) == meant
