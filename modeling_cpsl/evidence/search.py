@@ -16,7 +16,7 @@ from data_builders.files import DataError, broken_files_are_data_errors, replaci
 from ..experiments.assembly import load_data
 from ..experiments.label_formats import task_fields, task_of_fields
 from ..experiments.plots import STYLE
-from ..experiments.recipe import Recipe, parse_arguments, read_recipe
+from ..experiments.recipe import Recipe, parse_arguments, read_recipe, read_yaml
 from ..tasks_cpsl import SENTIMENT
 from ..training.metrics import is_better_if_greater
 from ..training.task_metrics import best_metric, judging_metric
@@ -123,8 +123,7 @@ def _study(experiment: Specification, space: dict[str, Any], folder: Path, metri
     }
     path = folder / SEARCH_FILE
     if path.is_file():
-        with broken_files_are_data_errors(path, "description of a search", "name another output_dir"):
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_yaml(path)
         if changed := [name for name in now if before.get(name) != now[name]]:
             raise DataError(
                 f"{path}: that search had another {changed[0]} ({before.get(changed[0])}, now {now[changed[0]]}); "

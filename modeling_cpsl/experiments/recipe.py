@@ -290,7 +290,11 @@ def _with_ablation(arguments: Sequence[str]) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without aliases, by which a file of 500 bytes stands for 10 billion values."""
+    """PyYAML's safe loader without what a reader of the file would not expect.
+
+    Without aliases, by which a file of 500 bytes stands for 10 billion values, and without a key that stands twice, of
+    which YAML takes the last.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As PyYAML's; a YAMLError where a node is an alias."""
@@ -299,15 +303,30 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=f"alias *{alias.anchor}", problem_mark=alias.start_mark)
         return super().compose_node(parent, index)
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """As PyYAML's; a DataError where a key stands twice."""
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and first.setdefault((key.tag, key.value), key) is not key:
+                lines = [each.start_mark.line + 1 for each in (key, first[key.tag, key.value])]
+                raise DataError(
+                    f"{self.name}: line {lines[0]}: {key.value!r} is there already, in line {lines[1]}; remove one of "
+                    "them"
+                )
+        return node
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The options in a YAML file.
 
     Raises:
-        DataError: It is not a mapping in YAML, or has aliases.
+        DataError: It is not a mapping in YAML, or has aliases or a key twice.
     """
     with broken_files_are_data_errors(path, "YAML recipe", way_out="correct it; aliases (*name) are not read"):
-        recipe = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader.name = str(path)
+        recipe = loader.get_single_data()
     if not isinstance(recipe, dict):
         raise DataError(f"{path}: a recipe is a YAML mapping of options to values")
     return recipe

@@ -147,6 +147,13 @@ def test_a_missing_file_and_a_missing_part_are_named(tmp_path):
         read_specification(tmp_path / "empty.yaml")
 
 
+def test_a_row_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "table.yaml"
+    path.write_text("base: sample\nrows:\n  text: {modalities: text}\n  A6: {}\n  text: {ablation: A6}\n")
+    with pytest.raises(ValueError, match=r"table\.yaml: line 5: 'text' is there already, in line 3; remove one of them"):
+        read_specification(path)
+
+
 def test_a_wrong_option_of_the_command_line_is_not_blamed_on_a_row(tmp_path):
     message = "^command line: unknown option --learning_rat; did you mean --learning_rate"
     with pytest.raises(ValueError, match=message):

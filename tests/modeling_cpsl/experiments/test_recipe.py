@@ -78,6 +78,9 @@ def test_wrong_usage_is_told_in_two_lines(arguments, message, capsys):
         ("a: [", "not a readable YAML recipe .*line 1, column 5"),
         ("accelerator_config: {speed: 1}", "an option has a value that cannot be used .*'speed'.*cpsl train --help"),
         ("seed: &one 1\ndata_seed: *one\n", r"alias \*one .*line 2, column 12.*aliases \(\*name\) are not read"),
+        ("seed: 1\nfusion: sum\nseed: 2\n", "recipe.yaml: line 3: 'seed' is there already, in line 1; remove one of them$"),
+        ("lora_options: {rank: 1, rank: 2}", "line 1: 'rank' is there already, in line 1"),
+        ("seed: !!python/object/apply:os.getpid []", "not a readable YAML recipe .*python/object/apply:os.getpid"),
         ("seed: " + "[" * 5000, "not a readable YAML recipe .*recursion"),
         ("save_total_limit: null", "save_total_limit cannot be null; leave it out for 1, or give a value"),
     ],
@@ -87,6 +90,12 @@ def test_a_wrong_recipe_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         recipe.read_recipe(path)
+
+
+def test_keys_can_be_merged(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("seed: 1\n<<: {seed: 2, fusion: sum}\n")
+    assert recipe.read_yaml(path) == {"seed": 1, "fusion": "sum"}
 
 
 def test_what_has_another_name_now_is_read_where_it_was_off_and_refused_where_it_was_on(tmp_path):
