@@ -44,7 +44,14 @@ config = CPSL_MODELS["electra"].config_class.from_backbone(backbone, modality_si
 model = AutoModelForSequenceClassification.from_config(config)
 batch = {"input_ids": torch.randint(30, (2, 5)), "acoustic": torch.rand(2, 5, 3), "labels": torch.zeros(2)}
 model(**batch).loss.backward()
+import numpy as np
+from modeling_cpsl import compute_sentiment_metrics
+from modeling_cpsl.evidence.group_sums import group_sums, metrics_of_sums
+
+predictions, labels = np.random.default_rng(0).uniform(-3, 3, (2, 50))
+sums = np.array([*group_sums(predictions, labels, ["a"] * 20 + ["b"] * 30).values()]).sum(axis=0)
 found = {
+    "acc3": [float(metrics_of_sums(sums)["acc3"]), compute_sentiment_metrics(predictions, labels)["acc3"]],
     "encoder": [type(model).__name__, all(p.grad is not None for p in model.electra.parameters())],
 }
 json.dump(found, open("found.json", "w"))
@@ -136,6 +143,8 @@ def test_metric(extended):
     state = read_json(extended, "outputs", "acc3", "checkpoint-1", "trainer_state.json")
     assert state["best_metric"] == results["validation_acc3"]
     assert "acc3" in (extended / "outputs" / "acc3" / "README.md").read_text()
+    from_sums, from_predictions = read_json(extended, "found.json")["acc3"]
+    assert from_sums == pytest.approx(from_predictions) and 0 < from_sums < 1
 
 
 def test_modulation_rule(extended):

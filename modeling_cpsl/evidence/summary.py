@@ -12,7 +12,7 @@ from data_builders.files import DataError
 
 from ..task_cpsl import Task
 from ..tasks_cpsl import SENTIMENT
-from ..training.task_metrics import overall_metrics
+from ..training.task_metrics import metrics_of, overall_metrics
 from .contributions import Contribution, contributions, subsets_of_rows
 from .records import FINISHED, task_of_record
 from .statistics import Difference, holm, paired_differences
@@ -171,8 +171,11 @@ def with_metrics(summary: Summary, metrics: Sequence[str]) -> Summary:
     """
     for name in metrics:
         if name not in summary.rows[0].metrics:
-            known = summary.rows[0].metrics
-            raise ValueError(f"metric {name!r} is unknown{did_you_mean(name, known)}; there are {', '.join(known)}")
+            known = ", ".join(summary.rows[0].metrics)
+            if name in metrics_of(summary.task):
+                raise ValueError(f"metric {name!r} does not follow from the sums of the records; there are {known}")
+            meant = did_you_mean(name, summary.rows[0].metrics)
+            raise ValueError(f"metric {name!r} is unknown{meant}; there are {known}")
     rows = []
     for row in summary.rows:
         differences = {name: row.differences[name] for name in metrics if row.differences}

@@ -216,7 +216,7 @@ def switched_on(recipe: Mapping[str, Any], num_modalities: int) -> list[str]:
     num_modulated = len(recipe["modulated_modalities"] or range(num_modalities))
     possible = {name: num_modalities > 0 and name in architecture.config_fields for name in ("ame", "sl")}
     rule, compares = RULES[recipe["balance"]], num_modulated > 1 and architecture.has_unimodal_heads
-    possible |= dict.fromkeys(("gm", "cp"), compares and rule is ConflictAware)
+    possible |= dict.fromkeys(("gm", "cp"), compares and issubclass(rule, ConflictAware))
     possible |= {"ge": compares and rule.enhances}
     return [name for name in SWITCHES if recipe[name] and possible[name]]
 

@@ -17,6 +17,7 @@ from modeling_cpsl.evidence.group_sums import SUM_NAMES, group_sums
 from modeling_cpsl.evidence.records import FINISHED, write_record
 from modeling_cpsl.evidence.report import write_report
 from modeling_cpsl.evidence.statistics import paired_differences
+from modeling_cpsl.training.metrics import METRICS
 
 
 SEEDS, FOLDS, SAMPLES = (0, 1, 2), 3, 60
@@ -116,6 +117,13 @@ def test_only_a_clear_difference_is_called_one(experiment):
     smallest = pd.read_csv(experiment / "table.csv", index_col="row")["mae_smallest"].dropna()
     assert f"cannot tell differences below {smallest.min():.3f} to {smallest.max():.3f} in mae" in text
     assert (experiment / "table.md").read_text() == text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_metric_that_records_have_no_sums_for_is_refused(experiment, monkeypatch):
+    monkeypatch.setitem(METRICS, "acc3", METRICS["acc7"])
+    with pytest.raises(ValueError, match="metric 'acc3' does not follow from the sums of the records; there are mae, "):
+        write_report(experiment, metrics=["acc3"])
 
 
 @pytest.mark.usefixtures("quick")

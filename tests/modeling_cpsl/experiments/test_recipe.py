@@ -205,6 +205,12 @@ def test_what_is_on_takes_the_modalities_that_it_needs(options, num_modalities, 
     assert recipe.switched_on(options, num_modalities) == expected
 
 
+def test_a_rule_of_ones_own_that_modulates_as_cpsl_does_has_its_parts(monkeypatch):
+    monkeypatch.setitem(recipe.RULES, "floored", type("Floored", (recipe.ConflictAware,), {}))
+    options = dict.fromkeys(recipe.SWITCHES, True) | {"modulated_modalities": None, "architecture": "cpsl"}
+    assert recipe.switched_on(options | {"balance": "floored"}, 2) == ["ame", "gm", "ge", "cp", "sl"]
+
+
 def test_an_empty_text_takes_back_what_a_recipe_has_set(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(f"output_dir: {tmp_path}\ndata_dir: somewhere\nfeature_sequences: [acoustic=A]\n")
