@@ -271,7 +271,7 @@ def _data(specification: Specification, folder: Path) -> Any:
     recipes = [specification.recipe(run, folder / "unused").data for run in runs]
     names = [recipe.modality_names for recipe in recipes]
     wanted = None if None in names else ",".join(dict.fromkeys(name for own in names for name in own or ()))
-    return load_data(replace(recipes[0], modalities=wanted, train_share=1.0))
+    return load_data(replace(recipes[0], modalities=wanted, train_share=1.0, test_split=True))
 
 
 def _words_by_id(data: Any) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ import importlib
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,20 @@ def search(
         importlib.import_module("optuna")
     except ModuleNotFoundError as error:
         raise DataError(f"{error.name} is not installed; a search needs it: pip install 'cpsl[search]'") from None
-    decided = {"resume_from_checkpoint": "leave it out, since the same command continues a search"}
+    decided = {
+        "resume_from_checkpoint": "leave it out, since the same command continues a search",
+        "test_split": "leave it out, since a search leaves the test split alone",
+    }
     if num_folds is not None:
         decided["fold"] = "leave it out, or --folds to judge by one fold"
     check_options(options, "command line", decided)
     folder = Path(output_dir)
     space = read_space(Path(space_file), base, options)
-    metric = _metric(read_recipe(base, arguments=options))
+    recipe = read_recipe(base, arguments=options)
+    data = load_data(recipe.data)
+    if num_folds is None and "validation" not in data:
+        raise DataError("a search is judged on the validation split, and the data has none; cut one with --folds 5")
+    metric = _metric(recipe, data["train"])
     folds = None if num_folds is None else {"k": num_folds, "group": "video_id"}
     experiment = Specification(base, {}, [seed], "trial-0", folds, [*options])
     study = _study(experiment, space, folder, metric)
@@ -98,13 +106,13 @@ def search(
     return _conclude(study, experiment, folder, metric)
 
 
-def _metric(recipe: Recipe) -> str:
+def _metric(recipe: Recipe, train: Any) -> str:
     """The metric that judges a trial, which is the one that picks the best epoch of a training."""
     default = best_metric(SENTIMENT)
     metric = recipe.training.metric_for_best_model or default
     if metric != default:
         return metric.removeprefix("eval_")
-    return judging_metric(task_of_fields(task_fields(load_data(recipe.data)["train"].features)), default)
+    return judging_metric(task_of_fields(task_fields(train.features)), default)
 
 
 def _study(experiment: Specification, space: dict[str, Any], folder: Path, metric: str) -> Any:
@@ -180,16 +188,14 @@ def _best(study: Any, folder: Path) -> Any:
 
 
 def _with_rows(experiment: Specification, rows: dict[str, dict[str, Any]]) -> Specification:
-    return Specification(
-        experiment.base, rows, experiment.seeds, next(iter(rows)), experiment.folds, experiment.options
-    )
+    """The experiment of these trials, none of which is judged on a test split."""
+    rows = {name: params | {"test_split": False} for name, params in rows.items()}
+    return replace(experiment, rows=rows, reference=next(iter(rows)))
 
 
 def _value(trial: Specification, folder: Path, metric: str) -> float:
     """The mean of the metric over the validation splits of a trial's runs."""
     records = [read_record(record_path(folder, run)) for run in trial.planned_runs()]
-    if any(f"validation_{metric}" not in record["metrics"] for record in records):
-        raise DataError("a search is judged on the validation split, and the data has none; cut one with --folds 5")
     values = [record["metrics"][f"validation_{metric}"] for record in records]
     return float(np.mean([math.nan if value is None else value for value in values]))
 

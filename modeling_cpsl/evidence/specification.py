@@ -205,7 +205,7 @@ def check_options(options: Sequence[str], source: str, decided: Mapping[str, str
     """
     parser = CommandParser(add_help=False, argument_default=argparse.SUPPRESS)
     for name in decided:
-        parser.add_argument(f"--{name}")
+        parser.add_argument(f"--{name}", nargs="?")
     try:
         check_arguments(options)
         given, _ = parser.parse_own_args(options)

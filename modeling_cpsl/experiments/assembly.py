@@ -78,6 +78,8 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
     if arguments.fold_and_number is not None:
         group, seed = arguments.fold_group, arguments.fold_seed
         dataset = cross_validation_splits(dataset, *arguments.fold_and_number, group=group, seed=seed)
+    if not arguments.test_split:
+        dataset.pop("test", None)
     if "train" not in dataset:
         raise ValueError(
             f"{arguments.dataset}: there is no train split, it has {', '.join(dataset)}; cut it anew with --fold 0/5"

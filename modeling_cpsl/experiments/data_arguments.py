@@ -86,6 +86,10 @@ class DataArguments:
         default=1.0,
         metadata={"help": "Share of the training split that is trained on, in whole groups of fold_group."},
     )
+    test_split: bool = field(
+        default=True,
+        metadata={"help": "Judge the model on the test split too; without, that split is left alone, as in a search."},
+    )
     max_length: int = field(default=50, metadata={"help": "Longest input in subwords, special tokens included."})
 
     @property

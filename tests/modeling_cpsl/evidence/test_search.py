@@ -9,11 +9,13 @@ import yaml
 from PIL import Image
 
 from cpsl import main
+from data_builders import load_aligned_dataset
 from modeling_cpsl.evidence import search as searching
 from modeling_cpsl.evidence.group_sums import SUM_NAMES
 from modeling_cpsl.evidence.records import record_path, write_record
 from modeling_cpsl.evidence.search import search
 from modeling_cpsl.evidence.search_space import read_space
+from modeling_cpsl.experiments.assembly import load_data
 from modeling_cpsl.experiments.recipe import read_recipe
 
 
@@ -38,13 +40,14 @@ def trainings(monkeypatch):
 
     def train(specification, folder, *, workers, quiet):
         [run] = specification.planned_runs()
-        [params] = specification.rows.values()
+        [row] = specification.rows.values()
+        params = {name: value for name, value in row.items() if name != "test_split"}
         if len(done) == 3 and "interrupted" not in done:
             done.append("interrupted")
             raise KeyboardInterrupt
         done.append((run.name, params))
         failed = params["fusion"] == "sum" and params["fusion_size"] > 48
-        metrics = {"validation_mae": abs(params["learning_rate"] - 1e-3) + (params["fusion"] == "sum"), "test_mae": 0}
+        metrics = {"validation_mae": abs(params["learning_rate"] - 1e-3) + (params["fusion"] == "sum")}
         record = {"row": run.row, "seed": run.seed, "fold": run.fold, "status": "finished", "sum_names": SUM_NAMES}
         write_record(record | {"metrics": metrics, "error": "no memory"}, record_path(folder, run))
         return [run] if failed else []
@@ -123,10 +126,40 @@ def test_a_trial_whose_error_is_known_is_not_tried_again():
     assert [trial.number for trial in searching._judged(study)] == [failed.number]
 
 
+@pytest.mark.parametrize("num_folds", [None, 3])
+def test_no_trial_looks_at_a_test_split(num_folds, space, tmp_path, monkeypatch):
+    judged = {}
+
+    def train(specification, folder, **options):
+        for run in specification.planned_runs():
+            data = load_data(specification.recipe(run, folder).data)
+            judged[run.name] = {name: {*split["id"]} for name, split in data.items()}
+            record = {"row": run.row, "seed": run.seed, "fold": run.fold, "status": "finished", "sum_names": SUM_NAMES}
+            write_record(record | {"metrics": {"validation_mae": 1.0}}, record_path(folder, run))
+        return []
+
+    monkeypatch.setattr(searching, "run_experiment", train)
+    search("sample", space, tmp_path / "out", 1, num_folds=num_folds)
+    assert all(splits.keys() == {"train", "validation"} for splits in judged.values())
+    if num_folds:  # each sample is judged once
+        validation = [sample for splits in judged.values() for sample in splits["validation"]]
+        assert len(validation) == len({*validation}) == sum(map(len, load_aligned_dataset("sample").values()))
+    assert "test_split" not in yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
+
+
+def test_data_without_a_validation_split_are_refused_before_the_first_trial(space, trainings, tmp_path, small_data):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes((small_data / "train.parquet").read_bytes())
+    with pytest.raises(ValueError, match="judged on the validation split, and the data has none; cut one with --fold"):
+        search("sample", space, tmp_path / "out", 1, options=["--dataset", str(tmp_path / "data")])
+    assert not trainings
+
+
 def test_a_search_may_be_judged_by_one_fold_and_not_by_one_fold_several_times(space, trainings, tmp_path):
     search("sample", space, tmp_path / "one", 1, options=["--fold", "0/3", "--fold_seed", "1"])
     for options, num_folds, message in (
         (["--fold", "0/3"], 3, "command line: --fold would be the same in every run; leave it out, or --folds"),
+        (["--test_split"], None, "--test_split would be the same in every run; leave it out, since a search leaves"),
         (["--resume_from_checkpoint", "last"], None, "command line: --resume_from_checkpoint would be the same"),
         (["--max_step", "1"], None, "command line: unknown option --max_step; did you mean --max_steps?"),
     ):
@@ -149,8 +182,10 @@ def test_a_search_with_folds_trains(tmp_path, small_data, capsys):
     assert main(["search", *arguments, str(tmp_path / "out"), *options]) == 0
     printed = capsys.readouterr().out
     assert printed.count("validation mae") == 2 and "test_mae" not in printed
-    assert len(list((tmp_path / "out" / "records").glob("*.json"))) == 3
-    assert main(["report", str(tmp_path / "out"), "--split", "validation"]) == 0
+    records = list((tmp_path / "out" / "records").glob("*.json"))
+    assert len(records) == 3 and not any("test_mae" in path.read_text() for path in records)
+    assert not list((tmp_path / "out" / "records").glob("*.test.parquet"))
+    assert main(["report", str(tmp_path / "out")]) == 0
     assert "| trial-0 | 3 |" in capsys.readouterr().out
 
 

@@ -78,7 +78,7 @@ def test_wrong_usage_is_told_in_two_lines(arguments, message, capsys):
         ("a: [", "not a readable YAML recipe .*line 1, column 5"),
         ("accelerator_config: {speed: 1}", "an option has a value that cannot be used .*'speed'.*cpsl train --help"),
         ("seed: &one 1\ndata_seed: *one\n", r"alias \*one .*line 2, column 12.*aliases \(\*name\) are not read"),
-        ("seed: 1\nfusion: sum\nseed: 2\n", "recipe.yaml: line 3: 'seed' is there already, in line 1; remove one of them$"),
+        ("seed: 1\nfusion: sum\nseed: 2\n", "line 3: 'seed' is there already, in line 1; remove one of them$"),
         ("lora_options: {rank: 1, rank: 2}", "line 1: 'rank' is there already, in line 1"),
         ("seed: !!python/object/apply:os.getpid []", "not a readable YAML recipe .*python/object/apply:os.getpid"),
         ("seed: " + "[" * 5000, "not a readable YAML recipe .*recursion"),
