@@ -109,7 +109,7 @@ def report(arguments: Sequence[str]) -> None:
         "--errors", action="store_true", help="also write where its models err; needs predictions and data"
     )
     options = parser.parse_args(arguments)
-    from .records import is_experiment
+    from ..experiments.records import is_experiment
     from .report import report_on_runs, write_report
 
     experiments = [path for path in options.paths if is_experiment(path)]

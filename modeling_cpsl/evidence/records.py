@@ -19,14 +19,14 @@ from ..experiments.assembly import load_data
 from ..experiments.label_formats import task_fields, task_of_fields
 from ..experiments.prediction_tables import predictions_and_labels
 from ..experiments.recipe import Recipe
-from ..experiments.records import read_log, read_predictions, read_resolved_config, without_paths
+from ..experiments.records import RECORDS, read_log, read_predictions, read_resolved_config, without_paths
 from ..task_cpsl import Task
 from .group_sums import without_small_groups
-from .specification import SPECIFICATION_FILE, PlannedRun
+from .specification import PlannedRun
 from .task_sums import sum_names, task_sums
 
 
-RECORDS, TABLE_OF_RECORDS = "records", "records.parquet"
+TABLE_OF_RECORDS = "records.parquet"
 FINISHED, FAILED = "finished", "failed"
 _SALT_FILE = ".salt"
 
@@ -129,11 +129,6 @@ def task_of_record(record: Mapping[str, Any]) -> Task:
     return task_of_fields(record.get("labels", {}))
 
 
-def is_experiment(folder: str | os.PathLike) -> bool:
-    """Whether a folder is that of an experiment, and not of a run."""
-    return Path(folder, RECORDS).is_dir() or Path(folder, SPECIFICATION_FILE).is_file()
-
-
 def read_records(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """All records of an experiment's folder, in the order of their names.
 
@@ -214,11 +209,9 @@ def _finite(value: Any) -> Any:
 __all__ = [
     "FAILED",
     "FINISHED",
-    "RECORDS",
     "failed_record",
     "finished_record",
     "has_finished_run",
-    "is_experiment",
     "predictions_path",
     "read_record",
     "read_records",

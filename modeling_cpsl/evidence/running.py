@@ -19,6 +19,7 @@ from data_builders.files import DataError, one_line
 
 from ..experiments.recipe import Recipe
 from ..experiments.records import without_paths
+from ..experiments.run import holds_run
 from ..training.task_metrics import overall_metrics
 from .records import (
     FINISHED,
@@ -125,8 +126,15 @@ def run_experiment(
     return failed
 
 
+def check_no_run(folder: Path) -> None:
+    """DataError if the folder has a run of `cpsl train`, among whose files those of an experiment would stand."""
+    if holds_run(folder):
+        raise DataError(f"output_dir {folder} holds a run of `cpsl train`; name another one")
+
+
 def check_same_experiment(specification: Specification, folder: Path) -> None:
-    """DataError if the folder has an experiment that shares no row with this one."""
+    """DataError if the folder has an experiment that shares no row with this one, or a run of `cpsl train`."""
+    check_no_run(folder)
     try:
         rows = saved_specification(folder).rows
     except DataError:  # there is none, or a damaged one, which is written anew
@@ -257,4 +265,4 @@ def _line(run: PlannedRun, record: dict[str, Any]) -> str:
     return f"{run.name}: {metrics} in {record['seconds']:.0f} s"
 
 
-__all__ = ["Place", "check_same_experiment", "launched_place", "run_experiment"]
+__all__ = ["Place", "check_no_run", "check_same_experiment", "launched_place", "run_experiment"]

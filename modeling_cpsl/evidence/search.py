@@ -18,11 +18,12 @@ from ..experiments.assembly import load_data
 from ..experiments.label_formats import task_fields, task_of_fields
 from ..experiments.plots import STYLE
 from ..experiments.recipe import Recipe, parse_arguments, read_recipe, read_yaml
+from ..experiments.records import is_experiment
 from ..tasks_cpsl import SENTIMENT
 from ..training.metrics import is_better_if_greater
 from ..training.task_metrics import best_metric, judging_metric
 from .records import read_record, record_path
-from .running import run_experiment
+from .running import check_no_run, run_experiment
 from .search_space import read_space
 from .specification import Specification, check_options
 
@@ -81,6 +82,9 @@ def search(
         decided["fold"] = "leave it out, or --folds to judge by one fold"
     check_options(options, "command line", decided)
     folder = Path(output_dir)
+    check_no_run(folder)
+    if is_experiment(folder) and not (folder / SEARCH_FILE).is_file():
+        raise DataError(f"output_dir {folder} holds an experiment; name another one")
     space = read_space(Path(space_file), base, options)
     recipe = read_recipe(base, arguments=options)
     data = load_data(recipe.data)

@@ -17,9 +17,9 @@ from data_builders.files import DataError, broken_files_are_data_errors, replaci
 
 from ..experiments.assembly import load_data
 from ..experiments.recipe import Recipe, check_arguments, read_recipe, read_yaml
+from ..experiments.records import SPECIFICATION_FILE
 
 
-SPECIFICATION_FILE = "specification.yaml"
 # What `rows` may be in place of a mapping: a row for every subset of the modalities.
 EVERY_SUBSET = "every_subset"
 # Names of rows stand in tables, and become names of files.
@@ -310,7 +310,6 @@ def _listed(names: set[str]) -> str:
 __all__ = [
     "DECIDED_OPTIONS",
     "EVERY_SUBSET",
-    "SPECIFICATION_FILE",
     "PlannedRun",
     "Specification",
     "check_options",

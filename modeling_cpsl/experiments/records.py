@@ -29,6 +29,8 @@ from .recipe import read_yaml
 RESULTS_FILE, CONFIG_FILE, LOG_FILE = "all_results.json", "resolved_config.yaml", "training_log.jsonl"
 TRAINING_PLOT, MODULATION_PLOT = "training_dynamics.png", "modulation.png"
 CONFUSION_PLOT = "confusion.png"  # of classes
+# What the folder of an experiment has, which is that of many runs.
+SPECIFICATION_FILE, RECORDS = "specification.yaml", "records"
 SAMPLE_BACKBONE_FOLDER = "sample_backbone"
 # It writes all records again, from the last checkpoint if there is one.
 _WAY_OUT = "remove it and repeat the training with --resume_from_checkpoint last"
@@ -107,6 +109,11 @@ def read_resolved_config(folder: str | os.PathLike) -> dict[str, Any]:
     """What [`write_resolved_config`] wrote into a run's folder or a checkpoint; empty where there is none."""
     path = Path(folder) / CONFIG_FILE
     return read_yaml(path) if path.is_file() else {}
+
+
+def is_experiment(folder: str | os.PathLike) -> bool:
+    """Whether a folder is that of an experiment, and not of a run."""
+    return Path(folder, RECORDS).is_dir() or Path(folder, SPECIFICATION_FILE).is_file()
 
 
 def write_predictions(
@@ -189,10 +196,13 @@ __all__ = [
     "LOG_FILE",
     "MODULATION_PLOT",
     "NOT_SHARED",
+    "RECORDS",
     "RESULTS_FILE",
     "SAMPLE_BACKBONE_FOLDER",
+    "SPECIFICATION_FILE",
     "TRAINING_PLOT",
     "TrainingLog",
+    "is_experiment",
     "read_log",
     "read_predictions",
     "read_resolved_config",

@@ -123,6 +123,12 @@ def _is_complete(recipe: Recipe) -> bool:
     return same_options and Path(folder, records.RESULTS_FILE).is_file()
 
 
+def holds_run(output_dir: str | os.PathLike) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    has_results = Path(output_dir, records.RESULTS_FILE).is_file()
+    return has_results or last_complete_checkpoint(output_dir) is not None or has_members(output_dir)
+
+
 def starting_point(output_dir: str, checkpoint: str | None) -> str | None:
     """The checkpoint that a run goes on from; None where it starts anew.
 
@@ -131,8 +137,10 @@ def starting_point(output_dir: str, checkpoint: str | None) -> str | None:
         checkpoint: What the run was asked to resume from; `last` for the latest one of the folder, if any.
 
     Raises:
-        ValueError: The folder holds a run that is not resumed.
+        ValueError: The folder holds a run that is not resumed, or an experiment.
     """
+    if records.is_experiment(output_dir):
+        raise ValueError(f"output_dir {output_dir} holds an experiment or a search; name another one")
     latest = last_complete_checkpoint(output_dir)
     resumed = latest if checkpoint == "last" else checkpoint
     holds_run = latest or Path(output_dir, records.RESULTS_FILE).is_file()
@@ -370,6 +378,7 @@ __all__ = [
     "calibrate",
     "check_checkpoint",
     "evaluate_splits",
+    "holds_run",
     "push",
     "run",
     "run_recipe",

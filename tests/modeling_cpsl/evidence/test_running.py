@@ -125,6 +125,27 @@ def test_a_launched_process_does_not_end_the_others(specification, tmp_path, mon
     assert main(arguments) == 1  # now nothing is launched
 
 
+def test_a_run_an_experiment_and_a_search_do_not_share_a_folder(specification, tmp_path, capsys):
+    path, _ = specification
+    space = tmp_path / "space.yaml"
+    space.write_text("fusion: [gated, sum]\n")
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    (run / "all_results.json").write_text("{}")
+    out.mkdir()
+    Specification("sample", {"text": {}}, [0], "text").save(out)
+    search = ["search", "sample", str(space), "--trials", "1"]
+    for arguments, message in (
+        (["experiment", str(path), "--output_dir", str(run)], f"output_dir {run} holds a run of `cpsl train`; name"),
+        ([*search, "--output_dir", str(run)], f"output_dir {run} holds a run of `cpsl train`; name another one"),
+        ([*search, "--output_dir", str(out)], f"output_dir {out} holds an experiment; name another one"),
+        (["train", "sample", "--output_dir", str(out)], f"output_dir {out} holds an experiment or a search; name"),
+    ):
+        assert main(arguments) == 1
+        assert message in capsys.readouterr().err.splitlines()[-1]
+    assert [len([*folder.iterdir()]) for folder in (run, out)] == [1, 1]
+
+
 def test_a_folder_with_another_experiment_is_refused(specification, tmp_path, capsys):
     path, _ = specification
     saved = Specification(base="sample", rows={"late": {}, "mag": {}}, seeds=[0], reference="late", folds=None)
