@@ -24,6 +24,7 @@ def row_features(
     label_format: LabelFormat | None = SENTIMENT,
     feature_extractors: Mapping[str, str] = MappingProxyType({}),
     weighted: bool = False,
+    group: str | None = None,
 ) -> Features:
     """The columns of a dataset in the row format.
 
@@ -33,6 +34,7 @@ def row_features(
         label_format: What the labels are; None where rows have none.
         feature_extractors: The program that extracted a modality's features, where it is known.
         weighted: Whether rows have weights.
+        group: The column by which samples are grouped, beside `video_id`.
     """
     features = {"id": Value("string"), "video_id": Value("string"), "words": List(Value("string"))}
     features |= {
@@ -43,6 +45,8 @@ def row_features(
         features["label"] = _label_feature(label_format)
     if weighted:
         features["weight"] = Value("float32")
+    if group is not None:
+        features[group] = Value("string")
     if timed:
         features |= {"start": Value("float32"), "end": Value("float32")}
         features |= {"word_start": List(Value("float32")), "word_end": List(Value("float32"))}

@@ -65,6 +65,7 @@ class AlignedSentimentConfig(datasets.BuilderConfig):
     label_format: LabelFormat | None = None
     labels_of_all_splits: bool = False
     on_error: str = "raise"
+    group: str | None = None
 
 
 class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
@@ -78,7 +79,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
         cache_dir (`str`, *optional*): Where Arrow files go. Default: the cache of `datasets`.
         streaming (`bool`): Whether the rows will only be streamed. Then the content is not read for the cache's key,
             and what is replaced or left out is logged once and not counted.
-        modalities, feature_sequences, folds, format, labels, label_kind, label_range, on_error: See
+        modalities, feature_sequences, folds, format, labels, label_kind, label_range, on_error, group: See
             `loading.load_aligned_dataset`.
         label_format: What the labels are, where that need not be found, such as those of a model to predict with.
         labels_of_all_splits: Whether that is found in all splits, which will be merged.
@@ -155,6 +156,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             modalities=self.config.modalities,
             feature_sequences=self.config.feature_sequences,
             folds=self.config.folds,
+            group=self.config.group,
         )
         sizes = wanted_sizes(source, self.config.modalities)
         self.info.features = row_features(
@@ -163,6 +165,7 @@ class AlignedSentimentBuilder(datasets.ArrowBasedBuilder):
             label_format=None if self.config.labels is False else source.label_format,
             feature_extractors=source.feature_extractors,
             weighted=source.weighted,
+            group=source.group,
         )
         self.info.config_name = source.format
         self.info.description = columns_left_out(source)

@@ -109,7 +109,10 @@ def share_of_groups(split: Dataset, share: float, *, group: str = "video_id") ->
 
 def _groups(samples: Dataset, column: str) -> list[str]:
     if column not in samples.column_names:
-        raise DataError(f"there is no column {column!r} to group by; the data has {', '.join(samples.column_names)}")
+        raise DataError(
+            f"there is no column {column!r} to group by; the data has {', '.join(samples.column_names)}: name one of "
+            "them, or add the column to the data's table"
+        )
     return samples[column][:]
 
 

@@ -82,6 +82,7 @@ def load_aligned_dataset(
     label_format: LabelFormat | None = None,
     labels_of_all_splits: bool = False,
     on_error: str = "raise",
+    group: str | None = None,
     cache_dir: str | Path | None = None,
     num_proc: int | None = None,
     streaming: bool = False,
@@ -113,6 +114,8 @@ def load_aligned_dataset(
             split, such as those of a trained model.
         labels_of_all_splits (`bool`): Whether to find in all splits what labels are, and which classes there are, for
             splits that are merged and cut anew.
+        group (`str`, *optional*): A column of a table to keep as text, by which samples are grouped in place of their
+            `video_id`.
         on_error (`str`): `"raise"`, or `"skip"` to leave out samples that are wrong and log them.
         cache_dir (`str` or `Path`, *optional*): Where Arrow files are cached. Default: the cache of `datasets`.
         num_proc (`int`, *optional*): The number of processes that build the cache.
@@ -154,6 +157,7 @@ def load_aligned_dataset(
         label_format=label_format,
         # Not said where it is not so, for it is a part of the cache's key.
         **({"labels_of_all_splits": True} if labels_of_all_splits else {}),
+        **({"group": group} if group not in (None, "video_id") else {}),
         on_error=on_error,
         cache_dir=cache_dir,
         streaming=streaming,

@@ -100,6 +100,7 @@ class Source(NamedTuple):
         count_rows: Says about how many rows there are, without reading them; None where each shard is one row.
         left_out: The columns that are no part of the rows, each with the reason.
         weighted: Whether rows have a `weight`, a number.
+        group: The column, a text, that rows have because samples are grouped by it; None for none but `video_id`.
         labels: Gives the labels alone of a shard's rows; None where they are sentiments, or MOSEI's seven numbers.
         label_format: What the labels are. A reader gives it where its files say so.
     """
@@ -114,6 +115,7 @@ class Source(NamedTuple):
     count_rows: Callable[[], int] | None = None
     left_out: Mapping[str, str] = MappingProxyType({})
     weighted: bool = False
+    group: str | None = None
     labels: Callable[[Any], Iterator[Any]] | None = None
     label_format: LabelFormat | None = None
 

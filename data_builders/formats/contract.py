@@ -57,6 +57,7 @@ class ReadOptions(NamedTuple):
         modalities: The modalities that are wanted; None for all.
         feature_sequences: Modality -> file or root name of a computational sequence.
         folds: Split -> ids of videos, for computational sequences.
+        group: A column of a table that says what a sample is from, and is kept.
     """
 
     head: Head
@@ -66,6 +67,7 @@ class ReadOptions(NamedTuple):
     modalities: Collection[str] | None = None
     feature_sequences: Mapping[str, str] | None = None
     folds: Mapping[str, Sequence[str]] | None = None
+    group: str | None = None
 
     def wanted(self, modalities: Iterable[str]) -> frozenset[str]:
         """Those of some modalities that are wanted."""

@@ -76,6 +76,7 @@ class _Table(NamedTuple):
     label_columns: tuple[str, ...]
     class_names: tuple[str, ...]  # where labels are their numbers
     weighted: bool
+    group: str | None
 
 
 def recognizes(path: Path, head: Head) -> bool:
@@ -140,7 +141,9 @@ def read(path: Path, options: ReadOptions) -> Source:
             hint = "" if options.label_columns else renaming_hint(found)
             raise no_labels(file, f"column {column} among {', '.join(found)[:200]}{hint}")
     _warn_of_numbers(path, splits)
-    sizes, left_out = _decide(path, columns, oversized, splits, {*label_columns}, options.modalities)
+    group = _group(options, columns.values(), label_columns)
+    named = {*label_columns, *([group] if group else [])}
+    sizes, left_out = _decide(path, columns, oversized, splits, named, options.modalities)
     if "label" not in label_columns and "label" in set().union(*columns.values()):
         left_out["label"] = f"the label is {', '.join(label_columns)}"
     timed = all(found >= TIME_COLUMNS for found in columns.values())
@@ -152,13 +155,14 @@ def read(path: Path, options: ReadOptions) -> Source:
     label_format = _noted_label_format(notes) if label_columns == ("label",) else None
     class_names = label_format.names if label_format and not label_format.ranges else ()
     table = _Table(
-        columns=frozenset((*ROW_COLUMNS, *label_columns, *sizes, "features")),
+        columns=frozenset((*ROW_COLUMNS, *named, *sizes, "features")),
         modalities=tuple(sizes),
         timed=timed,
         labelled=options.labels,
         label_columns=label_columns,
         class_names=class_names,
         weighted=weighted,
+        group=group,
     )
     return Source(
         path,
@@ -171,9 +175,17 @@ def read(path: Path, options: ReadOptions) -> Source:
         functools.partial(count_rows, kinds),
         left_out,
         weighted,
+        group,
         functools.partial(_labels, table),
         label_format,
     )
+
+
+def _group(options: ReadOptions, columns: Iterable[set[str]], label_columns: Collection[str]) -> str | None:
+    """The column by which samples are grouped, where all files have it and it is none that rows have anyway."""
+    name = options.group
+    is_kept = name not in ROW_COLUMNS and name not in label_columns and all(name in found for found in columns)
+    return name if is_kept else None
 
 
 def _has_rows(splits: dict[str, list[Shard]]) -> bool:
@@ -203,12 +215,12 @@ def _decide(
     columns: dict[Path, set[str]],
     oversized: set[str],
     splits: dict[str, list[Shard]],
-    labels: set[str],
+    named: set[str],
     wanted: Collection[str] | None,
 ) -> Columns:
     """The modalities of all files and the columns that are left out."""
     names = set().union(*columns.values())
-    candidates = names - ROW_COLUMNS - labels - oversized
+    candidates = names - ROW_COLUMNS - named - oversized
     has_text = all(found & TEXT_COLUMNS for found in columns.values())
     if wanted is not None and (has_text or "text" not in wanted) and candidates >= {*wanted} - {"text", "timing"}:
         candidates &= {*wanted}  # nothing is to be found elsewhere
@@ -291,6 +303,11 @@ def _row(table: _Table, shard: Shard, name: str, cells: dict[str, Any]) -> Row:
         row["label"] = _label(table, cells)
     if table.weighted:
         row["weight"] = 1.0 if is_blank(cells.get("weight")) else number_of_cell(cells["weight"], "weight")
+    if table.group:
+        if is_blank(cells.get(table.group)):
+            raise DataError(f"column {table.group} is empty, by which samples are grouped; fill it in")
+        row[table.group] = as_text(cells[table.group])
+        check_text(row[table.group])
     if table.timed:
         row |= {name: number_of_cell(cells.get(name), name) for name in ("start", "end")}
         for name in ("word_start", "word_end"):

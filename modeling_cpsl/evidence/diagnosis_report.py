@@ -55,7 +55,12 @@ def write_diagnosis(
     config = load_config(model)
     check_sentiment(model, config, "the diagnosis")
     modalities = [*(["text"] if config.use_text else []), *config.modality_sizes]
-    dataset = load_aligned_dataset(data, data_dir=data_dir, format=format, modalities=modalities)
+    dataset = load_aligned_dataset(data, data_dir=data_dir, format=format, modalities=modalities, group=group)
+    known = next(iter(dataset.values())).column_names
+    if group not in ("video_id", *known):
+        raise DataError(
+            f"{data}: there is no column {group!r} to group by; name one of {', '.join(known)} with --group"
+        )
     names = [name for name in dataset if name != "train"] or ["train"]
     sentiment = load_pipeline(model, device)
     found: dict[str, Any] = {}

@@ -74,6 +74,7 @@ def load_data(arguments: DataArguments) -> DatasetDict | IterableDatasetDict:
         labels_of_all_splits=arguments.fold is not None,
         feature_sequences=arguments.sequences_by_modality,
         streaming=arguments.streaming,
+        group=arguments.fold_group,
     )
     if arguments.fold_and_number is not None:
         group, seed = arguments.fold_group, arguments.fold_seed

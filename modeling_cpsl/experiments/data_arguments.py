@@ -77,7 +77,9 @@ class DataArguments:
             "the next one the validation split, and the rest trains. Default: the data's own splits."
         },
     )
-    fold_group: str = field(default="video_id", metadata={"help": "Column whose values are never divided."})
+    fold_group: str = field(
+        default="video_id", metadata={"help": "Column whose values are never divided: any of a table."}
+    )
     fold_seed: int | None = field(
         default=None,
         metadata={"help": "Share the groups out over the folds in another way, one for each seed, from 0."},

@@ -20,6 +20,29 @@ def test_jsonl(tmp_path, cache):
     check(load_aligned_dataset(write_jsonl(tmp_path / "mine.jsonl", map(as_lists, rows)), cache_dir=cache), rows)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_the_column_that_samples_are_grouped_by_is_kept_as_text(tmp_path, suffix, cache):
+    table = pd.DataFrame({"id": ["a", "b"], "text": "so it is", "label": 1.0, "speaker": [7, 8], "shelf": "north"})
+    file = tmp_path / f"data.{suffix}"
+    if suffix == "jsonl":
+        table.to_json(file, orient="records", lines=True)
+    else:
+        {"csv": table.to_csv, "parquet": table.to_parquet}[suffix](file, index=False)
+    split = load_aligned_dataset(file, cache_dir=cache, group="speaker")["train"]
+    assert split["speaker"][:] == ["7", "8"] and "shelf" not in split.column_names
+    stream = load_aligned_dataset(file, streaming=True, group="speaker")["train"]
+    assert [row["speaker"] for row in stream] == ["7", "8"]
+    assert "speaker" not in load_aligned_dataset(file, cache_dir=cache)["train"].column_names
+    assert "place" not in load_aligned_dataset(file, cache_dir=cache, group="place")["train"].column_names
+
+
+def test_an_empty_cell_of_the_column_that_samples_are_grouped_by_is_refused(tmp_path, cache):
+    file = tmp_path / "data.csv"
+    file.write_text("id,text,label,speaker\na,so it is,1,ann\nb,so it is,1,\n")
+    with pytest.raises(DataError, match="sample b: column speaker is empty, by which samples are grouped; fill it in"):
+        load_aligned_dataset(file, cache_dir=cache, group="speaker")
+
+
 def test_weights_are_read_where_there_are_any(tmp_path, cache):
     rows = [row | {"weight": weight} for row, weight in zip(example_rows(4), (0.5, None, 0, 2), strict=True)]
     file = write_jsonl(tmp_path / "mine.jsonl", map(as_lists, rows))

@@ -110,6 +110,8 @@ def test_the_command_diagnoses_every_architecture(tmp_path, capsys, architecture
         printed.startswith("## validation")
         and printed.strip() == (tmp_path / "out/decision_layer.md").read_text().strip()
     )
+    assert main([*arguments, "--device", "cpu", "--group", "speaker"]) == 1
+    assert "there is no column 'speaker' to group by; name one of id, video_id, words" in capsys.readouterr().err
     figures = json.loads((tmp_path / "out/decision_layer.json").read_text())["validation"]["figures"]
     assert len(figures["coalitions"]) == 7
     where = {"cpsl": {"gate", "injection_ratio"}, "late": {"weight_norm", "scale"}, "mag": set()}

@@ -66,6 +66,18 @@ def test_nothing_of_the_recipe_is_changed_and_what_has_no_effect_is_said(small_t
     assert "train_sampling_strategy=group_by_length has no effect on a stream" in caplog.text
 
 
+def test_folds_are_cut_by_any_column_of_a_table(tmp_path):
+    file = tmp_path / "data.csv"
+    rows = [f"clip{number},so it is,1,speaker {number % 3}" for number in range(12)]
+    file.write_text("\n".join(["id,text,label,speaker", *rows]))
+    data = assembly.load_data(DataArguments(dataset=str(file), fold="0/3", fold_group="speaker"))
+    assert [len({*split["speaker"]}) for split in data.values()] == [1, 1, 1]
+    with pytest.raises(
+        ValueError, match="no column 'speakr' to group by; the data has id, .*: name one of them, or add"
+    ):
+        assembly.load_data(DataArguments(dataset=str(file), fold="0/3", fold_group="speakr"))
+
+
 def test_a_fold_takes_the_place_of_the_data_s_own_splits(small_tables):
     arguments = DataArguments(dataset=str(small_tables), fold="1/3")
     own = load_aligned_dataset(small_tables)
