@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def member_recipe(recipe: Recipe, number: int) -> Recipe:
     return recipe._replace(training=training)
 
 
-def has_members(output_dir: str) -> bool:
+def has_members(output_dir: str | os.PathLike) -> bool:
     """Whether a run has finished a member, or left a checkpoint of one."""
     return any(any(Path(output_dir, _MEMBERS).glob(pattern)) for pattern in ("*.pt", "*/checkpoint-*"))
 

@@ -73,7 +73,7 @@ def test_folds_are_cut_by_any_column_of_a_table(tmp_path):
     data = assembly.load_data(DataArguments(dataset=str(file), fold="0/3", fold_group="speaker"))
     assert [len({*split["speaker"]}) for split in data.values()] == [1, 1, 1]
     with pytest.raises(
-        ValueError, match="no column 'speakr' to group by; the data has id, .*: name one of them, or add"
+        ValueError, match=r"no column 'speakr' to group by; the data has id, .*: name one of them, or add"
     ):
         assembly.load_data(DataArguments(dataset=str(file), fold="0/3", fold_group="speakr"))
 
