@@ -235,7 +235,7 @@ def _checked_rows(rows: Any, path: Path) -> dict[str, dict[str, Any]]:
     checked: dict[str, dict[str, Any]] = {}
     for name, options in rows.items():
         if not _ROW_NAME.fullmatch(str(name)):
-            raise DataError(f"{path}: row {name!r} names files; use letters, digits, spaces and any of _ . + - ( )")
+            raise DataError(f"{path}: row {name!r} names files; use letters a to z, digits, spaces and _ . + - ( )")
         if not isinstance(options or {}, Mapping):
             raise DataError(
                 f"{path}: row {name}: {options!r} is not a mapping of options; {{}} leaves the base as it is"

@@ -111,6 +111,7 @@ def test_each_recipe_for_experiments_is_read_and_names_nothing_of_one_machine(pa
         ({"row": {}}, "'row' is unknown; did you mean rows?"),
         ({"rows": {}}, "rows must be a mapping of names to options"),
         ({"rows": {"a/b": {}}}, "row 'a/b' names files"),
+        ({"rows": {"ünï": {}}}, "row 'ünï' names files; use letters a to z, digits, spaces and _ . + - ( )"),
         ({"rows": {"a (b)": {}, "a b": {}}}, "rows 'a (b)' and 'a b' would have the same files"),
         ({"rows": {"a": 3}}, "row a: 3 is not a mapping of options"),
         ({"rows": {"a": {"seed": 3}}}, "row a: seed is not a row's"),
