@@ -17,7 +17,7 @@ from data_builders.files import broken_files_are_data_errors
 from data_builders.rows import SPLIT_ALIASES
 
 from ..experiments.label_formats import TASK_FIELDS, task_of_fields
-from ..experiments.records import CONFIG_FILE, RESULTS_FILE, read_resolved_config, read_results
+from ..experiments.records import CONFIG_FILE, RESULTS_FILE, is_experiment, read_resolved_config, read_results
 from ..task_cpsl import Task
 from ..training.task_metrics import metrics_of, overall_metrics
 from .tables import mean_and_deviation
@@ -116,9 +116,11 @@ def _grouped(runs: Sequence[_Run]) -> list[list[_Run]]:
 
 def _read_run(folder: Path, split: str) -> _Run:
     if not (folder / RESULTS_FILE).is_file() or not (folder / CONFIG_FILE).is_file():
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        near = [path for path in (*inside, folder.parent, folder.parent.parent) if is_experiment(path)]
         raise ValueError(
-            f"{folder}: not a finished run, for {RESULTS_FILE} and {CONFIG_FILE} are not both in it; name the output "
-            "folder of one"
+            f"{folder}: not a finished run, for {RESULTS_FILE} and {CONFIG_FILE} are not both in it; "
+            + (f"name the experiment {near[0]}" if near else "name the output folder of one")
         )
     with broken_files_are_data_errors(folder, "finished run", "name the output folder of one"):
         results, options = read_results(folder), read_resolved_config(folder)

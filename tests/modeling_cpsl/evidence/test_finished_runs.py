@@ -32,6 +32,15 @@ def test_a_report_says_what_is_missing(tmp_path, capsys):
     assert "it has no metric 'maes'; did you mean mae?" in capsys.readouterr().err
 
 
+def test_an_experiment_is_named_beside_which_a_folder_lies(tmp_path, capsys):
+    experiment = tmp_path / "results" / "first"
+    (experiment / "records").mkdir(parents=True)
+    (experiment / "runs" / "text-seed0").mkdir(parents=True)
+    for folder in (tmp_path / "results", experiment / "records", experiment / "runs" / "text-seed0"):
+        assert main(["report", str(folder)]) == 1
+        assert capsys.readouterr().err.endswith(f" are not both in it; name the experiment {experiment}\n")
+
+
 def test_an_experiment_is_reported_on_by_itself_and_the_old_name_is_refused(tmp_path, capsys):
     (tmp_path / "experiment" / "records").mkdir(parents=True)
     run = write_run(tmp_path / "run", 1.0)
