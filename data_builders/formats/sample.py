@@ -129,7 +129,8 @@ def recognizes(path: Path, head: Head) -> bool:
 def read(path: Path, options: ReadOptions) -> Source:
     """The corpus of `sample_splits` with its default size and seed, whatever the path is."""
     sizes = {"acoustic": _ACOUSTIC_SIZE, "visual": _VISUAL_SIZE}
-    return Source(path, FORMAT, sizes, True, sample_splits(), _rows)
+    # It is in no file that a message could name.
+    return Source(Path("the sample corpus"), FORMAT, sizes, True, sample_splits(), _rows)
 
 
 def _rows(row: Row) -> Iterator[Row]:

@@ -16,6 +16,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
+from data_builders import DataError, load_aligned_dataset
 from data_builders.formats.sample import FEATURES_ARE_NORMALIZED, sample_splits
 
 
@@ -64,6 +65,11 @@ def word_means(rows, name):
         weights = np.exp(row["acoustic"][:, ENERGY])
         means.append(np.concatenate([row[name].mean(0), np.average(row[name], axis=0, weights=weights)]))
     return np.array(means)
+
+
+def test_messages_name_the_corpus_and_not_the_file_that_generates_it():
+    with pytest.raises(DataError, match=r"^the sample corpus: no modality 'txt' in it; its modalities are: text, aco"):
+        load_aligned_dataset("sample", modalities=["txt"])
 
 
 class TestDeterminism:
