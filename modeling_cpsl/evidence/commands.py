@@ -116,11 +116,13 @@ def report(arguments: Sequence[str]) -> None:
     if experiments and len(options.paths) > 1:
         raise DataError(f"{experiments[0]}: this is an experiment, which is reported on by itself; name nothing else")
     if experiments:
-        print(write_report(experiments[0], split=options.split, reference=options.reference, metrics=options.metrics))
-        if options.errors:
+        if options.errors:  # it needs more than a report does, and is refused before anything is printed
             from .errors import write_error_analysis
 
-            print(f"where its models err: {write_error_analysis(experiments[0], split=options.split)}")
+            errors = write_error_analysis(experiments[0], split=options.split)
+        print(write_report(experiments[0], split=options.split, reference=options.reference, metrics=options.metrics))
+        if options.errors:
+            print(f"where its models err: {errors}")
         return
     for name in ("reference", "errors"):
         if getattr(options, name):

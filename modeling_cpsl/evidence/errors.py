@@ -48,8 +48,6 @@ def write_error_analysis(folder: Path, *, split: str | None = None) -> Path:
         ValueError: A table of predictions or the data is not there, or of other samples.
     """
     specification = saved_specification(folder)
-    data = _data(specification, folder)
-    words = _words_by_id(data)
     records = [record for record in read_records(folder) if record["status"] == FINISHED]
     if not records:
         raise DataError(f"{folder}: no run has finished yet")
@@ -58,6 +56,8 @@ def write_error_analysis(folder: Path, *, split: str | None = None) -> Path:
     for row in specification.rows:
         if tables := [_predictions(folder, record, split, task) for record in records if record["row"] == row]:
             predictions[row] = pd.concat(tables, ignore_index=True)
+    data = _data(specification, folder)
+    words = _words_by_id(data)
     if unknown := {name for table in predictions.values() for name in table["id"]} - words.keys():
         raise DataError(
             f"{folder}: the data has no sample {min(unknown)!r}, which was predicted; it is not that of the trainings"
@@ -258,7 +258,10 @@ def _predictions(folder: Path, record: Mapping[str, Any], split: str, task: Task
     """A table of predictions, with the `error` of each."""
     path = predictions_path(folder, PlannedRun(record["row"], record["seed"], record["fold"]), split)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such table of predictions, and the error analysis needs it")
+        raise DataError(
+            f"{path}: there is no such table of predictions; an error analysis needs these tables and the data, which "
+            "stay on the machine of the runs: ask for it there, or leave --errors out"
+        )
     with broken_files_are_data_errors(path, "table of predictions", "remove its record and run the experiment again"):
         table = pd.read_parquet(path)
         values = map(torch.from_numpy, predictions_and_labels(table, task))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cpsl import main
 from data_builders import load_aligned_dataset
 from modeling_cpsl.evidence.errors import _ranges, write_error_analysis
 from modeling_cpsl.evidence.group_sums import SUM_NAMES
@@ -89,6 +90,20 @@ def test_ranges_have_every_length_once():
     assert _ranges(np.array([1, 4, 5]), np.array([1, 4, 5])) == ["1 to 3", "4 to 5", "4 to 5"]
     assert _ranges(np.array([1, 2, 5]), np.array([1, 2, 5])) == ["1", "2 to 5", "2 to 5"]
     assert _ranges(np.array([5, 5]), np.array([5])) == ["5", "5"]
+
+
+def test_an_analysis_that_cannot_be_made_is_refused_before_the_report(experiment, capsys):
+    """As where the records alone have been published: neither predictions nor data are there."""
+    path = experiment / "specification.yaml"
+    path.write_text(path.read_text().replace("base: sample", "base: nowhere/base.yaml"))
+    for table in (experiment / "records").glob("*.parquet"):
+        table.unlink()
+    assert main(["report", str(experiment), "--errors"]) == 1
+    printed, error = capsys.readouterr()
+    assert not printed
+    assert (
+        "needs these tables and the data, which stay on the machine of the runs: ask for it there, or leave" in error
+    )
 
 
 def test_what_is_not_there_is_named(experiment):
