@@ -1,5 +1,6 @@
 """`pipeline("multimodal-sentiment")`: words, voice and face -> sentiment, its parts and its uncertainty."""
 
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -177,8 +178,8 @@ class MultimodalSentimentPipeline(Pipeline):
             raise ValueError(f"on_error={on_error!r} must be one of {', '.join(ON_ERROR)}")
         if explain is not None and explain not in EXPLAIN:
             raise ValueError(f"explain={explain!r} must be one of {', '.join(map(str, EXPLAIN))}")
-        if num_samples is not None and num_samples < 1:
-            raise ValueError(f"num_samples={num_samples} must be at least 1")
+        if num_samples is not None:
+            _check_count("num_samples", num_samples)
         forward = {"num_samples": num_samples, "explain": explain}
         preprocess = {} if on_error is None else {"on_error": on_error}
         return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
@@ -313,8 +314,7 @@ class MultimodalSentimentPipeline(Pipeline):
         )
         if batch_size is None:
             batch_size = self._batch_size or 1
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        _check_count("batch_size", batch_size)
         can_be_iterated = isinstance(inputs, Iterable) or hasattr(
             inputs, "__getitem__"
         )  # as a data set of PyTorch can
@@ -413,6 +413,16 @@ def _fields(utterance: Any) -> dict[str, Any]:
     features = {name: value for name, value in utterance.items() if name not in UTTERANCE_FIELDS}
     others = {name: utterance.get(name) for name in ("words", "text", "feature_extractors")}
     return {**others, "features": features}
+
+
+def _check_count(name: str, count: Any) -> None:
+    """Raises a ValueError unless a count, which may be one of NumPy's, is a whole number of at least 1."""
+    try:
+        is_right = operator.index(count) >= 1
+    except TypeError:
+        is_right = False
+    if not is_right:
+        raise ValueError(f"{name}={count!r} must be a whole number of at least 1")
 
 
 def _modality_set(result: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from .prediction_tables import (
     WRITERS,
     label_columns,
     prediction_columns,
+    read_table,
     share_columns,
     uncertainty_cells,
     uncertainty_columns,
@@ -37,6 +38,8 @@ from .prediction_tables import (
 )
 
 
+# The first columns of a table of segments.
+_SEGMENT_COLUMNS: dict[str, pa.DataType] = {"start": NUMBER, "end": NUMBER, "words": TEXT}
 LOWEST_PITCH = 27.5  # Hz, above which extractors count semitones
 VALUES_PER_SECOND = 10  # of a track that is drawn
 # What is drawn of a modality: a name with the unit, and the measured values of which it is the mean.
@@ -215,8 +218,7 @@ def write_segments(analysis: ClipAnalysis, modalities: Sequence[str], path: Path
         WriteError: The file could not be written.
     """
     task = analysis.task
-    columns: dict[str, pa.DataType] = {"start": NUMBER, "end": NUMBER, "words": TEXT}
-    columns |= prediction_columns(modalities, task)
+    columns = _SEGMENT_COLUMNS | prediction_columns(modalities, task)
     for name in label_columns(task):  # the true label, which nobody knows
         del columns[name]
     columns |= {**share_columns(task), **uncertainty_columns(task), "num_cut": INTEGER}
@@ -268,13 +270,35 @@ def _part_text(part: Mapping[str, Any] | None, task: Task) -> str:
     return ", ".join(scale.plain(score_of(part, scale.name, task), further=1) for scale in scales(task))
 
 
-def check_outputs(out: Path | None, plot: Path | None, subtitles: Path | None) -> None:
-    """Raises a ValueError for an output with a suffix that says something else, before anything is computed."""
+def check_outputs(
+    clip: Path, transcript: Path | None, out: Path | None, plot: Path | None, subtitles: Path | None
+) -> None:
+    """Refuses an output that would destroy something or has a wrong suffix, before anything is computed.
+
+    Raises:
+        ValueError: Names the output.
+    """
+    inputs = [path for path in (clip, transcript) if path is not None and path.exists()]
     for path, suffixes in ((out, (*WRITERS,)), (plot, (".png",)), (subtitles, (".srt",))):
-        if path is not None and path.suffix not in suffixes:
+        if path is None:
+            continue
+        if path.suffix not in suffixes:
             raise ValueError(
                 f"{path}: the suffix {path.suffix!r} is not one of {', '.join(suffixes)}; rename the output"
             )
+        if path.exists() and any(path.samefile(read) for read in inputs):
+            raise ValueError(f"{path}: it is read, and an output would replace it; name another output")
+    if out is not None and out.exists() and not _has_segments(out):
+        raise ValueError(f"{out}: it has other rows than segments of a clip; remove it or name another output")
+
+
+def _has_segments(path: Path) -> bool:
+    """Whether a table is one of [`write_segments`]."""
+    try:
+        row = next(read_table(path, _SEGMENT_COLUMNS), {})
+    except Exception:  # every library has its own errors for something else
+        return False
+    return row.keys() >= _SEGMENT_COLUMNS.keys()
 
 
 def _spoken(segment: Segment) -> str:

@@ -10,8 +10,9 @@ from data_builders.commands import MODALITIES_HELP
 from data_builders.files import ON_ERROR, DataError
 
 
-# Of `cpsl predict`, for a clip.
+# Of `cpsl predict`, for a clip, and for a data set.
 CLIP_OPTIONS = ("asr", "transcript", "words", "face_model", "plot", "subtitles")
+TABLE_OPTIONS = ("num_samples", "explain", "on_error", "data_dir", "format", "modalities", "labels")
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -70,6 +71,8 @@ def predict(arguments: Sequence[str]) -> None:
 
     clip_options = {name: getattr(options, name) for name in CLIP_OPTIONS}
     if is_media(Path(options.data)):
+        if given := [name for name in TABLE_OPTIONS if getattr(options, name) != parser.get_default(name)]:
+            raise DataError(f"{options.data}: --{given[0]} is for a data set, and this is a clip; leave it out")
         _predict_clip(options)
         return
     if given := [name for name, value in clip_options.items() if value is not None]:
@@ -102,11 +105,13 @@ def _predict_clip(options: Namespace) -> None:
     from .clip_prediction import analyse, check_outputs, segment_lines, write_segments
     from .console import quiet_libraries
     from .loading import load_pipeline
-    from .subtitles import write_subtitles
+    from .subtitles import check_replaceable, write_subtitles
     from .timeline import plot_timeline
 
     clip = Path(options.data)
-    check_outputs(options.out, options.plot, options.subtitles)
+    check_outputs(clip, options.transcript, options.out, options.plot, options.subtitles)
+    if options.subtitles:
+        check_replaceable(options.subtitles)
     if options.asr is None and options.transcript is None and options.words is None:
         raise DataError(
             f"{clip}: how are its words known? give --transcript FILE, --asr tiny.en (or the folder of another "

@@ -2,7 +2,9 @@
 
 import html
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from data_builders.files import replacing_file
 
@@ -25,6 +27,18 @@ def write_subtitles(segments: Sequence[Segment], path: str | os.PathLike, task: 
     """
     with replacing_file(path) as temporary:
         temporary.write_text(subrip(segments, task), encoding="utf-8")
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuses to replace subtitles that are not of [`write_subtitles`], whose captions begin with a prediction.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+    captions = re.split(r"\n\n+", text) if text else []
+    if not all(re.match(r"\d+\n.+ --> .+\n\[.*\](\n|$)", caption) for caption in captions):
+        raise ValueError(f"{path}: it has other captions than predictions; remove it or name another output")
 
 
 def subrip(segments: Sequence[Segment], task: Task = SENTIMENT) -> str:
@@ -60,4 +74,4 @@ def _clock(seconds: float, point: str = ",") -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
 
 
-__all__ = ["subrip", "web_vtt", "write_subtitles"]
+__all__ = ["check_replaceable", "subrip", "web_vtt", "write_subtitles"]

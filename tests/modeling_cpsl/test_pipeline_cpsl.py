@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tracemalloc
 
 import numpy as np
@@ -370,9 +371,12 @@ def test_a_tokenizer_of_another_model_is_refused(sentiment, wordpiece_tokenizer)
         MultimodalSentimentPipeline(sentiment.model, processor=processor, device="cpu")
 
 
-def test_batch_size_0_is_refused(sentiment):
-    with pytest.raises(ValueError, match="batch_size=0"):
-        sentiment(["great"], batch_size=0)
+@pytest.mark.parametrize("name", ["batch_size", "num_samples"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "4", [2]])
+def test_a_count_that_is_none_is_refused(sentiment, name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r} must be a whole number of at least 1")):
+        sentiment(["great"], **{name: value})
+    assert len(sentiment(["great"], **{name: np.int64(2)})) == 1
 
 
 def bad_utterances():

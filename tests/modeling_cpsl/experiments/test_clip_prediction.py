@@ -55,6 +55,43 @@ def test_segments_subtitles_and_timeline(trained_folder, clip, tmp_path, capsys)
         assert np.asarray(image.convert("L")).std() > 5
 
 
+def test_no_output_replaces_what_is_not_its_own(trained_folder, clip, tmp_path, capsys):
+    words = ("--transcript", clip.with_suffix(".srt"))
+    table, captions = tmp_path / "labels.csv", tmp_path / "others.srt"
+    table.write_text("id,start,label\n1,0,2.5\n")
+    captions.write_text(CAPTIONS)
+    for suffix in (".parquet", ".jsonl"):
+        table.with_suffix(suffix).write_text("not a table\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for arguments, message in (
+        ((table, *words), f"{table}: it has other rows than segments of a clip; remove it or name another"),
+        ((table.with_suffix(".parquet"), *words), "labels.parquet: it has other rows"),
+        ((table.with_suffix(".jsonl"), *words), "labels.jsonl: it has other rows"),
+        ((*words, "--subtitles", words[1]), "clip.srt: it is read, and an output would replace it"),
+        ((*words, "--subtitles", captions), "others.srt: it has other captions than predictions; remove it or name"),
+    ):
+        assert run(trained_folder, clip, *arguments) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_the_same_command_replaces_its_own_outputs(trained_folder, clip, tmp_path, suffix):
+    out, subtitles = tmp_path / f"out{suffix}", tmp_path / "out.srt"
+    for _ in range(2):
+        assert run(trained_folder, clip, out, "--transcript", clip.with_suffix(".srt"), "--subtitles", subtitles) == 0
+
+
+@pytest.mark.parametrize(
+    "option", [("--num_samples", 20), ("--explain",), ("--on_error", "skip"), ("--format", "csv"), ("--labels", "x")]
+)
+def test_what_does_nothing_for_a_clip_is_refused(trained_folder, clip, capsys, option):
+    assert run(trained_folder, clip, "--transcript", clip.with_suffix(".srt"), *option) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{option[0]} is for a data set, and this is a clip; leave it out" in line
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_clip_has_labels_of_any_kind(kind, folder_of_kind, clip, tmp_path, capsys):
     out, plot, subtitles = (tmp_path / name for name in ("out.csv", "timeline.png", "out.srt"))
