@@ -50,7 +50,7 @@ class ForkedProcess(multiprocessing.get_context("fork").Process):
         for logger in logging.Logger.manager.loggerDict.values():
             for handler in getattr(logger, "handlers", []):
                 if type(handler) is logging.StreamHandler:
-                    handler.setStream(sys.stderr)
+                    handler.stream = sys.stderr  # `setStream` flushes the old one, which a test may have closed
         if self._is_time is not None:
             threading.Thread(target=self._watch, daemon=True).start()
         sys.exit(self._target(*self._args))
