@@ -37,7 +37,7 @@ NUM_NOT_RUN = {
     "train": 7,
     "scale": 1,
     "transfer": 2,
-    "findings": 4,
+    "findings": 5,
     "balance": 1,
 }
 
