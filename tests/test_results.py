@@ -52,7 +52,9 @@ def summary_of(folder):
 @every_result
 def test_tables_are_made_from_the_records(folder):
     summary, specification = summary_of(folder)
-    assert (folder / "table.md").read_text() == markdown(shown_by_default(summary), specification.published)
+    table, made = (folder / "table.md").read_text(), markdown(shown_by_default(summary), specification.published)
+    assert table.startswith(made)
+    assert re.fullmatch(r"(\n\d+ of \d+ planned runs have finished; missing: .*\n)?", table.removeprefix(made))
     assert (folder / "table.tex").read_text() == latex(shown_by_default(summary))
     values = pd.read_csv(folder / "table.csv", index_col=0)
     pd.testing.assert_frame_equal(values, table_of_values(summary), check_dtype=False, check_names=False)
