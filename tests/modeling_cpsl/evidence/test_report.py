@@ -53,7 +53,7 @@ def experiment(tmp_path):
     """The folder of an experiment of three rows, three seeds and three folds, with one run that failed."""
     rows = {"text": {}, "same": {}, "better": {}}
     specification = {"base": "gone.yaml", "rows": rows, "seeds": [*SEEDS], "folds": {"k": FOLDS}, "reference": "text"}
-    (tmp_path / "specification.yaml").write_text(yaml.safe_dump(specification))
+    (tmp_path / "specification.yaml").write_text(yaml.safe_dump(specification, sort_keys=False))
     for row in rows:
         for seed in SEEDS:
             for fold in range(FOLDS):
@@ -166,7 +166,7 @@ def test_a_seed_that_is_not_finished_for_any_row_counts_as_none(experiment):
     remove_runs(experiment, "*-seed[12]-fold2.json")
     text = write_report(experiment, metrics=["mae"])
     assert "of 3 folds together" in text and "mean over 1 seed." in text and "| text | 3 |" in text
-    assert "Left out are 8 finished runs of `better`, `text`: " in text
+    assert "Left out are 8 finished runs of `text`, `better`: " in text
     assert "With 1 seed both are about these trained models: the same row with another seed may differ" in text
 
 
