@@ -429,7 +429,6 @@ def test_only_bad_ones(sentiment):
     ("options", "message"),
     [
         ({"on_error": "ignore"}, "on_error='ignore' must be one of raise, skip"),
-        ({"num_samples": 0}, "num_samples=0"),
         ({"batch_size": -1}, "batch_size=-1"),
     ],
 )
